@@ -1,0 +1,1 @@
+"""DICOM in: listener, association, limits, statuses."""

@@ -1,0 +1,159 @@
+"""Accepts connections on a socket that someone else has bound."""
+
+import contextlib
+import errno
+import itertools
+import logging
+import os
+import selectors
+import socket
+import threading
+from collections.abc import Sequence
+from typing import Final
+
+from pynetdicom.ae import ApplicationEntity
+
+from scp.accept.access import AccessList
+from scp.accept.association import Service, StorageAssociation
+from scp.accept.contexts import Acceptance
+from scp.accept.ports import InstanceStore
+from scp.accept.upper_layer import quiet_pynetdicom
+from scp.config.schema import AccessSection, LimitsSection, NodeSection
+
+logger = logging.getLogger(__name__)
+
+PAUSE_SECONDS: Final = 1.0
+"""How long nothing is accepted after the system had no descriptor or thread for a connection."""
+
+ABORT_SECONDS: Final = 10.0
+"""How long aborted associations are waited for: a commit under way, the peer's close."""
+
+_BROKEN_SOCKET: Final = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
+
+
+class Listener:
+    """Turns connections into associations while it has capacity; several may share one socket."""
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        store: InstanceStore,
+        node: NodeSection,
+        access: AccessSection,
+        limits: LimitsSection,
+    ) -> None:
+        quiet_pynetdicom()
+        listening.setblocking(False)
+        self._socket = listening
+        self._limits = limits
+        self._service = Service(
+            entity=ApplicationEntity(node.ae_title),
+            store=store,
+            access=AccessList(access),
+            acceptance=Acceptance(),
+            limits=limits,
+        )
+        self._numbers = itertools.count(1)
+        self._open: set[StorageAssociation] = set()
+        self._changed = threading.Condition()
+        self._is_stopping = False
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    @property
+    def open_associations(self) -> int:
+        """Connections that have a thread, those that are still to be associated included."""
+        return len(self._open)
+
+    def serve(self, stop_descriptors: Sequence[int] = ()) -> None:
+        """Accept until :meth:`stop`, or until one of the descriptors becomes readable."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wake, selectors.EVENT_READ)
+            for descriptor in stop_descriptors:
+                selector.register(descriptor, selectors.EVENT_READ)
+            is_listening, is_paused = False, False
+            while True:
+                should_listen = (
+                    self.open_associations < self._limits.max_associations and not is_paused
+                )
+                if should_listen and not is_listening:
+                    selector.register(self._socket, selectors.EVENT_READ)
+                elif is_listening and not should_listen:
+                    selector.unregister(self._socket)
+                is_listening = should_listen
+                ready = {key.fd for key, _ in selector.select(PAUSE_SECONDS if is_paused else None)}
+                is_paused = False
+                if self._wake in ready:
+                    os.eventfd_read(self._wake)
+                if self._is_stopping or not ready.isdisjoint(stop_descriptors):
+                    return
+                if is_listening and self._socket.fileno() in ready:
+                    is_paused = not self._accept()
+
+    def stop(self) -> None:
+        """Make :meth:`serve` return; from any thread or a signal handler."""
+        self._is_stopping = True
+        os.eventfd_write(self._wake, 1)
+
+    def drain(self, deadline_seconds: float) -> int:
+        """Close the port, let open associations finish, abort the rest after the deadline.
+
+        For when :meth:`serve` has returned. An instance that is being committed is still answered.
+
+        Returns
+        -------
+        int
+            How many had to be aborted.
+        """
+        self._socket.close()
+        if self._await_end(deadline_seconds):
+            return 0
+        with self._changed:
+            left = list(self._open)
+        for association in left:
+            association.stop()
+        if not self._await_end(ABORT_SECONDS):
+            logger.error("%d associations did not end", self.open_associations)
+        return len(left)
+
+    def _await_end(self, seconds: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._open, seconds)
+
+    def _accept(self) -> bool:
+        """Take one connection if there is one; False when it is no use to try again at once."""
+        try:
+            connection, address = self._socket.accept()
+        except (BlockingIOError, ConnectionError):
+            return True  # another receiver was faster, or the peer has gone
+        except OSError as error:
+            if error.errno in _BROKEN_SOCKET:
+                raise
+            logger.error("cannot accept a connection: %s", error.strerror)
+            return False
+        try:
+            self._start(connection, address)
+        except (OSError, RuntimeError, ValueError) as error:
+            logger.error("cannot serve a connection: %s", error)
+            connection.close()
+            return False
+        return True
+
+    def _start(self, connection: socket.socket, address: tuple[str, int]) -> None:
+        association = StorageAssociation(
+            self._service, connection, (address[0], address[1]), self._forget
+        )
+        association.name = f"association-{next(self._numbers)}"
+        with self._changed:
+            self._open.add(association)
+        try:
+            association.start()
+        except RuntimeError:  # no more threads
+            self._forget(association)
+            raise
+
+    def _forget(self, association: StorageAssociation) -> None:
+        with self._changed:
+            self._open.discard(association)
+            self._changed.notify_all()
+        with contextlib.suppress(OSError):
+            os.eventfd_write(self._wake, 1)

@@ -1,0 +1,155 @@
+"""The messages of an established association: commands, data, answers (PS3.7, PS3.8 Annex E)."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from scp.accept.commands import (
+    IS_COMMAND,
+    IS_LAST,
+    MAX_COMMAND_BYTES,
+    Command,
+    CommandField,
+    decode_command,
+    encode_command_pdus,
+    encode_response,
+)
+from scp.accept.ports import InstanceStore
+from scp.accept.reader import PduReader
+from scp.accept.reception import Reception
+from scp.accept.statuses import StoreStatus
+from scp.config.schema import LimitsSection
+from scp.errors import AssociationError, MalformedError
+from scp.model import Origin, StoreRequest
+
+logger = logging.getLogger(__name__)
+
+INVALID_PARAMETER: Final = 0x06
+"""Reason of a provider's A-ABORT: invalid PDU parameter value (PS3.8 Table 9-26)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Negotiated:
+    """What both sides have agreed on."""
+
+    origin: Origin
+    syntaxes: dict[int, str]
+    """Transfer syntaxes by the ID of their presentation context."""
+    peer_max_pdu_bytes: int
+    """0: no limit."""
+
+
+class Messages:
+    """Reads P-DATA-TF PDUs, gives instances to the store and answers.
+
+    PDVs are followed as they come, whatever way the peer cuts messages into PDVs and PDVs into
+    PDUs; no message is ever held in memory.
+    """
+
+    def __init__(
+        self,
+        negotiated: Negotiated,
+        store: InstanceStore,
+        limits: LimitsSection,
+        reader: PduReader,
+        send: Callable[[bytes], None],
+    ) -> None:
+        self._negotiated = negotiated
+        self._store = store
+        self._limits = limits
+        self._reader = reader
+        self._send = send
+        self._context_id = 0
+        self._command_set = bytearray()
+        self._current: tuple[Command, Reception] | None = None
+        self.instances = 0
+        self.dataset_bytes = 0
+
+    def receive(self, left: int) -> None:
+        """Read the body of one P-DATA-TF, ``left`` bytes, and act on what became complete.
+
+        Raises
+        ------
+        AssociationError
+            The peer broke the protocol or a limit, or as :class:`PduReader`'s methods.
+        """
+        if not 6 <= left <= self._limits.max_pdu_bytes:
+            raise AssociationError(f"a P-DATA-TF PDU of {left} bytes", INVALID_PARAMETER)
+        while left:
+            length, context_id, control = self._reader.pdv_header() if left >= 6 else (0, 0, 0)
+            left -= 4 + length
+            if length < 2 or left < 0:
+                raise AssociationError("a PDV that does not fit its PDU", INVALID_PARAMETER)
+            if control & IS_COMMAND:
+                self._receive_command(length - 2, context_id, bool(control & IS_LAST))
+            else:
+                self._receive_data(length - 2, context_id, bool(control & IS_LAST))
+
+    def abandon(self) -> None:
+        """Forget an instance that is not complete."""
+        if self._current is not None:
+            self._current[1].abandon()
+            self._current = None
+
+    def _receive_command(self, length: int, context_id: int, is_last: bool) -> None:
+        if self._current is not None:
+            raise AssociationError("a command inside of a dataset")
+        if context_id not in self._negotiated.syntaxes:
+            raise AssociationError("a context that was not accepted", INVALID_PARAMETER)
+        if self._command_set and context_id != self._context_id:
+            raise AssociationError("a command in two contexts", INVALID_PARAMETER)
+        if len(self._command_set) + length > MAX_COMMAND_BYTES:
+            raise AssociationError("a command set that is too long", INVALID_PARAMETER)
+        self._context_id = context_id
+        self._command_set += self._reader.take_all(length)
+        if is_last:
+            try:
+                command = decode_command(self._command_set)
+            except MalformedError as error:
+                raise AssociationError(str(error), INVALID_PARAMETER) from error
+            self._command_set.clear()
+            self._act_on(command)
+
+    def _act_on(self, command: Command) -> None:
+        if command.field == CommandField.C_STORE_RQ and command.has_dataset:
+            request = StoreRequest(
+                origin=self._negotiated.origin,
+                sop_class_uid=command.sop_class_uid,
+                sop_instance_uid=command.sop_instance_uid,
+                transfer_syntax=self._negotiated.syntaxes[self._context_id],
+            )
+            reception = Reception(self._store, request, self._limits.max_instance_bytes)
+            self._current = (command, reception)
+        elif command.field == CommandField.C_STORE_RQ:
+            logger.warning("instance refused with C000: a C-STORE without a dataset")
+            self._answer(command, StoreStatus.CANNOT_UNDERSTAND)
+        elif command.field == CommandField.C_ECHO_RQ:
+            self._answer(command, StoreStatus.SUCCESS)
+        elif command.field != CommandField.C_CANCEL_RQ:  # which finds nothing to cancel here
+            raise AssociationError(f"command field {command.field:04X} is not served")
+
+    def _receive_data(self, length: int, context_id: int, is_last: bool) -> None:
+        if self._current is None:
+            raise AssociationError("data without a command")
+        if context_id != self._context_id:
+            raise AssociationError("a dataset in two contexts", INVALID_PARAMETER)
+        command, reception = self._current
+        take, write = self._reader.take, reception.write
+        while length:
+            chunk = take(length)
+            length -= len(chunk)
+            write(chunk)
+        if is_last:
+            status = reception.finish()
+            self._current = None
+            if status == StoreStatus.SUCCESS:
+                self.instances += 1
+                self.dataset_bytes += reception.received_bytes
+            self._answer(command, status)
+
+    def _answer(self, command: Command, status: StoreStatus) -> None:
+        response = encode_response(command, status)
+        self._send(
+            encode_command_pdus(self._context_id, response, self._negotiated.peer_max_pdu_bytes)
+        )

@@ -1,0 +1,55 @@
+"""What accepting needs from whoever keeps the instances."""
+
+from typing import Protocol
+
+from scp.model import Origin, StoreRequest
+
+
+class IncomingInstance(Protocol):
+    """One instance on its way in. Ends with exactly one of :meth:`commit` and :meth:`abandon`."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes of the encoded dataset; the buffer may be reused afterwards.
+
+        Raises
+        ------
+        StorageFullError
+            No room, or the instance is too large. The rest of the message must still be read.
+        """
+        ...
+
+    def commit(self) -> None:
+        """Return once the instance is durable; only then may 0x0000 be answered.
+
+        Raises
+        ------
+        ScpError
+            Nothing was kept; its type maps to one status.
+        """
+        ...
+
+    def abandon(self) -> None:
+        """Forget everything. Also after an error of the other two; never raises."""
+        ...
+
+
+class InstanceStore(Protocol):
+    """Keeps instances, whoever sends them. Used by many associations at once."""
+
+    def has_room(self) -> bool:
+        """Whether associations may be accepted: the disk is healthy and above its watermark."""
+        ...
+
+    def begin(self, request: StoreRequest) -> IncomingInstance:
+        """Start one instance.
+
+        Raises
+        ------
+        ScpError
+            As of :meth:`IncomingInstance.commit`; the message's data must still be read.
+        """
+        ...
+
+    def association_opened(self, origin: Origin) -> None: ...
+
+    def association_closed(self, origin: Origin) -> None: ...

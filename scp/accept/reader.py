@@ -1,0 +1,147 @@
+"""Reads PDUs (PS3.8 9.3) through one small buffer that is used again and again.
+
+A PDU's length is a number to check here, never an allocation: what a peer announces costs nothing
+until it was sent, and then no more than the buffer.
+"""
+
+import socket
+import threading
+import time
+from struct import Struct
+from typing import Final
+
+from scp.config.schema import LimitsSection
+from scp.errors import AssociationError, ConnectionLostError
+
+BUFFER_BYTES: Final = 2**18
+"""The greatest PDU of common senders (128 KiB) twice: one recv takes what the kernel has."""
+
+MAX_CONTROL_PDU_BYTES: Final = 2**20
+"""For any PDU but P-DATA-TF. An A-ASSOCIATE-RQ of 128 contexts with every syntax has 400 KiB."""
+
+_PDU_HEADER: Final = Struct(">BxL")
+_PDV_HEADER: Final = Struct(">LBB")
+_TIMEVAL: Final = Struct("@ll")
+
+_TICKS: Final = 4
+"""A silent peer wakes its thread so often before its time is over, and may overstay by one."""
+
+
+class PduReader:
+    """The receiving side of one connection.
+
+    Time is counted while waiting for the peer only: what our own disk takes is not held against it.
+    """
+
+    def __init__(self, connection: socket.socket, limits: LimitsSection) -> None:
+        self._connection = connection
+        self._idle_seconds = limits.idle_seconds
+        self._pdu_seconds = limits.pdu_seconds
+        self._view = memoryview(bytearray(BUFFER_BYTES))
+        self._start = 0
+        self._end = 0
+        self._patience = 0.0
+        self._impatience = ""
+        self._stop = threading.Event()
+        connection.settimeout(None)
+        tick = max(min(self._idle_seconds, self._pdu_seconds) / _TICKS, 0.001)
+        self._set_timeout(socket.SO_RCVTIMEO, tick)
+        self._set_timeout(socket.SO_SNDTIMEO, self._pdu_seconds)
+
+    def stop(self) -> None:
+        """Make the thread that reads give up; may be called by any other."""
+        self._stop.set()
+        try:
+            self._connection.shutdown(socket.SHUT_RD)
+        except OSError:
+            return  # closed meanwhile, which is what stopping is for
+
+    def pdu_header(self, idle_seconds: float | None = None) -> tuple[int, int]:
+        """Wait for a PDU and return its type and length; its body is still to be read.
+
+        Raises
+        ------
+        AssociationError
+            As by every method here: silence for too long, or :meth:`stop`.
+        ConnectionLostError
+            The peer closed the connection.
+        """
+        if self._start == self._end:
+            self._patience = self._idle_seconds if idle_seconds is None else idle_seconds
+            self._impatience = "nothing came between two PDUs for too long"
+            self._fill()
+        self._patience = self._pdu_seconds
+        self._impatience = "a PDU took too long"
+        kind, length = _PDU_HEADER.unpack_from(self._view, self._contiguous(_PDU_HEADER.size))
+        return kind, length
+
+    def pdv_header(self) -> tuple[int, int, int]:
+        """Length, context ID and message control header of the next PDV (PS3.8 9.3.5.1)."""
+        length, context_id, control = _PDV_HEADER.unpack_from(
+            self._view, self._contiguous(_PDV_HEADER.size)
+        )
+        return length, context_id, control
+
+    def take(self, most: int) -> memoryview:
+        """The next 1 to ``most`` bytes, as many as are here; valid until the next call."""
+        if self._start == self._end:
+            self._fill()
+        start = self._start
+        self._start = stop = min(start + most, self._end)
+        return self._view[start:stop]
+
+    def take_all(self, length: int) -> bytes:
+        """The next ``length`` bytes; the caller has checked the number."""
+        parts = bytearray()
+        while len(parts) < length:
+            parts += self.take(length - len(parts))
+        return bytes(parts)
+
+    def drop_until_closed(self, seconds: float) -> None:
+        """Read and forget until the peer closes the connection, for so long at most."""
+        self._patience = seconds
+        self._impatience = "the peer did not close the connection"
+        self._set_timeout(socket.SO_RCVTIMEO, max(seconds / _TICKS, 0.001))
+        while True:
+            self._start = self._end = 0
+            self._fill()
+
+    def _contiguous(self, length: int) -> int:
+        """Where the next ``length`` bytes begin in the buffer, received as far as needed."""
+        while self._end - self._start < length:
+            self._fill()
+        self._start += length
+        return self._start - length
+
+    def _fill(self) -> None:
+        """Receive at least one more byte."""
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif self._end == BUFFER_BYTES:
+            rest = bytes(self._view[self._start : self._end])
+            self._view[: len(rest)] = rest
+            self._start, self._end = 0, len(rest)
+        while True:
+            began = time.monotonic()
+            try:
+                count = self._connection.recv_into(self._view[self._end :])
+            except BlockingIOError:
+                count = -1  # SO_RCVTIMEO
+            except OSError as error:
+                raise ConnectionLostError(f"connection lost: {error.strerror}") from error
+            if self._stop.is_set():
+                raise AssociationError("the node stops")
+            if count == 0:
+                raise ConnectionLostError("connection closed by the peer")
+            self._patience -= time.monotonic() - began
+            if self._patience < 0:
+                raise AssociationError(self._impatience)
+            if count > 0:
+                self._end += count
+                return
+
+    def _set_timeout(self, option: int, seconds: float) -> None:
+        whole = int(seconds)
+        self._connection.setsockopt(
+            socket.SOL_SOCKET, option, _TIMEVAL.pack(whole, int((seconds - whole) * 1e6))
+        )

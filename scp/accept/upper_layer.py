@@ -1,0 +1,164 @@
+"""pynetdicom's upper layer and association control, without the threads that poll.
+
+What differs from pynetdicom 3.0.4, and which behaviour of it makes that necessary:
+
+``PumpedDul`` is no thread
+    dul.py:403 polls with sleeps of 1 ms, and so does a second thread at association.py:714. Sending
+    at once also ends the race in which ``is_established`` is set before the accept is on the wire
+    (acse.py:427-433).
+``PumpedDul.receive``, ``HandedSocket.recv``
+    dul.py:302 reads as many bytes as a PDU announces, 4 KiB at a time into a growing copy
+    (transport.py:598), without a deadline. Here ``PduReader`` has bounded and read it before.
+``HandedSocket._shutdown_socket``
+    transport.py:641 leaves the descriptor open when the peer has closed its side first.
+``StorageAcse``
+    acse.py:319 admits by calling title alone, counts threads to limit associations (:378), and
+    negotiates with contexts that transport.py:765 copies deeply for each association (60 ms).
+``StorageAssociation`` is made by ``Listener``
+    transport.py:745 makes associations of a fixed class, and the server binds its port itself
+    (:984); here the listening socket is inherited.
+``StorageAssociation._await_close``
+    After a release, rejection or abort fsm.py leaves closing to the polling thread, and ``abort``
+    waits for that (association.py:541). Timers measure wall time (timer.py:95), ``PduReader``
+    measures monotonic time.
+``Messages`` reads P-DATA
+    dimse.py:248 holds a whole message in memory without a bound, decoding drops what follows it in
+    the same PDU (dimse_messages.py:502), and an unknown command field is a KeyError (:443) that
+    ends the thread.
+``quiet_pynetdicom``
+    association.py:317 binds handlers that log identifiers, and each module logs at INFO; we log
+    one line an association.
+
+So EVT_C_STORE, EVT_C_ECHO, EVT_DATA_RECV and EVT_PDU_RECV never fire for messages.
+"""
+
+import contextlib
+import logging
+import socket
+from collections.abc import Callable
+from enum import IntEnum
+from typing import TYPE_CHECKING, cast
+
+from pynetdicom import _config
+from pynetdicom.acse import ACSE
+from pynetdicom.dul import DULServiceProvider
+from pynetdicom.pdu_primitives import (
+    A_ASSOCIATE,
+    AsynchronousOperationsWindowNegotiation,
+)
+from pynetdicom.transport import AssociationSocket
+
+from scp.accept.contexts import ACCEPTED, Acceptance
+
+if TYPE_CHECKING:
+    from pynetdicom.association import Association
+    from pynetdicom.pdu_primitives import _PDUPrimitiveType
+
+
+def quiet_pynetdicom() -> None:
+    """Silence what pynetdicom logs of itself, unless someone set its level on purpose."""
+    _config.LOG_HANDLER_LEVEL = "none"
+    logger = logging.getLogger("pynetdicom")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.CRITICAL)
+
+
+class State(IntEnum):
+    """The states of PS3.8 9.2.1 that our side looks at."""
+
+    IDLE = 1
+    AWAITING_REQUEST = 2
+    DECIDING = 3
+    ESTABLISHED = 6
+    RELEASE_ASKED = 8
+    AWAITING_CLOSE = 13
+
+
+class HandedSocket(AssociationSocket):
+    """Sends to the peer; receives only the PDU that it is handed."""
+
+    def __init__(self, association: "Association", connection: socket.socket) -> None:
+        self._handed = bytearray()
+        super().__init__(association, client_socket=connection)
+
+    def hand(self, pdu: bytes) -> None:
+        self._handed[:] = pdu
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        taken = self._handed[:nr_bytes]
+        del self._handed[:nr_bytes]
+        return taken
+
+    def _shutdown_socket(self) -> None:
+        if self.socket is not None:
+            with contextlib.suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)
+            self.socket.close()
+
+
+class PumpedDul(DULServiceProvider):
+    """The state machine of PS3.8 9.2, driven by the thread of its association."""
+
+    def set_socket(self, handed: HandedSocket) -> None:
+        self.socket = self._handed = handed
+
+    @property
+    def state(self) -> int:
+        """Its number; of those that matter there is a :class:`State`."""
+        return int(self.state_machine.current_state.removeprefix("Sta"))
+
+    def send_pdu(self, primitive: "_PDUPrimitiveType") -> None:
+        """Send at once, and be in the next state on return."""
+        super().send_pdu(primitive)
+        self.pump()
+
+    def receive(self, pdu: bytes) -> None:
+        """Act on one whole PDU from the peer."""
+        self._handed.hand(pdu)
+        self._read_pdu_data()
+        self.pump()
+
+    def post(self, event: str) -> None:
+        """Act on one event of PS3.8 Table 9-10."""
+        self.event_queue.put(event)
+        self.pump()
+
+    def pump(self) -> None:
+        """Act on everything that waits."""
+        while not self.event_queue.empty() or self._process_recv_primitive():
+            self.state_machine.do_action(self.event_queue.get_nowait())
+
+
+class StorageAcse(ACSE):
+    """Association control of the acceptor (PS3.8 7.1): who comes in, and for what."""
+
+    def __init__(
+        self,
+        association: "Association",
+        acceptance: Acceptance,
+        refusal: Callable[[str, str], tuple[int, int, int] | None],
+    ) -> None:
+        super().__init__(association)
+        self._acceptance = acceptance
+        self._refusal = refusal
+
+    def _negotiate_as_acceptor(self) -> None:
+        request = cast(A_ASSOCIATE, self.requestor.primitive)
+        calling = request.calling_ae_title.strip()
+        self.requestor.ae_title = calling
+        refusal = self._refusal(calling, request.called_ae_title.strip())
+        if refusal is not None:
+            self.send_reject(*refusal)
+            return
+        if self.requestor.asynchronous_operations != (1, 1):
+            window = AsynchronousOperationsWindowNegotiation()
+            window.maximum_number_operations_invoked = 1
+            window.maximum_number_operations_performed = 1
+            self.acceptor.add_negotiation_item(window)
+        answers = self._acceptance.answer(request.presentation_context_definition_list)
+        self.assoc._accepted_cx = {
+            cast(int, answer.context_id): answer for answer in answers if answer.result == ACCEPTED
+        }
+        self.assoc._rejected_cx = [answer for answer in answers if answer.result != ACCEPTED]
+        self.send_accept()
+        self.assoc.is_established = self.dul.state_machine.current_state == "Sta6"

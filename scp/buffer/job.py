@@ -1,0 +1,105 @@
+"""A closed series: what job.json says. Written once, at the commit, and never changed."""
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from scp.errors import NodeError
+from scp.model import Identity, Origin
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobInstance:
+    """One source instance of a job and what was decided and made of it."""
+
+    name: str
+    """Its file in ``source/``; the key of its receipts."""
+    identity: Identity
+    origin: Origin
+    received: float
+    """Wall time of its arrival, seconds since the epoch (UTC)."""
+    source_transfer_syntax: str
+    source_bytes: int
+    rule: str
+    form: str
+    """``original`` or the folder under ``results/``."""
+    reason: str = ""
+    """Why the original is delivered; empty where it was converted."""
+    remark: str = ""
+    """What was asked for and could not be done, although it was converted."""
+    send_to: tuple[str, ...] = ()
+    repeat_of: str = ""
+    """The job whose instance is the same dataset; such a repeat is not delivered."""
+    is_conflict: bool = False
+    """Another dataset came under the same SOP Instance UID."""
+    transfer_syntax: str = ""
+    """Of what is delivered."""
+    result_bytes: int = 0
+    dataset_sha256: str = ""
+    normal_sha256: str = ""
+    pixel_sha256: str = ""
+    result_sha256: str = ""
+    frames: int = 0
+    verified_by: str = ""
+    """The decoder that proved the conversion; empty where nothing was proved."""
+
+    @property
+    def is_delivered(self) -> bool:
+        """Whether any destination is to have it."""
+        return bool(self.send_to) and not self.repeat_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """The commit of one closed series, or of one instance that was not to wait for it."""
+
+    name: str
+    study_instance_uid: str
+    series_instance_uid: str
+    created: float
+    """Wall time of the commit."""
+    rules: str
+    """The rule set that decided."""
+    was_cut: bool = False
+    """Closed by a limit, not by quiet."""
+    encoder: str = ""
+    instances: tuple[JobInstance, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        return {"format": FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Job":
+        """Read what :meth:`to_json` wrote.
+
+        Raises
+        ------
+        NodeError
+            A newer dcmpress wrote it, or it is damaged.
+        """
+        content = dict(content)
+        if content.pop("format", None) != FORMAT:
+            raise NodeError("job.json was written by another version of dcmpress")
+        try:
+            instances = tuple(
+                JobInstance(
+                    **{
+                        **entry,
+                        "identity": Identity(**entry["identity"]),
+                        "origin": Origin(**entry["origin"]),
+                        "send_to": tuple(entry["send_to"]),
+                    }
+                )
+                for entry in content.pop("instances")
+            )
+            return cls(**content, instances=instances)
+        except (KeyError, TypeError) as error:
+            raise NodeError(f"job.json is damaged: {error}") from error
+
+    def as_originals(self, reason: str) -> "Job":
+        """The same job with every conversion given up."""
+        return replace(
+            self,
+            instances=tuple(replace(i, form="original", reason=reason) for i in self.instances),
+        )

@@ -1,0 +1,245 @@
+"""The folders of closed series: close, commit, hold, finish. Each step is safe to be cut anywhere."""
+
+import contextlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from scp.buffer.job import Job
+from scp.buffer.layout import INSTANCE_ENDING, JOB_FILE, REASON_FILE, SERIES_FILE, Layout
+from scp.durable import Disk, lock_folder_alone
+from scp.errors import NodeError
+
+SOURCE = "source"
+RESULTS = "results"
+ORIGINAL = "original"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesFile:
+    """What series.json says of a growing series."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    opened: float
+    """Wall time, seconds since the epoch."""
+    rules: str
+
+
+class JobFolders:
+    """Moves series and jobs through their folders. The coordinator's; not for several threads at once."""
+
+    def __init__(self, layout: Layout, disk: Disk) -> None:
+        self._layout = layout
+        self._disk = disk
+
+    # -- growing series ------------------------------------------------------------------------
+
+    def growing(self) -> list[str]:
+        """The folder names of series that still grow."""
+        return _folders(self._layout.growing)
+
+    def series_file(self, folder: Path) -> SeriesFile:
+        """Read series.json; a lost one gives empty UIDs, for nothing may be lost with it."""
+        try:
+            content = json.loads((folder / SERIES_FILE).read_bytes())
+            return SeriesFile(
+                study_instance_uid=content["study_instance_uid"],
+                series_instance_uid=content["series_instance_uid"],
+                opened=datetime.fromisoformat(content["opened"]).timestamp(),
+                rules=content["rules"],
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return SeriesFile(
+                study_instance_uid="", series_instance_uid="", opened=time.time(), rules=""
+            )
+
+    def close(self, series: str) -> str | None:
+        """Freeze a series into a new job; None while an association is landing an instance in it.
+
+        The rename is what closes: after it nobody can land in the folder, and only then is it listed.
+        """
+        folder = self._layout.growing / series
+        lock = lock_folder_alone(folder)
+        if lock is None:
+            return None
+        try:
+            job = self._new_job(series)
+            self._disk.rename(folder, self._layout.jobs / job / SOURCE)
+            self._disk.sync_folder(self._layout.jobs / job)
+            self._disk.sync_folder(self._layout.growing)
+        finally:
+            os.close(lock)
+        return job
+
+    def take_one(self, series: str, name: str) -> str | None:
+        """Move one instance out of its growing series into a job of its own; None when it is gone."""
+        source = self._layout.growing / series
+        if not (source / name).exists():
+            return None
+        job = self._new_job(series)
+        folder = self._layout.jobs / job / SOURCE
+        self._disk.make_folder(folder)
+        content = (source / SERIES_FILE).read_bytes()
+        with self._disk.create(folder / SERIES_FILE) as file:
+            file.write(content)
+            file.sync()
+        self._disk.rename(source / name, folder / name)
+        self._disk.sync_folder(folder)
+        self._disk.sync_folder(folder.parent)
+        self._disk.sync_folder(source)
+        return job
+
+    # -- jobs ----------------------------------------------------------------------------------
+
+    def jobs(self) -> list[str]:
+        return _folders(self._layout.jobs)
+
+    def folder(self, job: str) -> Path:
+        return self._layout.jobs / job
+
+    def source(self, job: str) -> Path:
+        return self._layout.jobs / job / SOURCE
+
+    def result(self, job: str, form: str, name: str) -> Path:
+        """The file that is delivered: under ``results/``, or the source itself."""
+        folder = self._layout.jobs / job
+        return folder / SOURCE / name if form == ORIGINAL else folder / RESULTS / form / name
+
+    def make_results(self, job: str, form: str) -> Path:
+        folder = self._layout.jobs / job / RESULTS / form
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def drop_results(self, job: str) -> None:
+        """Delete what was made before a commit that never came."""
+        self._disk.remove_tree(self._layout.jobs / job / RESULTS)
+
+    def commit(self, job: Job) -> None:
+        """Make the results durable, then the commit: the single point after which nothing is made again."""
+        folder = self._layout.jobs / job.name
+        forms = {i.form for i in job.instances if i.form != ORIGINAL and not i.repeat_of}
+        for instance in job.instances:
+            if instance.form in forms and not instance.repeat_of:
+                self._disk.sync_path(folder / RESULTS / instance.form / instance.name)
+        for form in sorted(forms):
+            self._disk.sync_folder(folder / RESULTS / form)
+        if forms:
+            self._disk.sync_folder(folder / RESULTS)
+            self._disk.sync_folder(folder)
+        self._disk.publish_json(folder / JOB_FILE, job.to_json())
+
+    def load(self, folder: Path) -> Job | None:
+        """The commit of a job, None when it has none yet.
+
+        Raises
+        ------
+        NodeError
+            It cannot be understood.
+        """
+        try:
+            content = json.loads((folder / JOB_FILE).read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise NodeError(f"job.json is damaged: {error}") from error
+        return Job.from_json(content)
+
+    def finish(self, job: str, *, from_held: bool = False) -> Path:
+        """Move a job that the ledger has into the trash; the caller deletes the folder returned."""
+        source = (self._layout.held if from_held else self._layout.jobs) / job
+        target = self._layout.trash / f"{job}.{uuid.uuid4().hex[:8]}"
+        with contextlib.suppress(FileNotFoundError):
+            self._disk.rename(source, target)
+            self._disk.sync_folder(source.parent)
+        return target
+
+    # -- held ----------------------------------------------------------------------------------
+
+    def held(self) -> list[str]:
+        return _folders(self._layout.held)
+
+    def held_folder(self, job: str) -> Path:
+        return self._layout.held / job
+
+    def reasons(self, job: str) -> dict[str, Any]:
+        """Why a job is held: destination to reason to the number of instances."""
+        try:
+            content = json.loads((self._layout.held / job / REASON_FILE).read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def hold(self, job: str, reasons: dict[str, Any]) -> None:
+        """Set a job aside for a person, with why."""
+        folder = self._layout.jobs / job
+        self._disk.publish_json(folder / REASON_FILE, reasons)
+        self._move(folder, self._layout.held / job)
+
+    def release(self, job: str) -> None:
+        """Put a held job back to work."""
+        self._move(self._layout.held / job, self._layout.jobs / job)
+        with contextlib.suppress(OSError):
+            os.unlink(self._layout.jobs / job / REASON_FILE)
+
+    def _move(self, source: Path, target: Path) -> None:
+        self._disk.rename(source, target)
+        self._disk.sync_folder(target.parent)
+        self._disk.sync_folder(source.parent)
+
+    def _new_job(self, series: str) -> str:
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
+        job = f"{stamp}-{series[:8]}-{uuid.uuid4().hex[:4]}"
+        self._disk.make_folder(self._layout.jobs / job)
+        self._disk.sync_folder(self._layout.jobs)
+        return job
+
+
+def instances_in(folder: Path) -> list[Path]:
+    """The instances in a series or source folder, in order of arrival."""
+    with os.scandir(folder) as entries:
+        found = [
+            (entry.stat().st_mtime_ns, entry.name)
+            for entry in entries
+            if entry.name.endswith(INSTANCE_ENDING) and not entry.name.startswith(".")
+        ]
+    return [folder / name for _, name in sorted(found)]
+
+
+def sweep(layout: Layout, disk: Disk, *, receivers: Iterable[str]) -> None:
+    """Delete what only a process that is dead could need; for a start, under the lock.
+
+    Incoming files of the named receivers were never acknowledged, or have their durable name already;
+    caches and trash are nobody's; hidden names were never renamed to what they should become.
+    """
+    for receiver in receivers:
+        disk.remove_tree(layout.incoming / receiver)
+    for folder in (layout.encoded, layout.trash):
+        for entry in folder.iterdir():
+            disk.remove_tree(entry)
+    for folder in (layout.growing, layout.jobs, layout.held):
+        for entry in folder.glob(".*"):
+            disk.remove_tree(entry)
+            entry.unlink(missing_ok=True)
+
+
+def drop_empty_jobs(layout: Layout, disk: Disk) -> None:
+    """Delete jobs whose series was never renamed in."""
+    for job in _folders(layout.jobs):
+        folder = layout.jobs / job
+        source = folder / SOURCE
+        if (folder / JOB_FILE).exists():
+            continue
+        if not source.is_dir() or not instances_in(source):
+            disk.remove_tree(folder)
+
+
+def _folders(parent: Path) -> list[str]:
+    with os.scandir(parent) as entries:
+        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))

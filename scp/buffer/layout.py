@@ -1,0 +1,133 @@
+"""Where everything lies under the data folder. The folders are the truth; nothing else knows the state."""
+
+import contextlib
+import fcntl
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from scp.durable import Disk
+from scp.errors import NodeError
+
+SERIES_FILE = "series.json"
+JOB_FILE = "job.json"
+REASON_FILE = "reason.json"
+INSTANCE_ENDING = ".dcm"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths of one node's data folder."""
+
+    data: Path
+
+    @property
+    def lock(self) -> Path:
+        return self.data / "lock"
+
+    @property
+    def spool(self) -> Path:
+        return self.data / "spool"
+
+    @property
+    def incoming(self) -> Path:
+        return self.spool / "incoming"
+
+    @property
+    def growing(self) -> Path:
+        return self.spool / "growing"
+
+    @property
+    def jobs(self) -> Path:
+        return self.spool / "jobs"
+
+    @property
+    def held(self) -> Path:
+        return self.spool / "held"
+
+    @property
+    def trash(self) -> Path:
+        return self.spool / "trash"
+
+    @property
+    def encoded(self) -> Path:
+        return self.spool / "encoded"
+
+    @property
+    def ledger(self) -> Path:
+        return self.data / "ledger.sqlite"
+
+    @property
+    def control(self) -> Path:
+        return self.data / "control"
+
+    def make(self, disk: Disk) -> None:
+        """Make every folder, durably; what is there stays.
+
+        Raises
+        ------
+        NodeError
+            The data folder cannot be made or written.
+        """
+        try:
+            for folder in (
+                self.incoming,
+                self.growing,
+                self.jobs,
+                self.held,
+                self.trash,
+                self.encoded,
+            ):
+                disk.make_durable_folder(folder)
+        except OSError as error:
+            raise NodeError(
+                f"the data folder {self.data} cannot be used: {error.strerror}; "
+                "choose another with node: data:, or mend its permissions"
+            ) from error
+
+
+def lock_data(layout: Layout, wait_seconds: float) -> int:
+    """Take the data folder for one node and return the descriptor that holds it.
+
+    Every child inherits the descriptor, so that orphans of a dead node keep it locked until they end.
+
+    Raises
+    ------
+    NodeError
+        Another node, or an orphan of one, still holds it after ``wait_seconds``.
+    """
+    descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+                os.close(descriptor)
+                raise NodeError(
+                    f"another node (process {holder}) uses {layout.data}; "
+                    "stop it, or give this one a data folder of its own"
+                ) from None
+            time.sleep(0.05)
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
+
+
+def is_locked(layout: Layout) -> bool:
+    """Whether a node runs on the folder, or a command works on it."""
+    try:
+        descriptor = os.open(layout.lock, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    return False

@@ -1,0 +1,229 @@
+"""The DICOM file around a received dataset (PS3.10 section 7), and the routing header inside it."""
+
+import os
+import re
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from struct import pack
+
+from scp.elements import (
+    EXPLICIT_LITTLE,
+    Buffer,
+    Encoding,
+    bounded_inflate,
+    encoding_of,
+    is_deflated,
+    walk,
+)
+from scp.errors import (
+    InvalidUidError,
+    MalformedError,
+    TruncatedError,
+    UidMismatchError,
+    UnreadableInstanceError,
+)
+from scp.model import Identity, Origin, SpooledInstance, StoreRequest
+
+IMPLEMENTATION_CLASS_UID = "2.25.171893218640427711486871205842913284177"
+IMPLEMENTATION_VERSION_NAME = "DCMPRESS_" + version("dcmpress").replace(".", "")[:7]
+PREAMBLE = b"\0" * 128 + b"DICM"
+
+_SOP_CLASS = 0x00080016
+_SOP_INSTANCE = 0x00080018
+_STUDY = 0x0020000D
+_SERIES = 0x0020000E
+_ROUTING = {_SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES}
+
+_UID = re.compile(r"[0-9.]{1,128}")
+_INFLATE_LIMIT = 4 * 2**20
+"""Enough deflated header to find the UIDs; what needs more is refused as unreadable."""
+_FIRST_READ = 16 * 1024
+_HEADER_LIMIT = 64 * 2**20
+"""What may lie before the Series Instance UID."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileMeta:
+    """What the spool reads back from the file meta group."""
+
+    transfer_syntax: str
+    origin: Origin
+    dataset_start: int
+    """Offset of the first byte of the dataset."""
+
+
+def file_head(request: StoreRequest) -> bytes:
+    """Preamble and file meta group for a received dataset; the origin is kept in it."""
+    origin = request.origin
+    address = f"[{origin.peer_address}]" if ":" in origin.peer_address else origin.peer_address
+    group = b"".join(
+        (
+            pack("<HH2sHL", 2, 0x0001, b"OB", 0, 2) + b"\0\1",
+            _short(0x0002, b"UI", request.sop_class_uid),
+            _short(0x0003, b"UI", request.sop_instance_uid),
+            _short(0x0010, b"UI", request.transfer_syntax),
+            _short(0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
+            _short(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
+            _short(0x0016, b"AE", origin.calling_ae_title),
+            _short(0x0017, b"AE", origin.calling_ae_title),
+            _short(0x0018, b"AE", origin.called_ae_title),
+            _long(0x0026, b"UR", f"dicom://{address}"),
+        )
+    )
+    return PREAMBLE + pack("<HH2sHL", 2, 0, b"UL", 4, len(group)) + group
+
+
+def read_file_meta(data: Buffer) -> FileMeta:
+    """Read the meta group of a file that begins with a preamble.
+
+    Raises
+    ------
+    UnreadableInstanceError
+        It is no DICOM file, or names no transfer syntax.
+    """
+    if bytes(data[128:132]) != b"DICM":
+        raise UnreadableInstanceError("no DICOM file: DICM is missing at byte 128")
+    values: dict[int, str] = {}
+    position = 132
+    try:
+        for element in walk(data, EXPLICIT_LITTLE, start=132, stop_before=0x00030000):
+            raw = bytes(data[element.value : element.value_end])
+            values[element.tag] = raw.decode("ascii", "replace").rstrip("\0 ").lstrip()
+            position = element.end
+    except (TruncatedError, MalformedError) as error:
+        raise UnreadableInstanceError(f"file meta group: {error}") from error
+    if not values.get(0x00020010):
+        raise UnreadableInstanceError("the file meta group names no transfer syntax")
+    return FileMeta(
+        transfer_syntax=values[0x00020010],
+        origin=Origin(
+            calling_ae_title=values.get(0x00020016, ""),
+            called_ae_title=values.get(0x00020018, ""),
+            peer_address=values.get(0x00020026, "").removeprefix("dicom://").strip("[]"),
+        ),
+        dataset_start=position,
+    )
+
+
+def read_identity(dataset: Buffer, transfer_syntax: str) -> Identity:
+    """Find the routing UIDs among the dataset's top-level elements.
+
+    Raises
+    ------
+    TruncatedError
+        More bytes are needed.
+    UnreadableInstanceError
+        No bytes that follow can help: a UID is missing, empty or no UID.
+    """
+    if is_deflated(transfer_syntax):
+        try:
+            dataset = bounded_inflate(dataset, _INFLATE_LIMIT)
+        except MalformedError as error:
+            raise UnreadableInstanceError(str(error)) from error
+    found = _routing_values(dataset, encoding_of(transfer_syntax))
+    identity = Identity(
+        sop_class_uid=found.get(_SOP_CLASS, ""),
+        sop_instance_uid=found.get(_SOP_INSTANCE, ""),
+        study_instance_uid=found.get(_STUDY, ""),
+        series_instance_uid=found.get(_SERIES, ""),
+    )
+    for name, uid in (
+        ("SOP Instance UID", identity.sop_instance_uid),
+        ("Study Instance UID", identity.study_instance_uid),
+        ("Series Instance UID", identity.series_instance_uid),
+    ):
+        if not _UID.fullmatch(uid):
+            raise UnreadableInstanceError(f"the dataset's {name} is missing, empty or no UID")
+    return identity
+
+
+def _routing_values(dataset: Buffer, encoding: Encoding) -> dict[int, str]:
+    found: dict[int, str] = {}
+    end = 0
+    try:
+        for element in walk(dataset, encoding, stop_before=_SERIES + 1):
+            end = element.end
+            if element.tag in _ROUTING:
+                raw = bytes(dataset[element.value : element.value_end])
+                found[element.tag] = raw.decode("ascii", "replace").rstrip("\0 ").lstrip()
+    except MalformedError as error:
+        raise UnreadableInstanceError(str(error)) from error
+    except TruncatedError:
+        if _SERIES not in found:
+            raise
+    if _SERIES not in found and end >= len(dataset):
+        raise TruncatedError("the bytes end before the Series Instance UID")
+    return found
+
+
+def check_request_uid(request: StoreRequest) -> None:
+    """Refuse a SOP Instance UID that is none (PS3.7 C.5.x status 0117)."""
+    if not _UID.fullmatch(request.sop_instance_uid):
+        raise InvalidUidError("the command's Affected SOP Instance UID is empty or no UID")
+
+
+def check_identity(request: StoreRequest, identity: Identity) -> None:
+    """Refuse a dataset that is not the one that the command announced."""
+    if identity.sop_instance_uid != request.sop_instance_uid:
+        raise UidMismatchError("the dataset's SOP Instance UID is not the command's")
+    if identity.sop_class_uid != request.sop_class_uid:
+        raise UidMismatchError("the dataset's SOP Class UID is not the command's")
+
+
+def open_instance(path: Path) -> SpooledInstance:
+    """Read back what the spool knows of an instance.
+
+    Raises
+    ------
+    UnreadableInstanceError
+        The file is none of ours, or damaged.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        head = file.read(_FIRST_READ)
+        meta = read_file_meta(head)
+        while True:
+            try:
+                identity = read_identity(head[meta.dataset_start :], meta.transfer_syntax)
+                break
+            except TruncatedError as error:
+                more = file.read(len(head))
+                if not more or len(head) > _HEADER_LIMIT:
+                    raise UnreadableInstanceError(str(error)) from error
+                head += more
+    return SpooledInstance(
+        path=path,
+        identity=identity,
+        origin=meta.origin,
+        transfer_syntax=meta.transfer_syntax,
+        file_bytes=size,
+    )
+
+
+def same_dataset(first: Path, second: Path) -> bool:
+    """Whether two files hold the same transfer syntax and dataset bytes; their meta groups may differ."""
+    with open(first, "rb") as a, open(second, "rb") as b:
+        head_a, head_b = read_file_meta(a.read(65536)), read_file_meta(b.read(65536))
+        if head_a.transfer_syntax != head_b.transfer_syntax:
+            return False
+        a.seek(head_a.dataset_start)
+        b.seek(head_b.dataset_start)
+        while True:
+            chunk_a, chunk_b = a.read(1 << 20), b.read(1 << 20)
+            if chunk_a != chunk_b:
+                return False
+            if not chunk_a:
+                return True
+
+
+def _short(element: int, vr: bytes, text: str) -> bytes:
+    value = text.encode("ascii", "replace")
+    value += (b"\0" if vr == b"UI" else b" ") * (len(value) % 2)
+    return pack("<HH2sH", 2, element, vr, len(value)) + value
+
+
+def _long(element: int, vr: bytes, text: str) -> bytes:
+    value = text.encode("ascii", "replace")
+    value += b" " * (len(value) % 2)
+    return pack("<HH2sHL", 2, element, vr, 0, len(value)) + value

@@ -1,0 +1,248 @@
+"""The receiver's side of the spool: make one instance durable, then say so."""
+
+import contextlib
+import itertools
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from scp.buffer import part10
+from scp.buffer.layout import INSTANCE_ENDING, SERIES_FILE, Layout
+from scp.durable import Disk, DurableFile, free_bytes, lock_folder_shared
+from scp.errors import (
+    DiskFailedError,
+    StorageFullError,
+    TruncatedError,
+    UnreadableInstanceError,
+)
+from scp.model import Identity, Origin, SeriesKey, StoreRequest
+
+_ROOM_SECONDS = 0.2
+"""How long one look at the free space serves."""
+_EARLY_HEADER = 2**20
+"""Up to here the routing header is looked for while the instance arrives; later, at its end."""
+
+
+class Notices(Protocol):
+    """Tells the coordinator what happens in the folders. Hints: the folders stay the truth."""
+
+    def arriving(self, series: str) -> None:
+        """An association is in the middle of an instance of this series."""
+        ...
+
+    def landed(self, series: str, name: str) -> None:
+        """The instance is durable under this name; ends what :meth:`arriving` began."""
+        ...
+
+    def given_up(self, series: str) -> None:
+        """It will not land; ends what :meth:`arriving` began."""
+        ...
+
+    def repeated(self, series: str) -> None:
+        """The same dataset was there already; ends what :meth:`arriving` began."""
+        ...
+
+
+class SpoolStore:
+    """Instances on their way into the spool. One for each receiver; used by its many associations."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        receiver: str,
+        disk: Disk,
+        notices: Notices,
+        *,
+        reserve_bytes: int,
+        rules: str,
+    ) -> None:
+        self._layout = layout
+        self._disk = disk
+        self._notices = notices
+        self._reserve_bytes = reserve_bytes
+        self._rules = rules
+        self._incoming = layout.incoming / receiver
+        self._numbers = itertools.count()
+        self._needed_bytes = 0
+        self._room_at = 0.0
+        self._room = 0
+        self._room_lock = threading.Lock()
+        disk.make_durable_folder(self._incoming)
+
+    def begin(self, request: StoreRequest) -> "SpoolIncoming":
+        """Start one instance.
+
+        Raises
+        ------
+        StorageFullError
+            There is no room, or the disk is unhealthy.
+        InvalidUidError
+            The command's SOP Instance UID is none.
+        """
+        part10.check_request_uid(request)
+        if not self.has_room():
+            raise StorageFullError("no room above the reserve, or the disk failed")
+        path = self._incoming / f"{next(self._numbers)}.part"
+        return SpoolIncoming(self, request, self._disk.create(path))
+
+    def has_room(self) -> bool:
+        """Whether the disk is healthy and has more than the reserve and the work at hand need."""
+        with self._room_lock:
+            now = time.monotonic()
+            if now - self._room_at >= _ROOM_SECONDS:
+                self._room_at = now
+                self._room = free_bytes(self._incoming) - self._reserve_bytes
+            enough = self._room > self._needed_bytes
+        return enough and self._disk.probe(self._incoming)
+
+    def needs(self, needed_bytes: int) -> None:
+        """Learn from the coordinator what open and queued work may still write."""
+        self._needed_bytes = needed_bytes
+
+    def association_opened(self, origin: Origin) -> None:
+        """Nothing to do: the spool knows instances only."""
+
+    def association_closed(self, origin: Origin) -> None:
+        """Nothing to do."""
+
+    # -- for SpoolIncoming -----------------------------------------------------------------------
+
+    def land(self, incoming: Path, identity: Identity) -> None:
+        """Give a synced file its durable name in its series' folder, and tell the coordinator."""
+        key = identity.series
+        folder = self._layout.growing / key.folder
+        while True:
+            lock = lock_folder_shared(folder)
+            if lock is None:
+                self._make_series(folder, key)
+                continue
+            try:
+                name, is_new = self._link(incoming, folder, identity.file_stem)
+                # Also for a repeat: the twin's name may have been linked and not yet synced.
+                self._disk.sync_folder(folder)
+                # Told under the lock, so that the series is not closed before it is known.
+                if is_new:
+                    self._notices.landed(key.folder, name)
+                else:
+                    self._notices.repeated(key.folder)
+            finally:
+                os.close(lock)
+            self._disk.unlink(incoming)
+            return
+
+    def arriving(self, key: SeriesKey) -> None:
+        self._notices.arriving(key.folder)
+
+    def given_up(self, key: SeriesKey) -> None:
+        self._notices.given_up(key.folder)
+
+    def _link(self, incoming: Path, folder: Path, stem: str) -> tuple[str, bool]:
+        for number in itertools.count(1):
+            name = stem + (f"~{number}" if number > 1 else "") + INSTANCE_ENDING
+            try:
+                self._disk.link(incoming, folder / name)
+                return name, True
+            except FileExistsError:
+                if part10.same_dataset(incoming, folder / name):
+                    return name, False
+        raise AssertionError("unreachable")
+
+    def _make_series(self, folder: Path, key: SeriesKey) -> None:
+        """Make the folder aside, whole and synced, and rename it in; whoever comes second gives way."""
+        aside = folder.with_name(f".{folder.name}.{self._incoming.name}.{next(self._numbers)}")
+        self._disk.make_folder(aside)
+        try:
+            content = {
+                "study_instance_uid": key.study_instance_uid,
+                "series_instance_uid": key.series_instance_uid,
+                "opened": datetime.now(UTC).isoformat(),
+                "rules": self._rules,
+            }
+            with self._disk.create(aside / SERIES_FILE) as file:
+                file.write(json.dumps(content).encode())
+                file.sync()
+            self._disk.sync_folder(aside)
+            self._disk.rename(aside, folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+        finally:
+            self._disk.remove_tree(aside)
+        self._disk.sync_folder(folder.parent)
+
+
+class SpoolIncoming:
+    """One instance on its way in (see :class:`scp.accept.ports.IncomingInstance`)."""
+
+    def __init__(self, store: SpoolStore, request: StoreRequest, file: DurableFile) -> None:
+        self._store = store
+        self._request = request
+        self._file = file
+        self._identity: Identity | None = None
+        self._announced: SeriesKey | None = None
+        self._head = bytearray()
+        self._try_at = 1
+        self._write: Callable[[bytes | bytearray | memoryview], None] = self._write_first
+        try:
+            file.write(part10.file_head(request))
+        except BaseException:
+            self.abandon()
+            raise
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes of the dataset."""
+        self._write(data)
+
+    def commit(self) -> None:
+        """Return once the instance is durable under its series; the order is the spool's protocol."""
+        try:
+            identity = self._identity or self._read_identity()
+            part10.check_identity(self._request, identity)
+            self._announce(identity.series)
+            self._file.sync()
+            self._file.close()
+            self._store.land(self._file.path, identity)
+            self._announced = None
+        except OSError as error:
+            raise DiskFailedError(f"spool: {error.strerror}") from error
+
+    def abandon(self) -> None:
+        """Forget everything."""
+        self._file.close()
+        with contextlib.suppress(OSError):
+            os.unlink(self._file.path)
+        if self._announced is not None:
+            self._store.given_up(self._announced)
+            self._announced = None
+
+    def _write_first(self, data: bytes | bytearray | memoryview) -> None:
+        """Write, and look for the routing header so that the series is known to be arriving."""
+        self._file.write(data)
+        self._head += data
+        if len(self._head) < self._try_at:
+            return
+        try:
+            self._identity = part10.read_identity(self._head, self._request.transfer_syntax)
+        except TruncatedError:
+            self._try_at = 2 * len(self._head)
+            if self._try_at <= _EARLY_HEADER:
+                return
+        except UnreadableInstanceError:
+            pass  # Said at the end, when the message was read.
+        self._head = bytearray()
+        self._write = self._file.write
+        if self._identity is not None:
+            self._announce(self._identity.series)
+
+    def _announce(self, key: SeriesKey) -> None:
+        if self._announced is None:
+            self._announced = key
+            self._store.arriving(key)
+
+    def _read_identity(self) -> Identity:
+        return part10.open_instance(self._file.path).identity

@@ -1,0 +1,1 @@
+"""What is to become of an instance: site rules and what DICOM allows."""

@@ -1,0 +1,216 @@
+"""Why an instance would be treated as it would: the data behind ``dcmpress explain``."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from scp.choose.attributes import read_attributes
+from scp.choose.eligibility import Refusal, ineligible
+from scp.choose.header import open_header
+from scp.choose.image_header import read_image_header
+from scp.choose.plan import Plan, plan_for
+from scp.choose.rules import Answer, Decision, Facts, RuleAnswer, RuleSet, fact
+from scp.config.conditions import describe
+from scp.config.schema import Config, Destination, FolderDestination, Rule
+from scp.errors import MalformedError, TruncatedError
+from scp.model import Origin
+
+_CALLING: Final = (0x00020017, 0x00020016)
+"""Sending Application Entity Title, else Source Application Entity Title."""
+_CALLED: Final = 0x00020018
+_PRESENTATION_ADDRESS: Final = 0x00020026
+_SOP_CLASS: Final = 0x00020002
+_STUDY: Final = 0x0020000D
+_SERIES: Final = 0x0020000E
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConditionExplained:
+    """What one condition of a rule says."""
+
+    key: str
+    condition: str
+    """In words."""
+    answer: Answer
+    found: tuple[str, ...] | None
+    """The values it was asked of; None: the attribute is absent, or not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleExplained:
+    """What one rule says. The first whose answer is yes decides."""
+
+    rule: str
+    answer: Answer
+    conditions: tuple[ConditionExplained, ...]
+
+    @property
+    def failed(self) -> tuple[ConditionExplained, ...]:
+        """The conditions that do not hold."""
+        return tuple(one for one in self.conditions if one.answer is Answer.NO)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DestinationExplained:
+    """Where the instance goes, and as what."""
+
+    name: str
+    kind: str
+    where: str
+    form: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """What would become of one file, and why."""
+
+    path: Path
+    facts: Facts
+    rules: tuple[RuleExplained, ...]
+    decision: Decision
+    refusal: Refusal | None
+    """Why DICOM does not allow to transcode it, whatever the rule asks for."""
+    plan: Plan
+    destinations: tuple[DestinationExplained, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain data."""
+        attributes = dict(self.facts.attributes.found)
+        return {
+            "path": str(self.path),
+            "transfer_syntax": self.facts.transfer_syntax,
+            "sop_class": self.facts.sop_class_uid,
+            "instances": self.facts.instances,
+            "origin": asdict(self.facts.origin),
+            "attributes": {key: list(one.values) for key, one in attributes.items()},
+            "rules": [asdict(rule) for rule in self.rules],
+            "decision": asdict(self.decision),
+            "eligible": self.refusal is None,
+            "refusal": asdict(self.refusal) if self.refusal else None,
+            "plan": {**asdict(self.plan), "is_skipped": self.plan.is_skipped},
+            "destinations": [asdict(destination) for destination in self.destinations],
+        }
+
+
+def explain(
+    config: Config, paths: Sequence[Path], *, origin: Origin | None = None
+) -> list[Explanation]:
+    """Explain DICOM files; those of one series count as all of its instances.
+
+    Parameters
+    ----------
+    config
+        Whose rules.
+    paths
+        Files, not folders.
+    origin
+        As if received so. None: as the file says, which a node's own files do.
+
+    Raises
+    ------
+    OSError
+        A file cannot be opened or read. Content never raises.
+    """
+    rule_set = RuleSet(config.rules, config.default)
+    seen = [_Seen(path, rule_set, origin) for path in paths]
+    members = Counter(one.series for one in seen)
+    return [_explain_one(config, rule_set, one, members[one.series]) for one in seen]
+
+
+class _Seen:
+    """What a first look at a file tells."""
+
+    def __init__(self, path: Path, rule_set: RuleSet, origin: Origin | None) -> None:
+        self.path = path
+        self.origin = origin or Origin(calling_ae_title="", called_ae_title="", peer_address="")
+        self.transfer_syntax = ""
+        self.sop_class_uid = ""
+        self.series: tuple[str, ...] = (str(path),)
+        self.attributes = read_attributes(path, rule_set.wanted)
+        try:
+            with open_header(path) as header:
+                self.transfer_syntax = header.transfer_syntax
+                self.sop_class_uid = header.meta.get(_SOP_CLASS, "")
+                if origin is None:
+                    self.origin = _origin_in(header.meta)
+                uids = [
+                    header.value(element, 64).decode("latin-1").strip(" \0")
+                    for element in header.elements(_SERIES + 1)
+                    if element.tag in (_STUDY, _SERIES) and not element.is_undefined_length
+                ]
+                self.series = tuple(uids) or self.series
+        except (MalformedError, TruncatedError):
+            pass  # The explanation says so: the header of the image cannot be read either.
+
+
+def _explain_one(config: Config, rule_set: RuleSet, seen: _Seen, instances: int) -> Explanation:
+    facts = Facts(
+        attributes=seen.attributes,
+        origin=seen.origin,
+        transfer_syntax=seen.transfer_syntax,
+        sop_class_uid=seen.sop_class_uid,
+        instances=instances,
+    )
+    decision = rule_set.decide(facts)
+    refusal = ineligible(
+        read_image_header(seen.path), max_native_bytes=config.codec.max_instance_bytes
+    )
+    plan = plan_for(decision, refusal)
+    answers = zip(config.rules, rule_set.answers(facts), strict=True)
+    return Explanation(
+        path=seen.path,
+        facts=facts,
+        rules=tuple(_explain_rule(rule, answer, facts) for rule, answer in answers),
+        decision=decision,
+        refusal=refusal,
+        plan=plan,
+        destinations=tuple(
+            DestinationExplained(
+                name=name,
+                kind=config.destinations[name].kind,
+                where=_where(config.destinations[name]),
+                form=plan.form_for(name).value,
+            )
+            for name in plan.destinations
+        ),
+    )
+
+
+def _explain_rule(rule: Rule, answer: RuleAnswer, facts: Facts) -> RuleExplained:
+    conditions = []
+    for key, condition_answer in answer.conditions:
+        attribute = fact(facts, key)
+        conditions.append(
+            ConditionExplained(
+                key=key,
+                condition=describe(rule.match[key]),
+                answer=condition_answer,
+                found=None if attribute is None else attribute.values,
+            )
+        )
+    return RuleExplained(rule=rule.name, answer=answer.answer, conditions=tuple(conditions))
+
+
+def _origin_in(meta: dict[int, str]) -> Origin:
+    calling = next((meta[tag] for tag in _CALLING if meta.get(tag)), "")
+    return Origin(
+        calling_ae_title=calling,
+        called_ae_title=meta.get(_CALLED, ""),
+        peer_address=_host(meta.get(_PRESENTATION_ADDRESS, "")),
+    )
+
+
+def _host(address: str) -> str:
+    """Of a Source Presentation Address, ``dicom://host:port`` or without scheme (PS3.10 7.1)."""
+    host = address.partition("://")[2] or address
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0] if host.count(":") == 1 else host
+
+
+def _where(destination: Destination) -> str:
+    if isinstance(destination, FolderDestination):
+        return str(destination.path / destination.template)
+    return f"{destination.ae_title}@{destination.host}:{destination.port}"

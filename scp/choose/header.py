@@ -1,0 +1,189 @@
+"""Reads the top-level elements of a DICOM file (PS3.10), of any size, without its pixel data."""
+
+import os
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from scp.elements import (
+    EXPLICIT_LITTLE,
+    PIXEL_DATA,
+    UNDEFINED,
+    Buffer,
+    Element,
+    Encoding,
+    bounded_inflate,
+    element_at,
+    encoding_of,
+    is_deflated,
+    walk,
+)
+from scp.errors import MalformedError, TruncatedError
+
+MAX_VALUE_BYTES: Final = 16 * 1024
+"""Of one attribute's value; the longest limited text, LT, has 10,240 characters (PS3.5 6.2)."""
+
+_FIRST_WINDOW: Final = 32 * 1024
+"""Headers of CT and MR have 3 to 17 kB, some vendors' 78 kB."""
+_MAX_WINDOW: Final = 64 * 2**20
+"""For a sequence that has to be walked to find its end, and for inflating."""
+_MAX_FRAGMENTS: Final = 1_000_000
+_FILE_META_END: Final = 0x00030000
+_TRANSFER_SYNTAX: Final = 0x00020010
+_DEFLATED_REFERENCES: Final = ("1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205")
+"""JPIP Referenced Deflate, JPIP HTJ2K Referenced Deflate."""
+
+type _Read = Callable[[int, int], Buffer]
+"""Bytes from an offset, fewer than asked for only at the end."""
+
+
+@contextmanager
+def open_header(source: Path | Buffer) -> Iterator["FileHeader"]:
+    """The header of a file, or of the bytes of one, for as long as the block lasts.
+
+    Raises
+    ------
+    MalformedError, TruncatedError
+        It is no DICOM file, or ends before its dataset begins. Also from what the header is asked.
+    """
+    if not isinstance(source, Path):
+        held = memoryview(source)
+        yield FileHeader(lambda offset, length: held[offset : offset + length], len(held))
+        return
+    descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(descriptor).st_size
+        yield FileHeader(lambda offset, length: os.pread(descriptor, length, offset), size)
+    finally:
+        os.close(descriptor)
+
+
+class FileHeader:
+    """The file meta information, and the elements of the dataset as they are asked for."""
+
+    def __init__(self, read: _Read, size: int) -> None:
+        self._window = _Window(read, size)
+        self._dataset = 132
+        self.meta = self._read_meta()
+        """Text by tag, padding stripped."""
+        self.transfer_syntax = self.meta.get(_TRANSFER_SYNTAX, "")
+        if not self.transfer_syntax:
+            raise MalformedError("the file names no transfer syntax")
+        self.encoding = encoding_of(self.transfer_syntax)
+        if is_deflated(self.transfer_syntax) or self.transfer_syntax in _DEFLATED_REFERENCES:
+            deflated = read(self._dataset, _MAX_WINDOW)
+            inflated = memoryview(bounded_inflate(deflated, _MAX_WINDOW))
+            self._window = _Window(lambda at, length: inflated[at : at + length], len(inflated))
+            self._dataset = 0
+
+    def elements(self, stop_before: int = 0x1_0000_0000) -> Iterator[Element]:
+        """The top-level elements in the order they are written, up to the first not below."""
+        return self._window.walk(self._dataset, self.encoding, stop_before)
+
+    def value(self, element: Element, limit: int = MAX_VALUE_BYTES) -> bytes:
+        """The start of the element's value, as written."""
+        length = min(element.value_end - element.value, limit)
+        return self._window.read(element.value, length)
+
+    def _read_meta(self) -> dict[int, str]:
+        if self._window.read(128, 4) != b"DICM":
+            raise MalformedError("no DICOM file: DICM is missing after the preamble")
+        meta = {}
+        for element in self._window.walk(self._dataset, EXPLICIT_LITTLE, _FILE_META_END):
+            if element.vr in (b"UI", b"AE", b"SH", b"UR"):
+                text = self.value(element, 256).decode("ascii", errors="replace")
+                meta[element.tag] = text.strip(" \0")
+            self._dataset = element.end
+        return meta
+
+
+class _Window:
+    """Walks elements while holding only a part of the file."""
+
+    def __init__(self, read: _Read, size: int) -> None:
+        self._read = read
+        self._size = size
+        self._base = 0
+        self._held = read(0, _FIRST_WINDOW)
+
+    def read(self, offset: int, length: int) -> bytes:
+        start = offset - self._base
+        if start >= 0 and start + length <= len(self._held):
+            return bytes(self._held[start : start + length])
+        return bytes(self._read(offset, length))
+
+    def walk(self, position: int, encoding: Encoding, stop_before: int) -> Iterator[Element]:
+        while position < self._size:
+            if not self._base <= position < self._base + len(self._held):
+                self._move(position, _FIRST_WINDOW)
+                if not self._held:
+                    raise TruncatedError("the file became shorter while it was read")
+            try:
+                for element in walk(
+                    self._held,
+                    encoding,
+                    start=position - self._base,
+                    stop_before=stop_before,
+                    pixel_data_may_be_cut=True,
+                ):
+                    if self._base:
+                        _shift(element, self._base)
+                    yield element
+                    position = element.end
+            except TruncatedError:
+                skipped = self._skip(position, encoding)
+                if skipped is not None:
+                    yield skipped
+                    position = skipped.end
+            else:
+                if position < self._base + len(self._held):
+                    return
+
+    def _skip(self, position: int, encoding: Encoding) -> Element | None:
+        """The element that ends beyond what is held; None when more is held now."""
+        if self._base != position:
+            self._move(position, max(len(self._held), _FIRST_WINDOW))
+            return None
+        element = element_at(self._held, encoding, 0)
+        _shift(element, position)
+        if element.length != UNDEFINED:
+            element.end = element.value + element.length
+            if element.end <= self._size:
+                return element
+        elif element.tag == PIXEL_DATA:
+            element.end = self._end_of_fragments(element.value, encoding)
+            return element
+        elif len(self._held) < min(self._size - position, _MAX_WINDOW):
+            self._move(position, len(self._held) * 8)
+            return None
+        raise TruncatedError(
+            f"the file ends inside ({element.tag >> 16:04X},{element.tag & 0xFFFF:04X}),"
+            f" or its sequence is longer than {_MAX_WINDOW} bytes"
+        )
+
+    def _end_of_fragments(self, position: int, encoding: Encoding) -> int:
+        header = struct.Struct(encoding.order + "HHL")
+        for _ in range(_MAX_FRAGMENTS):
+            raw = self._read(position, 8)
+            if len(raw) < 8:
+                raise TruncatedError("the file ends inside its encapsulated pixel data")
+            group, number, length = header.unpack(raw)
+            position += 8
+            if (group, number) == (0xFFFE, 0xE0DD):
+                return position
+            if (group, number) != (0xFFFE, 0xE000) or length == UNDEFINED:
+                raise MalformedError(f"{group:04X}{number:04X} where a fragment should begin")
+            position += length
+        raise MalformedError(f"more than {_MAX_FRAGMENTS} fragments")
+
+    def _move(self, position: int, length: int) -> None:
+        self._base = position
+        self._held = self._read(position, min(length, _MAX_WINDOW))
+
+
+def _shift(element: Element, distance: int) -> None:
+    element.start += distance
+    element.value += distance
+    element.end += distance

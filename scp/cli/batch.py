@@ -1,0 +1,66 @@
+"""Worker processes for a command that converts files without a node."""
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterable
+from multiprocessing.connection import Connection, wait
+
+from scp.config.schema import Config
+from scp.pipeline.pool import WorkerPool
+from scp.pipeline.processes import Orders
+from scp.pipeline.tasks import Answer, Lost, Task
+
+_TICK_SECONDS = 0.5
+_PER_WORKER = 2
+"""Tasks that wait beside those in hand, so that no worker idles and memory stays small."""
+
+
+class Batch:
+    """Runs many tasks; the answers come in the order they are ready."""
+
+    def __init__(self, config: Config) -> None:
+        count = config.codec.workers or os.cpu_count() or 1
+        self._nowhere = os.open(os.devnull, os.O_RDONLY)
+        orders = Orders(
+            config=config,
+            rules="",
+            name="batch",
+            parent=os.getpid(),
+            log_format="console",
+            log_level="WARNING",
+            lock=self._nowhere,
+        )
+        self._room = count * (1 + _PER_WORKER)
+        self._pool = WorkerPool(orders, count, config.codec.deadline_seconds)
+
+    def run[Key](
+        self,
+        tasks: Iterable[tuple[Key, Task]],
+        done: Callable[[Key, Answer | Lost], None],
+    ) -> None:
+        """Do all tasks; ``done`` is called for each, in this thread."""
+        waiting = 0
+        tasks = iter(tasks)
+
+        def finish(key: Key, answer: Answer | Lost) -> None:
+            nonlocal waiting
+            waiting -= 1
+            done(key, answer)
+
+        is_exhausted = False
+        while not is_exhausted or waiting:
+            batch = list(itertools.islice(tasks, self._room - waiting))
+            is_exhausted = not batch and waiting < self._room
+            for key, task in batch:
+                waiting += 1
+                self._pool.submit(task, 0, lambda answer, key=key: finish(key, answer))  # type: ignore[misc]
+            if waiting:
+                for ready in wait(self._pool.connections(), _TICK_SECONDS):
+                    assert isinstance(ready, Connection)
+                    self._pool.readable(ready)
+                self._pool.tick(time.monotonic())
+
+    def stop(self) -> None:
+        self._pool.stop(0.0)
+        os.close(self._nowhere)

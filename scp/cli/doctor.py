@@ -1,0 +1,189 @@
+"""dcmpress doctor: what works on this machine, tried and not guessed."""
+
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from scp.buffer.layout import Layout
+from scp.cli import output
+from scp.cli.configuration import load_config
+from scp.config.schema import Config, FolderDestination
+from scp.config.schema import DicomDestination as DicomSection
+from scp.convert.codec_cpu import OpenJpegDecoder, OpenJphEncoder
+from scp.convert.ports import FrameFormat
+from scp.deliver.dicom import DicomDestination
+from scp.durable import Disk, free_bytes
+from scp.errors import ConversionError, NodeError, ScpError
+from scp.model import DeliveryItem
+from scp.pipeline.control import ask
+from scp.pipeline.destinations import build_destination
+
+_FSYNCS = 20
+_SLOW_FSYNC_MS = 20.0
+_LIBRARIES = ("pydicom", "pynetdicom", "highdicom", "numpy", "imagecodecs", "ojph", "python-gdcm")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was tried."""
+
+    part: str
+    works: bool | None
+    """None: it is not needed, or not there, and that is no fault."""
+    detail: str
+
+
+def examine(path: Path | None, *, as_json: bool) -> None:
+    """Try everything.
+
+    Raises
+    ------
+    NodeError
+        Something that the configuration needs does not work.
+    """
+    config = load_config(path)
+    findings = list(_findings(config))
+    if as_json:
+        output.show_json([asdict(finding) for finding in findings])
+    else:
+        marks = {True: "works", False: "DOES NOT WORK", None: "-"}
+        output.show_table(
+            ["part", "", "detail"], [(f.part, marks[f.works], f.detail) for f in findings]
+        )
+    broken = [finding.part for finding in findings if finding.works is False]
+    if broken:
+        raise NodeError(f"does not work: {', '.join(broken)}")
+
+
+def _findings(config: Config) -> Iterator[Finding]:
+    yield Finding("libraries", True, ", ".join(f"{name} {_version(name)}" for name in _LIBRARIES))
+    yield _tried("codecs", _try_codecs)
+    yield _gpu(config)
+    yield _tried("disk", lambda: _try_disk(config.node.data))
+    yield _room(config)
+    yield _tried("clock", lambda: _try_clock(config.node.data))
+    yield _tried("port", lambda: _try_port(config))
+    for name, section in config.destinations.items():
+        yield _tried(f"destination {name}", lambda n=name, s=section: _try_destination(n, s))  # type: ignore[misc]
+
+
+def _tried(part: str, attempt: Callable[[], str]) -> Finding:
+    try:
+        return Finding(part, True, attempt())
+    except (ScpError, OSError) as error:
+        return Finding(part, False, str(error))
+
+
+def _try_codecs() -> str:
+    frame_format = FrameFormat(
+        rows=256,
+        columns=256,
+        samples=1,
+        bits_allocated=16,
+        bits_stored=12,
+        is_signed=False,
+        colour_transform=False,
+    )
+    ramp = np.add.outer(np.arange(256), np.arange(256)) % 4096
+    frames = np.ascontiguousarray(ramp.astype(np.uint16).reshape(1, 256, 256, 1))
+    encoder, decoder = OpenJphEncoder(), OpenJpegDecoder()
+    started = time.perf_counter()
+    streams = encoder.encode(frames, frame_format, Config.model_fields["htj2k"].default)
+    decoded = decoder.decode(streams, frame_format)
+    milliseconds = (time.perf_counter() - started) * 1000
+    if not np.array_equal(decoded, frames):
+        raise NodeError("a frame came back changed: do not convert with these libraries")
+    return f"{encoder.name} encodes, {decoder.name} proves; one frame {milliseconds:.1f} ms"
+
+
+def _gpu(config: Config) -> Finding:
+    wanted = config.codec.backend == "gpu"
+    if find_spec("nvidia") is None or find_spec("nvidia.nvimgcodec") is None:
+        detail = "nvImageCodec is not installed (pip install dcmpress[gpu]); the CPU converts"
+    else:
+        detail = "nvImageCodec is installed; this version converts on the CPU"
+    return Finding("GPU", False if wanted else None, detail)
+
+
+def _try_disk(data: Path) -> str:
+    """Write, fsync, rename and fsync the folder, as an acknowledged instance needs."""
+    disk = Disk()
+    Layout(data).make(disk)
+    folder = Layout(data).incoming
+    started = time.perf_counter()
+    for _ in range(_FSYNCS):
+        name = folder / f".doctor.{uuid.uuid4().hex}"
+        with disk.create(name) as file:
+            file.write(bytes(65536))
+            file.sync()
+        moved = name.with_suffix(".moved")
+        disk.rename(name, moved)
+        disk.sync_folder(folder)
+        disk.unlink(moved)
+    milliseconds = (time.perf_counter() - started) * 1000 / _FSYNCS
+    slow = (
+        "; slow: each acknowledged instance waits so long" if milliseconds > _SLOW_FSYNC_MS else ""
+    )
+    return f"{data}: write, fsync, rename, fsync folder {milliseconds:.2f} ms{slow}"
+
+
+def _room(config: Config) -> Finding:
+    free, reserve = free_bytes(config.node.data), config.limits.reserve
+    detail = f"{free / 1e9:.1f} GB free, {reserve / 1e9:.1f} GB are kept in reserve"
+    return Finding("room", free > reserve, detail)
+
+
+def _try_clock(data: Path) -> str:
+    """File times and the system's must agree: they bound how long a series stays open."""
+    probe = data / f".clock.{uuid.uuid4().hex}"
+    probe.touch()
+    try:
+        offset = probe.stat().st_mtime - time.time()
+    finally:
+        probe.unlink()
+    if abs(offset) > 2.0:
+        raise NodeError(f"files in {data} are dated {offset:+.0f} s from the system's clock")
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}, files agree"
+
+
+def _try_port(config: Config) -> str:
+    node = config.node
+    running = ask(Layout(node.data).control, {"command": "status"})
+    if running is not None:
+        port = int(running["port"])
+        here = DicomSection(kind="dicom", host=_local(node.bind), port=port, ae_title=node.ae_title)
+        return "the node runs; " + DicomDestination("itself", here, _no_decoding).check()
+    family = socket.AF_INET6 if ":" in node.bind else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((node.bind, node.port))
+    return f"{node.port} on {node.bind} is free; the node does not run"
+
+
+def _local(bind: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)  # noqa: S104 - compared only
+
+
+def _try_destination(name: str, section: FolderDestination | DicomSection) -> str:
+    def decode(item: DeliveryItem, transfer_syntax: str, decode_lossy: bool) -> Path:
+        return _no_decoding(item, transfer_syntax)
+
+    return build_destination(name, section, Disk(), decode).check()
+
+
+def _no_decoding(item: DeliveryItem, transfer_syntax: str) -> Path:
+    raise ConversionError("nothing is decoded for a test of the connection")
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"

@@ -1,0 +1,198 @@
+"""The command line: each command is one function, and imports what it needs when it runs."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scp.cli import output
+from scp.errors import ConfigError, ScpError, UsageError
+
+app = typer.Typer(
+    name="dcmpress",
+    help="A DICOM node that compresses on ingest: C-STORE in, HTJ2K out, nothing lost.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("-c", "--config", help="YAML file; without it ./dcmpress.yaml, else the default."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+
+
+def main() -> None:
+    """Run a command; every expected failure is one sentence and an exit code (0, 1, 2)."""
+    with _exit_codes():
+        app(standalone_mode=False)
+
+
+@contextlib.contextmanager
+def _exit_codes() -> Iterator[None]:
+    try:
+        yield
+    except (ConfigError, UsageError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except ScpError as error:
+        print(f"dcmpress: {error}", file=sys.stderr)
+        sys.exit(1)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except typer.Abort:
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as error:
+        # Typer's own usage errors carry how to show themselves and their exit code.
+        if not hasattr(error, "show") or not hasattr(error, "exit_code"):
+            raise
+        error.show()
+        sys.exit(error.exit_code)
+
+
+@app.command()
+def serve(
+    config: ConfigOption = None,
+    log_format: Annotated[str, typer.Option(help="console or json.")] = "console",
+    log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
+) -> None:
+    """Run the node; the port answers C-ECHO when it is ready."""
+    from scp.cli.node import serve_node
+
+    serve_node(config, log_format, log_level)
+
+
+@app.command()
+def check(file: Path) -> None:
+    """Validate a configuration: every fault as file:line:col, exit code 2 if there is one."""
+    from scp.config.load import load
+
+    loaded = load(file)
+    print(
+        f"{file}: good; {len(loaded.destinations)} destinations, {len(loaded.rules)} rules and the default"
+    )
+
+
+@app.command()
+def explain(files: list[Path], config: ConfigOption = None, json: JsonOption = False) -> None:
+    """Say which rule takes each DICOM file, what is made of it, and why not. Changes nothing."""
+    from scp.cli.files import explain_files
+
+    explain_files(files, config, as_json=json)
+
+
+@app.command()
+def transcode(
+    source: Annotated[Path, typer.Argument(metavar="IN")],
+    target: Annotated[Path, typer.Argument(metavar="OUT")],
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Convert files that are already there, into a tree of the same shape; resumable."""
+    from scp.cli.transcode import transcode_files
+
+    transcode_files(source, target, config, as_json=json)
+
+
+@app.command()
+def verify(paths: list[Path], config: ConfigOption = None, json: JsonOption = False) -> None:
+    """Check delivered files against their recorded digests; exit code 1 if one differs."""
+    from scp.cli.verify import verify_files
+
+    verify_files(paths, config, as_json=json)
+
+
+@app.command()
+def send(
+    paths: list[Path],
+    to: Annotated[str, typer.Option("--to", help="AET@HOST:PORT, or a destination's name.")],
+    calling: Annotated[str, typer.Option("--from", help="Our AE title.")] = "DCMPRESS",
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Send DICOM files by C-STORE, without decoding them."""
+    from scp.cli.send import send_paths
+
+    send_paths(paths, to, calling, config, as_json=json)
+
+
+@app.command()
+def status(config: ConfigOption = None, json: JsonOption = False) -> None:
+    """Counters, open series and destinations of the node."""
+    from scp.cli.node import show_status
+
+    show_status(config, as_json=json)
+
+
+@app.command()
+def held(
+    job: Annotated[str | None, typer.Argument(help="Show one job whole.")] = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """What needs a person, and why."""
+    from scp.cli.node import show_held
+
+    show_held(job, config, as_json=json)
+
+
+@app.command()
+def retry(
+    jobs: Annotated[list[str] | None, typer.Argument(help="Held jobs, or jobs that wait.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Everything held or waiting.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Deliver again what is held, and at once what waits for its next try."""
+    from scp.cli.node import retry_jobs
+
+    if bool(jobs) == everything:
+        raise UsageError("name the jobs, or say --all")
+    retry_jobs(jobs or [], config)
+
+
+@app.command()
+def discard(
+    job: str,
+    reason: Annotated[str, typer.Option(help="Kept in the ledger.")],
+    config: ConfigOption = None,
+) -> None:
+    """Give a held job up: what was not delivered is deleted and counted as discarded."""
+    from scp.cli.node import discard_job
+
+    if not reason.strip():
+        raise UsageError("--reason needs a text: it is all that will be left of the job")
+    discard_job(job, reason, config)
+
+
+@app.command()
+def doctor(config: ConfigOption = None, json: JsonOption = False) -> None:
+    """Try codecs, GPU, disk, port, destinations and clock; say what works and what does not."""
+    from scp.cli.doctor import examine
+
+    examine(config, as_json=json)
+
+
+@app.command()
+def demo() -> None:
+    """Show the main job: a node on free ports, three series sent to it, and what became of them."""
+    from scp.cli.demo import run_demo
+
+    run_demo()
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    output.show_version()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""The record that ``dcmpress transcode`` keeps in its output folder: what makes it resumable, and proves.
+
+JSON lines, only appended; the last line about a source counts. A line that a crash tore is ignored.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+MANIFEST = ".dcmpress.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One source file and what became of it; paths are relative to IN and OUT."""
+
+    source: str
+    source_bytes: int
+    source_mtime_ns: int
+    modality: str
+    form: str
+    """``htj2k``, ``original``, or ``not_dicom``, which was left alone."""
+    reason: str = ""
+    result_bytes: int = 0
+    dataset_sha256: str = ""
+    pixel_sha256: str = ""
+    result_sha256: str = ""
+    verified_by: str = ""
+
+
+def read_manifest(folder: Path) -> dict[str, Entry]:
+    """Entries by source; none where there is no manifest."""
+    try:
+        content = (folder / MANIFEST).read_bytes()
+    except FileNotFoundError:
+        return {}
+    return {entry.source: entry for entry in _entries(content)}
+
+
+def encode(entry: Entry) -> bytes:
+    return json.dumps(asdict(entry)).encode() + b"\n"
+
+
+def _entries(content: bytes) -> Iterator[Entry]:
+    for line in content.split(b"\n"):
+        try:
+            yield Entry(**json.loads(line))
+        except (ValueError, TypeError):
+            continue

@@ -1,0 +1,106 @@
+"""Commands that run a node or speak to one."""
+
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+from scp import telemetry
+from scp.cli import output
+from scp.cli.configuration import load_config
+from scp.errors import UsageError
+
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+def serve_node(path: Path | None, log_format: str, log_level: str) -> None:
+    """Run a node until SIGTERM or Ctrl-C."""
+    from scp.pipeline.supervisor import serve
+
+    if log_format not in ("console", "json"):
+        raise UsageError(f"--log-format {log_format}: say console or json")
+    if log_level.upper() not in _LEVELS:
+        raise UsageError(f"--log-level {log_level}: say one of {', '.join(_LEVELS)}")
+    config = load_config(path)
+    known_format = cast(telemetry.LogFormat, log_format)
+    telemetry.configure(known_format, log_level)
+    serve(config, log_format=known_format, log_level=log_level)
+
+
+def show_status(path: Path | None, *, as_json: bool) -> None:
+    status = _ask(path, {"command": "status"})
+    if as_json:
+        output.show_json(status)
+        return
+    counted = ("received", "pending", "delivered", "held", "skipped", "discarded")
+    running = "running" if status["running"] else "not running; read from its folders"
+    output.show_table(
+        [f">{name}" for name in (*counted, "converted", "passed_through")],
+        [[status[name] for name in (*counted, "converted", "passed_through")]],
+        title=f"{status['ae_title']} ({running}), {status['data']}",
+    )
+    if status.get("verify") == "off":
+        print("verify is off: conversions are not proved")
+    if status["reasons"]:
+        output.show_table(["passed through because", ">instances"], status["reasons"].items())
+    if status["destinations"]:
+        output.show_table(
+            ["destination", ">pending", "state"],
+            [
+                (name, d["pending"], d["state"])
+                for name, d in sorted(status["destinations"].items())
+            ],
+        )
+    if status["series"]:
+        output.show_table(
+            ["open series", ">instances", ">MB", ">open s", ">quiet s"],
+            [
+                (
+                    s["series"],
+                    s["instances"],
+                    f"{s['bytes'] / 1e6:.1f}",
+                    s["open_seconds"],
+                    s["quiet_seconds"],
+                )
+                for s in status["series"]
+            ],
+        )
+
+
+def show_held(job: str | None, path: Path | None, *, as_json: bool) -> None:
+    jobs: list[dict[str, Any]] = _ask(path, {"command": "held", "job": job})["jobs"]
+    if as_json:
+        output.show_json(jobs)
+        return
+    if not jobs:
+        print("nothing is held")
+        return
+    output.show_table(
+        ["job", ">instances", "destination", "reason", ">instances"],
+        [
+            (entry["job"], entry["instances"], destination, reason, count)
+            for entry in jobs
+            for destination, reasons in entry["reasons"].items()
+            for reason, count in reasons.items()
+        ],
+        footer="dcmpress retry JOB delivers again; dcmpress discard JOB --reason TEXT gives up",
+    )
+
+
+def retry_jobs(jobs: list[str], path: Path | None) -> None:
+    done = _ask(path, {"command": "retry", "jobs": jobs})["jobs"]
+    print(f"{len(done)} jobs are tried again")
+
+
+def discard_job(job: str, reason: str, path: Path | None) -> None:
+    count = _ask(path, {"command": "discard", "job": job, "reason": reason})["instances"]
+    print(f"{job}: {count} instances discarded")
+
+
+def _ask(path: Path | None, request: dict[str, Any]) -> dict[str, Any]:
+    """Ask the running node, or do it on its folders, under the lock, when it is down."""
+    from scp.pipeline.requests import ask_node
+
+    answer = ask_node(load_config(path), request)
+    for warning in answer.pop("warnings", []):
+        print(warning, file=sys.stderr)
+    return answer

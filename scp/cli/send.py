@@ -1,0 +1,86 @@
+"""dcmpress send: files to a DICOM node, as fast as the peer takes them."""
+
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from scp.cli import output
+from scp.cli.configuration import load_config
+from scp.config.schema import DicomDestination
+from scp.convert.decode import decode_for_peer
+from scp.deliver.ports import Receipt
+from scp.deliver.send import send_files
+from scp.errors import NodeError, UsageError
+from scp.model import DeliveryItem
+
+_PEER = re.compile(r"(?P<title>[^@]{1,16})@(?P<host>\[[^\]]+\]|[^@:]+):(?P<port>\d{1,5})")
+
+
+def send_paths(
+    paths: list[Path], to: str, calling: str, config: Path | None, *, as_json: bool
+) -> None:
+    """Send, and say what the peer did not take.
+
+    Raises
+    ------
+    NodeError
+        The peer did not take everything.
+    """
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{path}: there is no such file or folder")
+    counts: dict[str, int] = {}
+    refused: list[Receipt] = []
+    for receipt in sent(paths, to, calling, config):
+        counts[receipt.verdict] = counts.get(receipt.verdict, 0) + 1
+        if not receipt.verdict.is_done:
+            refused.append(receipt)
+    if as_json:
+        output.show_json(
+            {
+                "counts": counts,
+                "refused": [
+                    {"path": r.instance, "status": r.status, "detail": r.detail} for r in refused
+                ],
+            }
+        )
+    else:
+        for receipt in refused:
+            print(f"{receipt.instance}: {receipt.status} {receipt.detail}".replace(":  ", ": "))
+        summary = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+        print(summary or "nothing to send")
+    if refused:
+        raise NodeError(f"{len(refused)} files were not taken")
+
+
+def sent(paths: list[Path], to: str, calling: str, config: Path | None = None) -> Iterator[Receipt]:
+    """Send to ``AET@HOST:PORT`` or to a configured destination, and yield a receipt for each file."""
+    section = _section(to, calling, config)
+    with tempfile.TemporaryDirectory(prefix="dcmpress-send-") as folder:
+        copy = Path(folder) / "copy.dcm"
+
+        def decode(item: DeliveryItem, transfer_syntax: str) -> Path:
+            copy.unlink(missing_ok=True)
+            decode_for_peer(item.path, copy, transfer_syntax, decode_lossy=section.decode_lossy)
+            return copy
+
+        yield from send_files(paths, section, decode)
+
+
+def _section(to: str, calling: str, config: Path | None) -> DicomDestination:
+    found = _PEER.fullmatch(to)
+    if found:
+        return DicomDestination(
+            kind="dicom",
+            host=found["host"].strip("[]"),
+            port=int(found["port"]),
+            ae_title=found["title"],
+            calling_ae_title=calling,
+        )
+    section = load_config(config).destinations.get(to)
+    if section is None:
+        raise UsageError(f"--to {to}: neither AET@HOST:PORT nor a configured destination")
+    if not isinstance(section, DicomDestination):
+        raise UsageError(f"--to {to}: it is a folder; dcmpress send speaks C-STORE")
+    return section

@@ -1,0 +1,263 @@
+"""dcmpress transcode: the node's conversion for files that are already there."""
+
+import os
+import shutil
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from scp.choose.attributes import Wanted, read_attributes
+from scp.choose.header import open_header
+from scp.cli import output
+from scp.cli.batch import Batch
+from scp.cli.configuration import load_config
+from scp.cli.manifest import MANIFEST, Entry, encode, read_manifest
+from scp.cli.paths import files_in
+from scp.config.schema import Config
+from scp.durable import Disk
+from scp.errors import MalformedError, NodeError, TruncatedError, UsageError
+from scp.model import Form
+from scp.pipeline.tasks import Answer, ConvertTask, Lost, Outcome
+
+_MODALITY = Wanted(public={0x00080060: "Modality"}, stop_before=0x00080061)
+_NOT_DICOM = "not_dicom"
+
+
+def transcode_files(source: Path, target: Path, path: Path | None, *, as_json: bool) -> None:
+    """Convert IN into OUT; what OUT's record says is done is not done again."""
+    config = load_config(path)
+    if not source.exists():
+        raise UsageError(f"{source}: there is no such file or folder")
+    root = source if source.is_dir() else source.parent
+    if target.resolve() == root.resolve() or root.resolve() in target.resolve().parents:
+        raise UsageError(f"{target} lies in {root}: results may not mix with sources")
+    started = time.monotonic()
+    run = _Run(config, root, target)
+    try:
+        run.convert(list(files_in([source])))
+    finally:
+        run.close()
+    _report(run, time.monotonic() - started, as_json=as_json)
+    if run.failed:
+        raise NodeError(f"{len(run.failed)} files failed, the first: {run.failed[0]}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    source: Path
+    name: str
+    target: Path
+    aside: Path
+    size: int
+    mtime_ns: int
+    modality: str
+
+
+class _Run:
+    """One run over one tree."""
+
+    def __init__(self, config: Config, root: Path, target: Path) -> None:
+        self._config = config
+        self._root = root
+        self._target = target
+        self._disk = Disk()
+        self._disk.make_durable_folder(target)
+        self.entries = read_manifest(target)
+        self.failed: list[str] = []
+        self.resumed = 0
+        self._before = self._after = 0
+        self._manifest = self._disk.append_to(target / MANIFEST)
+        if self.entries:
+            self._manifest.write(b"\n")  # The last line may be torn.
+        self._batch = Batch(config)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TransferSpeedColumn(),
+            TextColumn("{task.fields[ratio]}"),
+            TimeRemainingColumn(),
+            disable=not sys.stderr.isatty(),
+            transient=True,
+        )
+
+    def convert(self, files: list[Path]) -> None:
+        sizes = sum(file.stat().st_size for file in files)
+        with self._bar as bar:
+            self._row = bar.add_task("transcode", total=sizes, ratio="")
+            self._batch.run(self._tasks(files), self._done)
+        self._manifest.sync()
+
+    def close(self) -> None:
+        self._batch.stop()
+        self._manifest.close()
+
+    def _tasks(self, files: list[Path]) -> Iterator[tuple[_Work, ConvertTask]]:
+        for source in files:
+            state = source.stat()
+            name = str(source.relative_to(self._root))
+            known = self.entries.get(name)
+            target = self._target / name
+            if (
+                known is not None
+                and (known.source_bytes, known.source_mtime_ns)
+                == (state.st_size, state.st_mtime_ns)
+                and (known.form == _NOT_DICOM or target.exists())
+            ):
+                self.resumed += 1
+                self._bar.advance(self._row, state.st_size)
+                continue
+            if known is None and target.exists():
+                self.failed.append(f"{target} is there and was not made from {source}")
+                continue
+            if not _is_dicom(source):
+                self._record(_entry(name, state, "", _NOT_DICOM))
+                continue
+            self._disk.make_durable_folder(target.parent)
+            work = _Work(
+                source=source,
+                name=name,
+                target=target,
+                aside=target.with_name(f".{target.name}.part"),
+                size=state.st_size,
+                mtime_ns=state.st_mtime_ns,
+                modality=_modality(source),
+            )
+            work.aside.unlink(missing_ok=True)
+            yield (
+                work,
+                ConvertTask(
+                    source=source,
+                    target=work.aside,
+                    parameters=self._config.htj2k,
+                    verify=self._config.codec.verify != "off",
+                    max_bytes=self._config.codec.max_instance_bytes,
+                ),
+            )
+
+    def _done(self, work: _Work, answer: Answer | Lost) -> None:
+        try:
+            self._finish(work, answer)
+        except OSError as error:
+            work.aside.unlink(missing_ok=True)
+            self.failed.append(f"{work.source}: {error.strerror}")
+
+    def _finish(self, work: _Work, answer: Answer | Lost) -> None:
+        outcome = Outcome(reason=answer.reason) if isinstance(answer, Lost) else answer
+        assert isinstance(outcome, Outcome)
+        if outcome.source_missing:
+            self.failed.append(f"{work.source} vanished")
+            return
+        if not outcome.is_converted:
+            shutil.copyfile(work.source, work.aside)
+        self._disk.sync_path(work.aside)
+        size = work.aside.stat().st_size
+        self._disk.rename(work.aside, work.target)
+        self._disk.sync_folder(work.target.parent)
+        self._record(
+            Entry(
+                source=work.name,
+                source_bytes=work.size,
+                source_mtime_ns=work.mtime_ns,
+                modality=work.modality,
+                form=Form.HTJ2K if outcome.is_converted else Form.ORIGINAL,
+                reason=outcome.reason,
+                result_bytes=size,
+                dataset_sha256=outcome.dataset_sha256,
+                pixel_sha256=outcome.pixel_sha256,
+                result_sha256=outcome.result_sha256,
+                verified_by=outcome.verified_by,
+            )
+        )
+
+    def _record(self, entry: Entry) -> None:
+        self.entries[entry.source] = entry
+        self._manifest.write(encode(entry))
+        if entry.form != _NOT_DICOM:
+            self._before += entry.source_bytes
+            self._after += entry.result_bytes
+        ratio = f"{self._before / self._after:.2f}:1" if self._after else ""
+        self._bar.update(self._row, advance=entry.source_bytes, ratio=ratio)
+
+
+def _report(run: _Run, seconds: float, *, as_json: bool) -> None:
+    groups: dict[tuple[str, str, str], list[Entry]] = defaultdict(list)
+    for entry in run.entries.values():
+        groups[entry.modality, entry.form, entry.reason].append(entry)
+    rows = [
+        {
+            "modality": modality,
+            "form": form,
+            "reason": reason,
+            "instances": len(entries),
+            "source_bytes": sum(e.source_bytes for e in entries),
+            "result_bytes": sum(e.result_bytes for e in entries),
+        }
+        for (modality, form, reason), entries in sorted(groups.items())
+    ]
+    if as_json:
+        output.show_json(
+            {
+                "seconds": round(seconds, 3),
+                "already_done": run.resumed,
+                "failed": run.failed,
+                "groups": rows,
+            }
+        )
+        return
+    output.show_table(
+        ["modality", "form", "reason", ">instances", ">before", ">after", ">ratio"],
+        [
+            (
+                row["modality"],
+                row["form"],
+                row["reason"],
+                row["instances"],
+                output.megabytes(sum(e.source_bytes for e in entries)),
+                output.megabytes(sum(e.result_bytes for e in entries)),
+                _ratio(entries),
+            )
+            for row, (_, entries) in zip(rows, sorted(groups.items()), strict=True)
+        ],
+        footer=f"{seconds:.1f} s, {run.resumed} files were done before",
+    )
+
+
+def _ratio(entries: list[Entry]) -> str:
+    after = sum(e.result_bytes for e in entries)
+    return f"{sum(e.source_bytes for e in entries) / after:.2f}" if after else ""
+
+
+def _entry(name: str, state: os.stat_result, modality: str, form: str) -> Entry:
+    return Entry(
+        source=name,
+        source_bytes=state.st_size,
+        source_mtime_ns=state.st_mtime_ns,
+        modality=modality,
+        form=form,
+    )
+
+
+def _is_dicom(path: Path) -> bool:
+    try:
+        with open_header(path):
+            return True
+    except (MalformedError, TruncatedError):
+        return False
+
+
+def _modality(path: Path) -> str:
+    found = read_attributes(path, _MODALITY).get("Modality")
+    return found.values[0] if found is not None and found.values else ""

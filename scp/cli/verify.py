@@ -1,0 +1,76 @@
+"""dcmpress verify: are delivered files still what was delivered?"""
+
+import hashlib
+from pathlib import Path
+
+from scp.buffer.layout import Layout
+from scp.cli import output
+from scp.cli.configuration import load_config
+from scp.cli.manifest import MANIFEST, Entry, read_manifest
+from scp.cli.paths import files_in
+from scp.deliver.dicomfile import read_meta
+from scp.errors import MalformedError, NodeError
+from scp.ledger.ports import Ledger
+from scp.ledger.sql import SqlLedger
+
+
+def verify_files(paths: list[Path], config: Path | None, *, as_json: bool) -> None:
+    """Compare each file with the record of ``transcode`` beside it, else with the node's ledger.
+
+    Raises
+    ------
+    NodeError
+        A file differs from its record, or has none.
+    """
+    records = _Records(Layout(load_config(config).node.data).ledger)
+    rows = [(file, *records.judge(file)) for file in files_in(paths)]
+    if as_json:
+        output.show_json(
+            [{"path": str(file), "verdict": v, "detail": detail} for file, v, detail in rows]
+        )
+    else:
+        for file, verdict, detail in rows:
+            print(f"{file}: {verdict}{': ' + detail if detail else ''}")
+    bad = sum(verdict != "good" for _, verdict, _ in rows)
+    if bad:
+        raise NodeError(f"{bad} of {len(rows)} files are not what was recorded")
+
+
+class _Records:
+    def __init__(self, ledger: Path) -> None:
+        self._ledger: Ledger | None = None
+        if ledger.exists():
+            self._ledger = SqlLedger.open_for_reading(ledger)
+        self._manifests: dict[Path, dict[str, Entry]] = {}
+
+    def judge(self, path: Path) -> tuple[str, str]:
+        """The verdict, ``good``, ``different`` or ``unknown``, and what more there is to say."""
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        entry = self._entry_of(path.resolve())
+        if entry is not None:
+            if entry.result_sha256 == digest:
+                return "good", f"{entry.form} {entry.reason}".strip()
+            return "different", "its bytes are not those that transcode wrote"
+        if self._ledger is None:
+            return "unknown", "no record of transcode beside it, and no node's ledger"
+        rows = self._ledger.find_results(result_sha256=digest)
+        if rows:
+            return "good", f"delivered {rows[0].finished_at.isoformat(timespec='seconds')}"
+        try:
+            with path.open("rb") as file:
+                uid = read_meta(file.fileno()).sop_instance_uid
+        except MalformedError:
+            return "unknown", "no DICOM file, and its digest is in no record"
+        if self._ledger.find_results(sop_instance_uid=uid):
+            return "different", "the instance is known, with other bytes"
+        return "unknown", "the ledger does not know the instance"
+
+    def _entry_of(self, path: Path) -> Entry | None:
+        for folder in path.parents:
+            if folder not in self._manifests and (folder / MANIFEST).exists():
+                self._manifests[folder] = read_manifest(folder)
+            entry = self._manifests.get(folder, {}).get(str(path.relative_to(folder)))
+            if entry is not None:
+                return entry
+        return None

@@ -1,0 +1,1 @@
+"""Lossless conversion and its proof."""

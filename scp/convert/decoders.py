@@ -1,0 +1,304 @@
+"""Decodes frames of compressed sources, after checking that their own headers agree with the dataset's.
+
+The check comes first: a header that asks for gigabytes must not reach a decoder, and a decoder that gets
+another image than the dataset describes must not be believed.
+"""
+
+import struct
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+import imagecodecs
+import jpeg_ls
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import uid
+
+from scp.convert.attributes import PixelAttributes
+from scp.convert.codec_cpu import container_type
+from scp.convert.codestream import Codestream, parse_codestream
+from scp.convert.refusals import NotConvertibleError
+from scp.errors import CodecError
+from scp.model import PassReason
+
+type Frame = NDArray[np.generic]
+"""(rows, columns, samples), interleaved."""
+
+_SOF_LOSSLESS, _SOF_JPEG_LS = 0xC3, 0xF7
+_SOFS = frozenset((*range(0xC0, 0xD0), _SOF_JPEG_LS)) - {0xC4, 0xC8, 0xCC}
+_SOS = 0xDA
+_FAILURES = (RuntimeError, ValueError, TypeError, MemoryError, struct.error, IndexError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JpegHeader:
+    """What SOF and the first SOS of a JPEG or JPEG-LS stream say (ISO/IEC 10918-1 B.2, 14495-1 C.2)."""
+
+    process: int
+    """Second byte of the SOF marker."""
+    precision: int
+    rows: int
+    columns: int
+    components: int
+    is_subsampled: bool
+    near: int
+    """JPEG-LS: the largest error; 0 is lossless. The largest of all scans."""
+
+
+def decode_frame(transfer_syntax: str, data: bytes, attributes: PixelAttributes) -> Frame:
+    """Decode one frame of a losslessly compressed source to the container type of ``attributes``.
+
+    Raises
+    ------
+    NotConvertibleError
+        The frame contradicts the dataset, is lossy in spite of its label, or cannot be decoded.
+    """
+    decode = _DECODERS.get(transfer_syntax)
+    if decode is None:
+        raise NotConvertibleError(PassReason.UNKNOWN_TRANSFER_SYNTAX, transfer_syntax[:64])
+    try:
+        return decode(data, attributes)
+    except _FAILURES as error:
+        raise NotConvertibleError(PassReason.DECODER_FAILED, str(error)[:200]) from error
+    except CodecError as error:
+        raise NotConvertibleError(PassReason.DECODER_FAILED, str(error)) from error
+
+
+def shaped(decoded: Frame, precision: int, attributes: PixelAttributes) -> Frame:
+    """The decoder's output as the dataset describes it: words of ``precision`` bits become signed ones."""
+    shape = (attributes.rows, attributes.columns, attributes.samples)
+    kind = container_type(attributes.bits_allocated, is_signed=attributes.is_signed)
+    if decoded.size != attributes.frame_samples:
+        raise mismatch(f"decoded to {decoded.shape}")
+    frame = decoded.reshape(shape)
+    if attributes.is_signed and frame.dtype.kind == "u":
+        # JPEG and JPEG-LS know no sign: the words are two's complement of the stream's precision.
+        if precision not in (attributes.bits_stored, attributes.bits_allocated):
+            raise mismatch(
+                f"signed words in {precision} bits, Bits Stored {attributes.bits_stored}"
+            )
+        unused = attributes.bits_allocated - precision
+        words = frame.astype(np.dtype(f"<u{attributes.bits_allocated // 8}"))
+        signed: Frame = (words << np.array(unused, words.dtype)).view(kind)
+        return signed >> np.array(unused, kind)
+    return frame.astype(kind, copy=False)
+
+
+def mismatch(detail: str) -> NotConvertibleError:
+    return NotConvertibleError(PassReason.CODESTREAM_MISMATCH, detail)
+
+
+def check_codestream(data: bytes, attributes: PixelAttributes) -> Codestream:
+    """The header of a JPEG 2000 frame, once it agrees with the dataset (PS3.5 8.2.4, 8.2.14)."""
+    header = parse_codestream(data, main_header_only=True)
+    expected = (attributes.rows, attributes.columns, attributes.samples, attributes.is_signed)
+    if (header.rows, header.columns, header.components, header.is_signed) != expected:
+        raise mismatch(
+            f"SIZ says {header.rows}x{header.columns}x{header.components}, signed {header.is_signed}"
+        )
+    if header.is_subsampled or header.precision > attributes.bits_allocated:
+        raise mismatch(f"SIZ says {header.precision} bits, subsampled {header.is_subsampled}")
+    photometric = attributes.photometric_interpretation
+    if header.components == 3 and (
+        header.colour_transform
+        if photometric not in ("RGB", "YBR_RCT", "YBR_ICT")
+        else not header.colour_transform and photometric != "RGB"
+    ):
+        raise mismatch(f"{photometric} contradicts the codestream's colour transform")
+    return header
+
+
+def jpeg_header(data: bytes) -> JpegHeader:
+    """Read the marker segments up to the first scan, and of later scans what JPEG-LS says about loss.
+
+    Raises
+    ------
+    CodecError
+        There is no frame header, or the bytes are no JPEG.
+    """
+    try:
+        return _jpeg_header(data)
+    except (struct.error, IndexError) as error:
+        raise CodecError(f"the JPEG stream is cut: {error}") from error
+
+
+def _jpeg_header(data: bytes) -> JpegHeader:
+    if data[:2] != b"\xff\xd8":
+        raise CodecError("no JPEG: it does not begin with SOI")
+    position, sof = 2, b""
+    process = 0
+    while True:
+        lead, marker, length = struct.unpack_from(">BBH", data, position)
+        if lead != 0xFF or length < 2:
+            raise CodecError(f"no marker segment at byte {position}")
+        if marker == 0xFF:
+            position += 1
+            continue
+        if marker == _SOS:
+            break
+        if marker in _SOFS:
+            process, sof = marker, data[position + 4 : position + 2 + length]
+        position += 2 + length
+    if not sof:
+        raise CodecError("a scan before the frame header")
+    precision, rows, columns, components = struct.unpack_from(">BHHB", sof)
+    sampling = {sof[6 + 3 * component + 1] for component in range(components)}
+    return JpegHeader(
+        process=process,
+        precision=precision,
+        rows=rows,
+        columns=columns,
+        components=components,
+        is_subsampled=len(sampling) > 1,
+        near=_near(data, position) if process == _SOF_JPEG_LS else 0,
+    )
+
+
+def _near(data: bytes, position: int) -> int:
+    near = 0
+    while position >= 0:
+        components = data[position + 4]
+        near = max(near, data[position + 5 + 2 * components])
+        # In coded data 0xFF is never followed by a byte above 0x7F, so this is the next scan.
+        position = data.find(bytes((0xFF, _SOS)), position + 2)
+    return near
+
+
+def _check_jpeg(data: bytes, attributes: PixelAttributes, process: int) -> JpegHeader:
+    header = jpeg_header(data)
+    if header.process != process or header.near:
+        raise NotConvertibleError(
+            PassReason.LOSSY_SOURCE, f"SOF {header.process:02X}, NEAR {header.near}"
+        )
+    expected = (attributes.rows, attributes.columns, attributes.samples)
+    if (header.rows, header.columns, header.components) != expected:
+        raise mismatch(f"SOF says {header.rows}x{header.columns}x{header.components}")
+    if header.is_subsampled or header.precision > attributes.bits_allocated:
+        raise mismatch(f"SOF says {header.precision} bits, subsampled {header.is_subsampled}")
+    return header
+
+
+def _decode_jpeg_lossless(data: bytes, attributes: PixelAttributes) -> Frame:
+    header = _check_jpeg(data, attributes, _SOF_LOSSLESS)
+    results = []
+    failures = []
+    # Two decoders of different descent: several are known to return wrong words without an error.
+    for decode in (_gdcm_decode, _jpegsof3_decode):
+        try:
+            results.append(shaped(decode(data, attributes), header.precision, attributes))
+        except _FAILURES as error:
+            failures.append(str(error))
+    if not results:
+        raise CodecError("; ".join(failures))
+    if not all(np.array_equal(results[0], other) for other in results):
+        raise CodecError("two decoders disagree about a JPEG Lossless frame")
+    return results[0]
+
+
+def _jpegsof3_decode(data: bytes, attributes: PixelAttributes) -> Frame:
+    frame: Frame = imagecodecs.jpegsof3_decode(data)
+    return frame
+
+
+def _gdcm_decode(data: bytes, attributes: PixelAttributes) -> Frame:
+    with warnings.catch_warnings():
+        # Its import takes 0.2 s and raises SWIG's own deprecation warnings.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import gdcm
+
+    fragment = gdcm.Fragment()
+    fragment.SetByteStringValue(data)
+    fragments = gdcm.SequenceOfFragments.New()
+    fragments.AddFragment(fragment)
+    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    element.SetValue(fragments.__ref__())
+    image: Any = gdcm.Image()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((attributes.columns, attributes.rows, 1))
+    image.SetDataElement(element)
+    # As RGB, so that it converts nothing.
+    kind = gdcm.PhotometricInterpretation.GetPIType(
+        "RGB" if attributes.samples == 3 else "MONOCHROME2"
+    )
+    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(kind))
+    if attributes.samples > 1:
+        image.SetPlanarConfiguration(0)
+    syntax = gdcm.TransferSyntax.GetTSType(str(uid.JPEGLosslessSV1))
+    image.SetTransferSyntax(gdcm.TransferSyntax(syntax))
+    image.SetPixelFormat(
+        gdcm.PixelFormat(
+            attributes.samples,
+            attributes.bits_allocated,
+            attributes.bits_stored,
+            attributes.bits_stored - 1,
+            int(attributes.is_signed),
+        )
+    )
+    # It hands out its buffer as a str with surrogates for bytes that are no UTF-8.
+    words = image.GetBuffer().encode("utf-8", "surrogateescape")
+    return np.frombuffer(words, f"<u{attributes.bits_allocated // 8}")
+
+
+def _decode_jpeg_ls(data: bytes, attributes: PixelAttributes) -> Frame:
+    header = _check_jpeg(data, attributes, _SOF_JPEG_LS)
+    return decode_jpeg_ls(data, header, attributes)
+
+
+def decode_jpeg_ls(data: bytes, header: JpegHeader, attributes: PixelAttributes) -> Frame:
+    """CharLS, through pyjpegls; the header is checked already."""
+    words, info = jpeg_ls.decode_pixel_data(data)
+    samples: Frame = np.frombuffer(words, "<u1" if header.precision <= 8 else "<u2")
+    if header.components > 1 and info["interleave_mode"] == 0:
+        planes = samples.reshape(header.components, header.rows, header.columns)
+        samples = planes.transpose(1, 2, 0)
+    return shaped(samples, header.precision, attributes)
+
+
+def _decode_jpeg_2000(data: bytes, attributes: PixelAttributes) -> Frame:
+    header = check_codestream(data, attributes)
+    if not header.is_reversible:
+        raise NotConvertibleError(PassReason.LOSSY_SOURCE, "9/7 wavelet or quantisation")
+    return shaped(imagecodecs.jpeg2k_decode(data, planar=False), header.precision, attributes)
+
+
+def _decode_rle(data: bytes, attributes: PixelAttributes) -> Frame:
+    """PS3.5 Annex G: one segment for each byte of each sample, most significant byte first."""
+    size = attributes.bits_allocated // 8
+    count, *offsets = struct.unpack_from("<16L", data)
+    if count != attributes.samples * size:
+        raise mismatch(f"{count} RLE segments")
+    bounds = [*offsets[:count], len(data)]
+    if bounds[0] < 64 or bounds != sorted(bounds):
+        raise mismatch("RLE segments do not ascend")
+    frame = np.empty((attributes.rows * attributes.columns, attributes.samples, size), np.uint8)
+    for segment in range(count):
+        plane = _unpack_bits(data[bounds[segment] : bounds[segment + 1]], len(frame))
+        frame[:, segment // size, size - 1 - segment % size] = plane
+    kind = container_type(attributes.bits_allocated, is_signed=attributes.is_signed)
+    return (
+        frame.reshape(-1)
+        .view(kind)
+        .reshape(attributes.rows, attributes.columns, attributes.samples)
+    )
+
+
+def _unpack_bits(segment: bytes, size: int) -> NDArray[np.uint8]:
+    unpacked = imagecodecs.packbits_decode(segment)
+    # The padding to even length may look like one more run.
+    if not 0 <= len(unpacked) - size <= 2:
+        raise CodecError(f"an RLE segment of {len(unpacked)} bytes, not {size}")
+    return np.frombuffer(unpacked, np.uint8, size)
+
+
+_DECODERS: Final[Mapping[str, Callable[[bytes, PixelAttributes], Frame]]] = MappingProxyType(
+    {
+        str(uid.RLELossless): _decode_rle,
+        str(uid.JPEGLossless): _decode_jpeg_lossless,
+        str(uid.JPEGLosslessSV1): _decode_jpeg_lossless,
+        str(uid.JPEGLSLossless): _decode_jpeg_ls,
+        str(uid.JPEG2000Lossless): _decode_jpeg_2000,
+    }
+)

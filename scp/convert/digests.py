@@ -1,0 +1,172 @@
+"""Digests that tell whether two received datasets are the same."""
+
+import hashlib
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from scp.convert.attributes import NATIVE
+from scp.convert.part10 import DicomFile, open_dicom
+from scp.convert.recode import swapped
+from scp.convert.refusals import NotConvertibleError
+from scp.elements import (
+    IMPLICIT_LITTLE,
+    MAX_DEPTH,
+    PIXEL_DATA,
+    UNDEFINED,
+    Element,
+    Encoding,
+    items_of,
+    walk,
+)
+from scp.errors import MalformedError, TruncatedError
+
+_ITEM: Final = b"\xfe\xff\x00\xe0"
+_FRAGMENTED: Final = (b"OB", b"OW")
+_LARGE: Final = 2**16
+"""A longer value enters the normal form as its own digest, so that none is copied."""
+
+_VALUE, _DIGEST, _SEQUENCE, _ITEM_BEGIN, _ITEM_END, _SEQUENCE_END = (
+    bytes((code,)) for code in range(6)
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Digests:
+    """SHA-256, in hexadecimal."""
+
+    dataset: str
+    """Of the dataset's bytes as received, after the file meta group."""
+    normal: str
+    """Of tags and values alone: equal for the same dataset in Implicit and Explicit VR, with defined
+    or undefined lengths, with or without group lengths. The dataset's own where it cannot be read."""
+
+
+def digest(path: Path) -> Digests:
+    """Both digests of a file's dataset.
+
+    Raises
+    ------
+    NotConvertibleError
+        It is no DICOM file.
+    """
+    try:
+        return digests_of(open_dicom(path), None)
+    except NotConvertibleError:
+        whole = dataset_sha256(path)
+        return Digests(dataset=whole, normal=whole)
+
+
+def dataset_sha256(path: Path) -> str:
+    """Of the dataset's bytes as received, after the file meta group; raises as :func:`digest`."""
+    file = open_dicom(path, inflate=False)
+    return hashlib.sha256(file.whole[file.dataset_start :]).hexdigest()
+
+
+def normal_sha256(path: Path) -> str:
+    """Equal for the same dataset in Implicit and Explicit VR; see :class:`Digests`."""
+    return digest(path).normal
+
+
+def digests_of(
+    file: DicomFile, elements: list[Element] | None, pixel_value_sha256: bytes | None = None
+) -> Digests:
+    """As :func:`digest`, of a file that is open and perhaps walked.
+
+    Parameters
+    ----------
+    pixel_value_sha256
+        Of the whole value of the top-level pixel data, when the caller has it already.
+    """
+    dataset = hashlib.sha256(file.whole[file.dataset_start :]).hexdigest()
+    # Fragments mean nothing without their syntax, native words the same in each.
+    syntax = "" if file.transfer_syntax in NATIVE else file.transfer_syntax
+    normal = hashlib.sha256(syntax.encode() + b"\0")
+    try:
+        normal.update(
+            normal_form(file.dataset, elements or file.walk(), file.encoding, pixel_value_sha256)
+        )
+    except (NotConvertibleError, MalformedError, TruncatedError):
+        return Digests(dataset=dataset, normal=dataset)
+    return Digests(dataset=dataset, normal=normal.hexdigest())
+
+
+def normal_form(
+    data: memoryview,
+    elements: Iterable[Element],
+    encoding: Encoding,
+    pixel_value_sha256: bytes | None = None,
+) -> bytes:
+    """Tags and values in a form that does not depend on VRs, length forms and byte order.
+
+    Large values appear as digests. Group lengths do not appear.
+
+    Raises
+    ------
+    MalformedError, TruncatedError
+        A sequence cannot be read.
+    """
+    return b"".join(_normal(data, elements, encoding, 0, pixel_value_sha256))
+
+
+def _normal(
+    data: memoryview,
+    elements: Iterable[Element],
+    encoding: Encoding,
+    depth: int,
+    pixel_value_sha256: bytes | None = None,
+) -> Iterator[bytes | memoryview]:
+    if depth > MAX_DEPTH:
+        raise MalformedError(f"sequences more than {MAX_DEPTH} deep")
+    for element in elements:
+        tag = element.tag
+        if tag & 0xFFFF == 0:
+            continue
+        if tag != PIXEL_DATA and (
+            element.vr == b"SQ"
+            or (element.length == UNDEFINED and element.vr not in _FRAGMENTED)
+            or (element.length >= 8 and bytes(data[element.value : element.value + 4]) == _ITEM)
+        ):
+            items = _items(data, element, encoding, depth)
+            if items is not None:
+                yield struct.pack("<cL", _SEQUENCE if items else _VALUE, tag)
+                yield from items or (bytes(8),)
+                if items:
+                    yield _SEQUENCE_END
+                continue
+        value: bytes | memoryview = data[element.value : element.end]
+        if not encoding.little:
+            value = swapped(element.vr, data[element.value : element.end])
+        if len(value) > _LARGE:
+            known = pixel_value_sha256 if tag == PIXEL_DATA and depth == 0 else None
+            yield struct.pack("<cLQ", _DIGEST, tag, len(value))
+            yield known or hashlib.sha256(value).digest()
+        else:
+            yield struct.pack("<cLQ", _VALUE, tag, len(value))
+            yield value
+
+
+def _items(
+    data: memoryview, element: Element, encoding: Encoding, depth: int
+) -> list[bytes | memoryview] | None:
+    """The items' normal form, or None where the value only looks like a sequence.
+
+    Without VRs a private sequence cannot be told from other values, and behind VR UN it is written as
+    without VRs; so whatever reads as items is taken for items, in every encoding alike.
+    """
+    is_known = element.vr == b"SQ" or element.length == UNDEFINED
+    inside = encoding if element.vr == b"SQ" else IMPLICIT_LITTLE
+    pieces: list[bytes | memoryview] = []
+    try:
+        for start, end in items_of(data, inside, element):
+            item = data[start:end]
+            pieces.append(_ITEM_BEGIN)
+            pieces += _normal(item, walk(item, inside), inside, depth + 1)
+            pieces.append(_ITEM_END)
+    except (MalformedError, TruncatedError):
+        if is_known:
+            raise
+        return None
+    return pieces

@@ -1,0 +1,284 @@
+"""Makes the HTJ2K form of one instance, and proves it (PS3.5 A.4.4, 8.2.14, 10.18.1).
+
+Only the pixel data, its transfer syntax and what the standard couples to them change. The proof reads the
+written file again, not what was meant to be written.
+"""
+
+import contextlib
+import errno
+import hashlib
+import struct
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import numpy as np
+from pydicom import uid
+
+from scp.config.schema import Htj2kSection
+from scp.convert.attributes import (
+    PHOTOMETRIC_INTERPRETATION,
+    PLANAR_CONFIGURATION,
+    read_attributes,
+)
+from scp.convert.codestream import earns_rpcl, parse_codestream, why_not_lossless
+from scp.convert.digests import Digests, digests_of
+from scp.convert.encapsulation import EXTENDED_ABOVE, EncapsulatedPixels
+from scp.convert.header import Change, code_string, edited, explicit_header, unsigned_short
+from scp.convert.part10 import meta_with, open_dicom
+from scp.convert.ports import FrameDecoder, FrameEncoder, Frames
+from scp.convert.recode import element_header
+from scp.convert.refusals import NotConvertibleError
+from scp.convert.source import SourceImage, SourceLimits, locate_frames, open_source
+from scp.errors import CodecError
+from scp.model import PassReason
+
+LOSSLESS: Final = str(uid.HTJ2KLossless)
+LOSSLESS_RPCL: Final = str(uid.HTJ2KLosslessRPCL)
+
+_GROUP_LENGTH = 0x7FE00000
+_STALE = (0x7FE00001, 0x7FE00002, 0x7FE00003)
+"""Offset tables and total length of the source's own encapsulation (PS3.3 C.7.6.3.1.8 ff.)."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transcoded:
+    """What was written, and how it was proved. Digests are SHA-256 in hexadecimal."""
+
+    transfer_syntax: str
+    frames: int
+    pixel_sha256: str
+    """Of the source's pixel words: little endian, interleaved, every frame in order."""
+    result_sha256: str
+    """Of the written file."""
+    result_bytes: int
+    encode_seconds: float
+    """Reading, decoding and compressing the source, and writing the result."""
+    verify_seconds: float
+    verified: bool
+    encoder: str
+    decoder: str
+    """Empty when nothing was verified."""
+    source: Digests
+    """Of the source's dataset."""
+
+
+def transcode(
+    source: Path,
+    target: Path,
+    parameters: Htj2kSection,
+    encoder: FrameEncoder,
+    verifier: FrameDecoder | None,
+    *,
+    limits: SourceLimits | None = None,
+    extended_above: int = EXTENDED_ABOVE,
+) -> Transcoded:
+    """Write the HTJ2K form of ``source`` to ``target`` and read it back; not synced to the disk.
+
+    Parameters
+    ----------
+    verifier
+        Of another library than the encoder's. None: the frames are not decoded again.
+    extended_above
+        Native bytes from which on the result has an Extended Offset Table.
+
+    Raises
+    ------
+    NotConvertibleError
+        The original is to be delivered, for the reason given; there is no ``target`` then.
+    """
+    try:
+        return _transcode(source, target, parameters, encoder, verifier, limits, extended_above)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            target.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            raise NotConvertibleError(PassReason.NO_ROOM, str(error.strerror)) from error
+        if isinstance(error, MemoryError):
+            raise NotConvertibleError(PassReason.FRAME_TOO_LARGE, "out of memory") from error
+        raise
+
+
+def _transcode(
+    source: Path,
+    target: Path,
+    parameters: Htj2kSection,
+    encoder: FrameEncoder,
+    verifier: FrameDecoder | None,
+    limits: SourceLimits | None,
+    extended_above: int,
+) -> Transcoded:
+    started = time.perf_counter()
+    image = open_source(source, limits)
+    kept, pixels = _write(image, target, parameters, encoder, extended_above)
+    written = time.perf_counter()
+    transfer_syntax = _prove(image, target, kept, verifier)
+    proved = time.perf_counter()
+    result = open_dicom(target)
+    if result.transfer_syntax != transfer_syntax:
+        raise _not_proved("the transfer syntax was not written")
+    exact = image.native_value == (
+        image.attributes.pixel_data.value,
+        image.attributes.pixel_data.end,
+    )
+    return Transcoded(
+        transfer_syntax=transfer_syntax,
+        frames=image.attributes.frames,
+        pixel_sha256=pixels.hex(),
+        result_sha256=hashlib.sha256(result.whole).hexdigest(),
+        result_bytes=len(result.whole),
+        encode_seconds=written - started,
+        verify_seconds=proved - written,
+        verified=verifier is not None,
+        encoder=encoder.name,
+        decoder=verifier.name if verifier else "",
+        source=digests_of(image.file, image.elements, pixels if exact else None),
+    )
+
+
+def _write(
+    image: SourceImage,
+    target: Path,
+    parameters: Htj2kSection,
+    encoder: FrameEncoder,
+    extended_above: int,
+) -> tuple[list[Frames], bytes]:
+    """Write the target, and return the frames if they came in one batch, and their digest."""
+    attributes = image.attributes
+    header = explicit_header(image.file, image.elements, signed=attributes.is_signed)
+    present = {element.tag for element in image.elements}
+    pixels = hashlib.sha256()
+    kept: list[Frames] = []
+    with target.open("wb") as file:
+        file.write(meta_with(image.file, LOSSLESS))
+        file.write(edited(header.before, _changes(image, present)))
+        group = _GroupLength(file) if _GROUP_LENGTH in present else None
+        is_extended = attributes.frame_bytes * attributes.frames > extended_above
+        encapsulated = EncapsulatedPixels(file, attributes.frames, is_extended=is_extended)
+        for batch in image.batches():
+            pixels.update(batch.data)
+            for codestream in _encoded(batch, image, parameters, encoder):
+                encapsulated.add(codestream)
+            kept = [batch]
+        encapsulated.finish()
+        if group:
+            group.finish()
+        file.write(header.after)
+    return (kept if attributes.frames <= image.frames_in_batch else []), pixels.digest()
+
+
+def _changes(image: SourceImage, present: set[int]) -> dict[int, Change]:
+    changes: dict[int, Change] = {tag: None for tag in (*_STALE, _GROUP_LENGTH) if tag in present}
+    attributes = image.attributes
+    if attributes.samples > 1 and attributes.planar_configuration != 0:
+        changes[PLANAR_CONFIGURATION] = unsigned_short(0)
+    if _photometric(image) != attributes.photometric_interpretation:
+        changes[PHOTOMETRIC_INTERPRETATION] = code_string(_photometric(image))
+    return changes
+
+
+def _photometric(image: SourceImage) -> str:
+    """What the result must say: with the colour transform YBR_RCT and nothing else (PS3.5 8.2.14)."""
+    if image.frame_format.colour_transform:
+        return "YBR_RCT"
+    return image.attributes.photometric_interpretation
+
+
+class _GroupLength:
+    """(7FE0,0000), which the source has; retired, but true where it is given (PS3.5 7.2)."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        file.write(element_header(_GROUP_LENGTH, b"UL", 4) + bytes(4))
+        self._file = file
+        self._start = file.tell()
+
+    def finish(self) -> None:
+        end = self._file.tell()
+        # Above 4 GiB it cannot be told; 0xFFFFFFFF is what a reader will take for unknown.
+        length = min(end - self._start, 0xFFFFFFFF)
+        self._file.seek(self._start - 4)
+        self._file.write(struct.pack("<L", length))
+        self._file.seek(end)
+
+
+def _encoded(
+    batch: Frames, image: SourceImage, parameters: Htj2kSection, encoder: FrameEncoder
+) -> list[bytes]:
+    try:
+        codestreams = encoder.encode(batch, image.frame_format, parameters)
+    except CodecError as error:
+        raise NotConvertibleError(PassReason.ENCODER_FAILED, str(error)) from error
+    if len(codestreams) != len(batch):
+        raise NotConvertibleError(
+            PassReason.ENCODER_FAILED, f"{len(codestreams)} codestreams of {len(batch)} frames"
+        )
+    return codestreams
+
+
+def _prove(
+    image: SourceImage, target: Path, kept: list[Frames], verifier: FrameDecoder | None
+) -> str:
+    """Compare what the written file holds with the source, and label it; return the label."""
+    file = open_dicom(target)
+    elements = file.walk()
+    attributes = read_attributes(file, elements)
+    spans = locate_frames(file, elements, attributes)
+    form = image.frame_format
+    as_expected = (
+        attributes.photometric_interpretation == _photometric(image)
+        and attributes.frames == image.attributes.frames
+        and (attributes.rows, attributes.columns, attributes.samples)
+        == (form.rows, form.columns, form.samples)
+        and spans is not None
+        and all(len(span) == 1 for span in spans)
+    )
+    if spans is None or not as_expected:
+        raise _not_proved("the header or the fragments are not as intended")
+    fragments = (bytes(file.dataset[start:end]) for ((start, end),) in spans)
+    earned = True
+    # Frames that were not kept are read, and decoded where they are compressed, a second time.
+    for batch in kept or image.batches():
+        codestreams = [next(fragments) for _ in range(len(batch))]
+        for codestream in codestreams:
+            earned = _check_label(codestream, image) and earned
+        if verifier:
+            _compare(batch, codestreams, image, verifier)
+    if not earned:
+        return LOSSLESS
+    _relabel(target, file.transfer_syntax_at)
+    return LOSSLESS_RPCL
+
+
+def _check_label(codestream: bytes, image: SourceImage) -> bool:
+    """Whether the frame earns the better label; raises where it does not even earn the other."""
+    try:
+        parsed = parse_codestream(codestream)
+    except CodecError as error:
+        raise _not_proved(str(error)) from error
+    if why := why_not_lossless(parsed, image.frame_format):
+        raise _not_proved(why)
+    return earns_rpcl(parsed, image.frame_format)
+
+
+def _compare(
+    batch: Frames, codestreams: list[bytes], image: SourceImage, verifier: FrameDecoder
+) -> None:
+    try:
+        decoded = verifier.decode(codestreams, image.frame_format)
+    except CodecError as error:
+        raise _not_proved(str(error)) from error
+    if decoded.dtype != batch.dtype or not np.array_equal(decoded, batch):
+        raise _not_proved("a decoded frame differs from the source")
+
+
+def _relabel(target: Path, position: int) -> None:
+    """Put the better label in the place of the other, which is of the same length."""
+    with target.open("r+b") as file:
+        file.seek(position)
+        file.write(LOSSLESS_RPCL.encode())
+
+
+def _not_proved(detail: str) -> NotConvertibleError:
+    return NotConvertibleError(PassReason.VERIFY_MISMATCH, detail)

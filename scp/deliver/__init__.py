@@ -1,0 +1,1 @@
+"""DICOM out: one queue per destination, receipts, retries."""

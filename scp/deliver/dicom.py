@@ -1,0 +1,213 @@
+"""Delivery to a DICOM node: which form of an instance it takes, and what its answers mean."""
+
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from scp.config.schema import DicomDestination as DicomSection
+from scp.deliver.dicomfile import read_meta
+from scp.deliver.messages import VERIFICATION
+from scp.deliver.negotiation import MAX_CONTEXTS, Proposal
+from scp.deliver.ports import DecodeForPeer, Receipt, Verdict
+from scp.deliver.scu import IMPLICIT_LITTLE, Association, associate
+from scp.errors import (
+    ConversionError,
+    DeliveryError,
+    MalformedError,
+    PeerUnavailableError,
+    StorageFullError,
+    WorkerLostError,
+)
+from scp.model import DeliveryItem
+
+logger = logging.getLogger(__name__)
+
+EXPLICIT_LITTLE: Final = "1.2.840.10008.1.2.1"
+NATIVE: Final = (EXPLICIT_LITTLE, IMPLICIT_LITTLE)
+
+LOST_IN_A_ROW: Final = 2
+"""Associations that break in the middle of an instance before the peer counts as unavailable. One
+may be the instance's fault, and must not keep the others from being delivered."""
+
+_LOSSY: Final = re.compile(
+    r"1\.2\.840\.10008\.1\.2\.4\."
+    r"(5[0-6]|59|6[0-4]|81|91|93|10[0-6](\.1)?|107|108|111|112|203)"
+)
+"""Syntaxes whose pixels may differ from what was acquired (PS3.5 annex A)."""
+
+_WARNINGS: Final = (0x0001, 0x0107, 0x0116)
+_FOR_A_PERSON: Final = (0x0122, 0x0124)
+
+
+def verdict_of(status: int) -> Verdict:
+    """What the status of a C-STORE-RSP means (PS3.4 table B.2-1, PS3.7 annex C)."""
+    if status == 0x0000:
+        return Verdict.DELIVERED
+    if status == 0x0111:
+        return Verdict.ALREADY_THERE
+    if status >> 12 == 0xB or status in _WARNINGS:
+        return Verdict.WARNING
+    if status >> 8 == 0xA7:
+        return Verdict.TRANSIENT
+    if status >> 8 == 0xA9 or status in _FOR_A_PERSON:
+        return Verdict.HELD
+    return Verdict.LIMITED
+
+
+def proposals_of(item: DeliveryItem) -> list[Proposal]:
+    """The contexts that may carry an instance, the most wanted first."""
+    syntaxes = dict.fromkeys((item.transfer_syntax, item.original_transfer_syntax, *NATIVE))
+    proposals = [Proposal(item.identity.sop_class_uid, syntax) for syntax in syntaxes]
+    return [proposal for proposal in proposals if proposal.is_encodable]
+
+
+class DicomDestination:
+    """One node, as :class:`scp.deliver.ports.Destination`.
+
+    An association that the peer rejects for good raises PeerRejectedError; whatever else keeps an
+    association from being made raises PeerUnavailableError. One that breaks in the middle of an
+    instance makes a TRANSIENT receipt for it, and a new association carries the rest.
+    """
+
+    def __init__(self, name: str, section: DicomSection, decode: DecodeForPeer) -> None:
+        self.name = name
+        self._section = section
+        self._decode = decode
+
+    def deliver(
+        self, items: Sequence[DeliveryItem], should_stop: Callable[[], bool]
+    ) -> Iterator[Receipt]:
+        position = lost = 0
+        while position < len(items) and not should_stop():
+            end, proposals = _one_association(items, position)
+            if not proposals:
+                yield _held(items[position], "sop_class_refused", "its SOP class UID is no UID")
+                position += 1
+                continue
+            with associate(self._section, proposals) as association:
+                logger.debug(
+                    "%s accepted %d of %d contexts",
+                    self.name,
+                    len(association.contexts),
+                    len(proposals),
+                )
+                while position < end and not should_stop():
+                    item, position = items[position], position + 1
+                    try:
+                        receipt = self._send(association, item)
+                    except PeerUnavailableError as error:
+                        lost += 1
+                        yield _receipt(item, Verdict.TRANSIENT, str(error))
+                        if lost == LOST_IN_A_ROW:
+                            raise
+                        break
+                    except DeliveryError as error:
+                        yield _receipt(item, Verdict.LIMITED, str(error))
+                        break
+                    lost = 0 if receipt.status else lost
+                    yield receipt
+                else:
+                    association.release()
+
+    def check(self) -> str:
+        """C-ECHO (PS3.4 annex A)."""
+        section = self._section
+        proposal = Proposal(VERIFICATION, IMPLICIT_LITTLE)
+        started = time.monotonic()
+        with associate(section, [proposal]) as association:
+            if proposal not in association.contexts:
+                raise DeliveryError("the peer accepts the association, but no verification")
+            status = association.echo()
+            association.release()
+        if status:
+            raise DeliveryError(f"the peer answers C-ECHO with status {status:04X}")
+        milliseconds = 1000 * (time.monotonic() - started)
+        where = f"{section.ae_title}@{section.host}:{section.port}"
+        return f"{where} answers C-ECHO ({milliseconds:.0f} ms)"
+
+    def _send(self, association: Association, item: DeliveryItem) -> Receipt:
+        """Deliver one instance in the best form that the peer takes."""
+        sop_class = item.identity.sop_class_uid
+        for path, syntax in (
+            (item.path, item.transfer_syntax),
+            (item.original, item.original_transfer_syntax),
+        ):
+            if Proposal(sop_class, syntax) in association.contexts:
+                return _store(association, item, path, syntax)
+        native = [
+            syntax for syntax in NATIVE if Proposal(sop_class, syntax) in association.contexts
+        ]
+        if not native:
+            is_known = any(each.sop_class_uid == sop_class for each in association.contexts)
+            reason = "transfer_syntax_refused" if is_known else "sop_class_refused"
+            return _held(item, reason, "the peer accepts no context that could carry it")
+        if _LOSSY.fullmatch(item.original_transfer_syntax) and not self._section.decode_lossy:
+            return _held(item, "lossy_syntax_refused", item.original_transfer_syntax)
+        try:
+            decoded = self._decode(item, native[0])
+        except WorkerLostError as error:
+            return _receipt(item, Verdict.LIMITED, f"decode_failed: {error}")
+        except ConversionError as error:
+            return _held(item, "decode_failed", str(error))
+        except StorageFullError as error:
+            return _receipt(item, Verdict.TRANSIENT, f"no room to decode: {error}")
+        try:
+            return _store(association, item, decoded, native[0])
+        finally:
+            decoded.unlink(missing_ok=True)
+
+
+def _one_association(items: Sequence[DeliveryItem], start: int) -> tuple[int, list[Proposal]]:
+    """How far one association reaches and what it proposes; nothing: that item fits in none."""
+    proposals: dict[Proposal, None] = {}
+    for position in range(start, len(items)):
+        wanted = proposals_of(items[position])
+        together = proposals | dict.fromkeys(wanted)
+        if len(together) > MAX_CONTEXTS or not wanted:
+            return position, list(proposals)
+        proposals = together
+    return len(items), list(proposals)
+
+
+def _store(association: Association, item: DeliveryItem, path: Path, syntax: str) -> Receipt:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        return _receipt(item, Verdict.LIMITED, f"file_unreadable: {error.strerror}")
+    try:
+        meta = read_meta(descriptor)
+        size = os.fstat(descriptor).st_size - meta.dataset_start
+        if meta.transfer_syntax != syntax or size <= 0:
+            return _held(item, "file_unreadable", f"it does not hold a dataset in {syntax}")
+        status = association.store(
+            Proposal(item.identity.sop_class_uid, syntax),
+            item.identity.sop_instance_uid,
+            descriptor,
+            meta.dataset_start,
+            size,
+        )
+    except MalformedError as error:
+        return _held(item, "file_unreadable", str(error))
+    except OSError as error:
+        return _receipt(item, Verdict.LIMITED, f"file_unreadable: {error.strerror}")
+    finally:
+        os.close(descriptor)
+    return Receipt(
+        instance=item.instance,
+        verdict=verdict_of(status),
+        status=f"{status:04X}",
+        detail="" if not status else f"the peer answers {status:04X}",
+        transfer_syntax=syntax,
+    )
+
+
+def _held(item: DeliveryItem, reason: str, detail: str) -> Receipt:
+    return _receipt(item, Verdict.HELD, f"{reason}: {detail}")
+
+
+def _receipt(item: DeliveryItem, verdict: Verdict, detail: str) -> Receipt:
+    return Receipt(instance=item.instance, verdict=verdict, status="", detail=detail)

@@ -1,0 +1,87 @@
+"""What the delivery queue needs from a kind of destination, and a destination from the node."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from scp.model import DeliveryItem
+
+
+class Verdict(StrEnum):
+    """What a destination's answer to one instance means for the queue."""
+
+    DELIVERED = "delivered"
+    WARNING = "warning"
+    """Delivered; the peer coerced or dropped elements (B000, B006, B007)."""
+    ALREADY_THERE = "already_there"
+    """Delivered earlier (0111, or a file with the same bytes)."""
+    TRANSIENT = "transient"
+    """Tried again without end, after a backoff (A7xx, no answer)."""
+    LIMITED = "limited"
+    """Tried five times over an hour, then held (0110, Cxxx)."""
+    HELD = "held"
+    """A person decides (A9xx, 0122, 0124, a syntax refused for good)."""
+
+    @property
+    def is_done(self) -> bool:
+        return self in (Verdict.DELIVERED, Verdict.WARNING, Verdict.ALREADY_THERE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """One destination's answer to one instance; a line of the job's receipt file."""
+
+    instance: str
+    verdict: Verdict
+    status: str
+    """``0000`` in hexadecimal; empty where the destination has no DICOM statuses."""
+    detail: str = ""
+    """Why, for a person; no patient data."""
+    transfer_syntax: str = ""
+    """What was sent."""
+
+
+class DecodeForPeer(Protocol):
+    """Makes a native copy for a peer that refuses a compressed syntax, verified."""
+
+    def __call__(self, item: DeliveryItem, transfer_syntax: str) -> Path:
+        """The file to send in Explicit or Implicit VR Little Endian; the caller deletes it.
+
+        Raises
+        ------
+        ConversionError
+            It cannot be decoded, or not verified.
+        """
+        ...
+
+
+class Destination(Protocol):
+    """One kind of place to deliver to. Used by one thread."""
+
+    def deliver(
+        self, items: Sequence[DeliveryItem], should_stop: Callable[[], bool]
+    ) -> Iterator[Receipt]:
+        """Deliver in order and yield a receipt for each item tried, as soon as it is durable there.
+
+        Fewer receipts than items come only when ``should_stop`` became true.
+
+        Raises
+        ------
+        PeerUnavailableError
+            The items without a receipt may be tried again.
+        PeerRejectedError
+            Everything without a receipt needs a person.
+        """
+        ...
+
+    def check(self) -> str:
+        """Try whether it can be reached (C-ECHO, a writable folder) and say so in one line.
+
+        Raises
+        ------
+        DeliveryError
+            It cannot; the message says why.
+        """
+        ...

@@ -1,0 +1,230 @@
+"""Every file-system call that a promise rests on, in one place, so that a test can record them.
+
+The rules behind it: a file's content survives power loss once the file was fsynced, a name once its
+folder was. An fsync that failed is never repeated, because the kernel may have marked the lost pages
+clean (Rebello et al., USENIX ATC 2020): the disk counts as unhealthy until a fresh file was synced.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from scp.errors import DiskFailedError, StorageFullError
+
+PROBE_SECONDS = 10.0
+"""How long an unhealthy disk is left alone before a fresh file is tried on it."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class DurableFile:
+    """A file open for writing. Not durable before :meth:`sync` and a sync of its folder."""
+
+    def __init__(self, disk: "Disk", path: Path, descriptor: int) -> None:
+        self._disk = disk
+        self.path = path
+        self.descriptor = descriptor
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append all of ``data``."""
+        self._disk.write(self, data)
+
+    def sync(self) -> None:
+        """Return once everything written is on the disk; at most once after a failure."""
+        self._disk.sync_file(self)
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            descriptor, self.descriptor = self.descriptor, -1
+            os.close(descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Disk:
+    """The calls themselves. Safe to use from several threads."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._failed_at: float | None = None
+
+    @property
+    def is_healthy(self) -> bool:
+        """False after a failed write or fsync, until :meth:`probe` succeeded."""
+        return self._failed_at is None
+
+    # -- files ---------------------------------------------------------------------------------
+
+    def create(self, path: Path) -> DurableFile:
+        """Make a new file that must not exist."""
+        return DurableFile(self, path, self._open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+
+    def append_to(self, path: Path) -> DurableFile:
+        """Open a file for appending, made if missing."""
+        return DurableFile(self, path, self._open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY))
+
+    def write(self, file: DurableFile, data: bytes | bytearray | memoryview) -> None:
+        view = memoryview(data)
+        with self._watched(f"write {file.path.name}"):
+            written = os.write(file.descriptor, view)
+            while written < len(view):
+                written += os.write(file.descriptor, view[written:])
+
+    def sync_file(self, file: DurableFile) -> None:
+        with self._watched(f"fsync {file.path.name}"):
+            os.fsync(file.descriptor)
+
+    def sync_path(self, path: Path) -> None:
+        """Sync the content of a file that another process wrote and closed."""
+        with DurableFile(self, path, os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as file:
+            self.sync_file(file)
+
+    # -- names ---------------------------------------------------------------------------------
+
+    def sync_folder(self, folder: Path) -> None:
+        with self._watched(f"fsync folder {folder.name}"):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name; FileExistsError when the name is taken."""
+        with self._watched("link"):
+            os.link(source, target)
+
+    def unlink(self, path: Path) -> None:
+        with self._watched("unlink"):
+            os.unlink(path)
+
+    def rename(self, source: Path, target: Path) -> None:
+        with self._watched("rename"):
+            os.rename(source, target)
+
+    def make_folder(self, folder: Path) -> None:
+        """Make one folder; FileExistsError when the name is taken."""
+        with self._watched("mkdir"):
+            os.mkdir(folder)
+
+    def remove_tree(self, folder: Path) -> None:
+        """Delete a folder that nothing needs any more; what cannot be deleted stays for the next start."""
+        shutil.rmtree(folder, ignore_errors=True)
+
+    # -- put together --------------------------------------------------------------------------
+
+    def make_durable_folder(self, folder: Path) -> None:
+        """Make the folder and its parents where missing, each name synced in its parent."""
+        if folder.is_dir():
+            return
+        self.make_durable_folder(folder.parent)
+        with contextlib.suppress(FileExistsError):
+            self.make_folder(folder)
+        self.sync_folder(folder.parent)
+
+    def publish(self, path: Path, content: bytes) -> None:
+        """Put ``content`` under ``path`` such that a crash leaves the old or the new whole."""
+        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+        with self.create(aside) as file:
+            file.write(content)
+            file.sync()
+        self.rename(aside, path)
+        self.sync_folder(path.parent)
+
+    def publish_json(self, path: Path, content: dict[str, Any]) -> None:
+        self.publish(path, json.dumps(content, indent=1, sort_keys=True).encode() + b"\n")
+
+    def probe(self, folder: Path) -> bool:
+        """Whether the disk is healthy; an unhealthy one is tried again after a while."""
+        if self._failed_at is None:
+            return True
+        if self._now() - self._failed_at < PROBE_SECONDS:
+            return False
+        aside = folder / f".probe.{uuid.uuid4().hex[:8]}"
+        try:
+            with self.create(aside) as file:
+                file.write(b"dcmpress")
+                file.sync()
+            self.sync_folder(folder)
+        except (OSError, StorageFullError):
+            self._failed_at = self._now()
+            return False
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(aside)
+        self._failed_at = None
+        return True
+
+    def _open(self, path: Path, flags: int) -> int:
+        with self._watched("open"):
+            return os.open(path, flags | os.O_CLOEXEC, 0o640)
+
+    @contextlib.contextmanager
+    def _watched(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise StorageFullError(f"{what}: {error.strerror}") from error
+            if error.errno in (errno.EIO, errno.EROFS):
+                self._failed_at = self._now()
+                raise DiskFailedError(f"{what}: {error.strerror}") from error
+            raise
+
+
+def lock_folder_shared(folder: Path) -> int | None:
+    """Open ``folder`` and lock it against being closed; None when it is gone or was replaced.
+
+    The caller closes the descriptor, which gives the lock back.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    try:
+        same = os.path.samestat(os.stat(folder), os.fstat(descriptor))
+    except FileNotFoundError:
+        same = False
+    if not same:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def lock_folder_alone(folder: Path) -> int | None:
+    """Lock ``folder`` against anyone else; None when someone holds it or it is gone."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def free_bytes(folder: Path) -> int:
+    """What an ordinary user may still write to the folder's file system."""
+    state = os.statvfs(folder)
+    return state.f_bavail * state.f_frsize

@@ -1,0 +1,101 @@
+"""Every error this package raises on purpose; the class says what happens next."""
+
+
+class ScpError(Exception):
+    """Root of every error this package raises on purpose."""
+
+
+class UsageError(ScpError):
+    """The command stops with exit code 2 and this one sentence."""
+
+
+class ConfigError(ScpError):
+    """Startup stops with exit code 2 after printing every fault.
+
+    Parameters
+    ----------
+    faults
+        Lines of the form ``file:line:col: message``, in file order.
+    """
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+class NodeError(ScpError):
+    """The node cannot start or go on; exit code 1 and this one sentence."""
+
+
+class StorageFullError(ScpError):
+    """The peer is told to try later (0xA700); nothing was kept."""
+
+
+class DiskFailedError(StorageFullError):
+    """An fsync or write failed: 0xA700, the disk is marked unhealthy, the call is never repeated."""
+
+
+class UnreadableInstanceError(ScpError):
+    """The peer is told that we cannot understand it (0xC000); nothing was kept."""
+
+
+class InvalidUidError(UnreadableInstanceError):
+    """The SOP Instance UID is empty or has characters outside [0-9.] (0x0117); nothing was kept."""
+
+
+class UidMismatchError(ScpError):
+    """The command names another instance or class than the dataset (0xA900); nothing was kept."""
+
+
+class AssociationError(ScpError):
+    """The association ends with an A-ABORT; what it had not committed is abandoned.
+
+    Parameters
+    ----------
+    reason
+        The provider's reason (PS3.8 Table 9-26); None where it is the service user who aborts.
+    """
+
+    def __init__(self, message: str, reason: int | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class ConnectionLostError(AssociationError):
+    """The connection is gone: nothing is sent any more; what was not committed is abandoned."""
+
+
+class TruncatedError(ScpError):
+    """The bytes end inside an element; with more bytes the same call may succeed."""
+
+
+class MalformedError(ScpError):
+    """The bytes cannot be read as DICOM elements, however many follow."""
+
+
+class ConversionError(ScpError):
+    """The original is delivered instead, and the reason is counted."""
+
+
+class CodecError(ConversionError):
+    """A codec refused or failed."""
+
+
+class WorkerLostError(ConversionError):
+    """A worker process died or missed its deadline while doing a task; the task may be tried once more."""
+
+
+class LedgerError(ScpError):
+    """The account could not be written or read: the job stays in the spool and is recorded later."""
+
+
+class DeliveryError(ScpError):
+    """A destination did not take an instance."""
+
+
+class PeerUnavailableError(DeliveryError):
+    """Nothing can be said of the peer: tried again after a backoff."""
+
+
+class PeerRejectedError(DeliveryError):
+    """The peer said no for good: a person decides."""

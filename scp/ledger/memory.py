@@ -1,0 +1,54 @@
+"""The ledger's in-memory twin, for tests and for commands that keep no account."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from scp.ledger.ports import LedgerRow, Totals
+from scp.ledger.tally import tally, totals_of
+
+
+class MemoryLedger:
+    """Forgets everything with the process."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str], LedgerRow] = {}
+
+    def record(self, rows: Sequence[LedgerRow]) -> None:
+        for row in rows:
+            self._rows.setdefault((row.job, row.instance), row)
+
+    def totals(self) -> Totals:
+        return totals_of(tally(self._rows.values()))
+
+    def find_recent(self, sop_instance_uid: str, since: datetime) -> list[LedgerRow]:
+        return self._newest(
+            lambda row: (
+                row.identity.sop_instance_uid == sop_instance_uid and row.finished_at >= since
+            )
+        )
+
+    def finished_since(self, since: datetime) -> list[LedgerRow]:
+        return self._newest(lambda row: row.finished_at >= since)[::-1]
+
+    def find_results(
+        self, *, result_sha256: str | None = None, sop_instance_uid: str | None = None
+    ) -> list[LedgerRow]:
+        if result_sha256 is None and sop_instance_uid is None:
+            raise ValueError("a digest, a UID or both are needed")
+        return self._newest(
+            lambda row: (
+                result_sha256 in (None, row.result_sha256)
+                and sop_instance_uid in (None, row.identity.sop_instance_uid)
+            )
+        )
+
+    def recent(self, limit: int) -> list[LedgerRow]:
+        return self._newest(lambda row: True)[:limit]
+
+    def close(self) -> None:
+        self._rows.clear()
+
+    def _newest(self, wanted: Callable[[LedgerRow], bool]) -> list[LedgerRow]:
+        # Reversed first: of rows that finished together, the one recorded last comes first.
+        found = [row for row in reversed(self._rows.values()) if wanted(row)]
+        return sorted(found, key=lambda row: row.finished_at, reverse=True)

@@ -1,0 +1,130 @@
+"""What the node keeps of every instance after its files have left the spool."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from scp.model import Form, Identity, Origin, PassReason
+
+
+class State(StrEnum):
+    """How the way of an instance through the node ended. Stored, so never renamed."""
+
+    DELIVERED = "delivered"
+    """Every destination has it."""
+    SKIPPED = "skipped"
+    """By policy it has no destination."""
+    DISCARDED = "discarded"
+    """A person gave it up; the note says why."""
+    REPEAT = "repeat"
+    """The same dataset again within the resend window: not counted as received."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered:
+    """When a destination took an instance, and its word for it."""
+
+    status: str
+    """``0000`` in hexadecimal; empty where the destination has no DICOM statuses."""
+    at: datetime
+    """Aware, UTC."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerRow:
+    """What happened to one instance. Its key is (job, instance); digests are SHA-256 in hex."""
+
+    job: str
+    instance: str
+    """Its file name in the job."""
+    identity: Identity
+    origin: Origin
+    received_at: datetime
+    """Aware, UTC, as all times here."""
+    finished_at: datetime
+    state: State
+    rule: str
+    """Name of the rule that matched; ``default`` where none did."""
+    form: Form | None
+    """What it was delivered as; None where nothing was to be made of it."""
+    reason: PassReason | None = None
+    """Why the original was kept."""
+    source_transfer_syntax: str
+    result_transfer_syntax: str = ""
+    source_bytes: int
+    result_bytes: int = 0
+    dataset_sha256: str = ""
+    """Of the dataset as received, without preamble and file meta information."""
+    normal_sha256: str = ""
+    """Of the same after normalising the VR encoding: equal for an implicit and an explicit copy."""
+    pixel_sha256: str = ""
+    """Of the decoded frames."""
+    result_sha256: str = ""
+    """Of the delivered file."""
+    destinations: Mapping[str, Delivered] = field(default_factory=dict)
+    is_conflict: bool = False
+    """Another dataset came under the same SOP Instance UID."""
+    note: str = ""
+    """For a person; no patient data."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Sums over all rows, repeats apart."""
+
+    states: Mapping[State, int]
+    """Every state, repeats included."""
+    converted: int
+    passed_through: int
+    reasons: Mapping[PassReason, int]
+    source_bytes: int
+    """As received, of the instances that were converted or passed through."""
+    result_bytes: int
+    """As delivered, once each, however many destinations there were."""
+
+    @property
+    def finished(self) -> int:
+        """How many received instances have left the spool."""
+        return sum(self.states.values()) - self.states[State.REPEAT]
+
+
+class Ledger(Protocol):
+    """The account of what happened. One process writes, others may read meanwhile."""
+
+    def record(self, rows: Sequence[LedgerRow]) -> None:
+        """Add all rows or none; durable on return. A row whose key is known already is left out.
+
+        Raises
+        ------
+        LedgerError
+            Nothing was added; the same call may succeed later.
+        """
+        ...
+
+    def totals(self) -> Totals:
+        """The sums, without reading every row."""
+        ...
+
+    def find_recent(self, sop_instance_uid: str, since: datetime) -> list[LedgerRow]:
+        """Rows of the instance that finished at ``since`` or later, newest first."""
+        ...
+
+    def finished_since(self, since: datetime) -> list[LedgerRow]:
+        """Every row that finished at ``since`` or later, oldest first."""
+        ...
+
+    def find_results(
+        self, *, result_sha256: str | None = None, sop_instance_uid: str | None = None
+    ) -> list[LedgerRow]:
+        """Rows that match everything given, newest first; ValueError when nothing is."""
+        ...
+
+    def recent(self, limit: int) -> list[LedgerRow]:
+        """The ``limit`` rows that finished last, newest first."""
+        ...
+
+    def close(self) -> None:
+        """Give up the file; nothing may be called afterwards."""
+        ...

@@ -1,0 +1,141 @@
+"""The nouns that every stage shares: who sent what, what became of it, and why."""
+
+import hashlib
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Who sent an instance and under which titles (PS3.8 9.3.2). Titles without padding."""
+
+    calling_ae_title: str
+    called_ae_title: str
+    peer_address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesKey:
+    """What makes instances belong together; who sent them does not."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+
+    @property
+    def folder(self) -> str:
+        """A name that is safe as one path component whatever the UIDs hold."""
+        text = f"{self.study_instance_uid}\0{self.series_instance_uid}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """The four UIDs that route an instance, as its dataset gives them, padding stripped."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+
+    @property
+    def series(self) -> SeriesKey:
+        return SeriesKey(
+            study_instance_uid=self.study_instance_uid, series_instance_uid=self.series_instance_uid
+        )
+
+    @property
+    def file_stem(self) -> str:
+        """The name of the instance's file in the spool, without suffix or ending."""
+        return hashlib.sha256(self.sop_instance_uid.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreRequest:
+    """One C-STORE-RQ (PS3.7 9.3.1.1) and the presentation context it came in."""
+
+    origin: Origin
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpooledInstance:
+    """An acknowledged instance: a DICOM file (PS3.10) in a folder of the spool."""
+
+    path: Path
+    identity: Identity
+    origin: Origin
+    transfer_syntax: str
+    file_bytes: int
+
+
+class Form(StrEnum):
+    """What an instance is delivered as."""
+
+    ORIGINAL = "original"
+    HTJ2K = "htj2k"
+    ENHANCED = "enhanced"
+
+
+class Deliver(StrEnum):
+    """When an instance is delivered."""
+
+    WHEN_QUIET = "when_quiet"
+    AT_ONCE = "at_once"
+
+
+class PassReason(StrEnum):
+    """Why the original is delivered instead of a conversion. Counted and shown, so never renamed.
+
+    The order is that of the table in ``choose/eligibility.py``, which explains each.
+    """
+
+    RULE_SAYS_ORIGINAL = "rule_says_original"
+    UNREADABLE = "unreadable"
+    NO_PIXEL_DATA = "no_pixel_data"
+    FLOAT_PIXEL_DATA = "float_pixel_data"
+    ALREADY_HTJ2K = "already_htj2k"
+    LOSSY_SOURCE = "lossy_source"
+    VIDEO_OR_REFERENCED = "video_or_referenced"
+    UNKNOWN_TRANSFER_SYNTAX = "unknown_transfer_syntax"
+    DIGITAL_SIGNATURE = "digital_signature"
+    PIXEL_ATTRIBUTE_MISSING = "pixel_attribute_missing"
+    BITS_ALLOCATED = "bits_allocated"
+    BITS_STORED = "bits_stored"
+    HIGH_BIT = "high_bit"
+    SIGNED_COLOUR = "signed_colour"
+    PHOTOMETRIC_INTERPRETATION = "photometric_interpretation"
+    OVERLAY_IN_PIXEL_DATA = "overlay_in_pixel_data"
+    UNUSED_BITS_SET = "unused_bits_set"
+    PIXEL_DATA_SHORT = "pixel_data_short"
+    FRAME_COUNT = "frame_count"
+    FRAME_TOO_LARGE = "frame_too_large"
+    CODESTREAM_MISMATCH = "codestream_mismatch"
+    DECODER_FAILED = "decoder_failed"
+    ENCODER_FAILED = "encoder_failed"
+    HEADER_NOT_EXPRESSIBLE = "header_not_expressible"
+    VERIFY_MISMATCH = "verify_mismatch"
+    WORKER_LOST = "worker_lost"
+    DEADLINE = "deadline"
+    NO_ROOM = "no_room"
+    ENHANCED_NOT_AVAILABLE = "enhanced_not_available"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryItem:
+    """One committed instance on its way to one destination."""
+
+    instance: str
+    """Its name within the job: the key of its receipts."""
+    identity: Identity
+    path: Path
+    """The DICOM file to deliver."""
+    transfer_syntax: str
+    """Of ``path``."""
+    original: Path
+    """The file as it was received; the same as ``path`` where nothing was converted."""
+    original_transfer_syntax: str
+    sha256: str
+    """Of the file at ``path``, from the job's commit."""

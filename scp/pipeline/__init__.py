@@ -1,0 +1,1 @@
+"""The processes of a running node, and the only code that knows several stages."""

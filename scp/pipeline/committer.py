@@ -1,0 +1,211 @@
+"""From a closed series to its commit: everything examined and converted, then one job.json."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from scp.buffer.job import Job, JobInstance
+from scp.buffer.jobs import ORIGINAL, JobFolders
+from scp.choose.eligibility import Refusal
+from scp.choose.plan import plan_for
+from scp.durable import Disk
+from scp.errors import StorageFullError
+from scp.model import Form, PassReason
+from scp.pipeline.accounts import Accounts
+from scp.pipeline.converter import AT_ONCE, CLOSED, Converter
+from scp.pipeline.dispatch import Dispatch
+from scp.pipeline.tasks import Outcome
+from scp.pipeline.threads import Chores
+from scp.pipeline.tracked import ClosedJob, Tracked
+
+logger = logging.getLogger(__name__)
+
+_AGAIN_SECONDS = 5.0
+
+type Later = Callable[[float, Callable[[], None]], None]
+
+
+class Committer:
+    """Jobs that are closed and not committed. On the coordinator's thread; slow calls are chores."""
+
+    def __init__(
+        self,
+        folders: JobFolders,
+        disk: Disk,
+        converter: Converter,
+        accounts: Accounts,
+        chores: Chores,
+        later: Later,
+        dispatch: Dispatch,
+    ) -> None:
+        self._folders = folders
+        self._disk = disk
+        self._converter = converter
+        self._accounts = accounts
+        self._chores = chores
+        self._later = later
+        self._dispatch = dispatch
+        self._in_work: dict[str, ClosedJob] = {}
+        self._ready: set[str] = set()
+
+    @property
+    def instances_in_work(self) -> int:
+        return sum(len(closed.instances) for closed in self._in_work.values())
+
+    @property
+    def bytes_in_work(self) -> int:
+        """What the conversions may still write, at most."""
+        return sum(
+            i.spooled.file_bytes
+            for closed in self._in_work.values()
+            for i in closed.instances.values()
+            if i.encoded is None
+        )
+
+    def begin(self, closed: ClosedJob) -> None:
+        """Take a job whose set of instances is frozen and whose decisions are made."""
+        if not closed.instances:
+            self._disk.remove_tree(self._folders.folder(closed.name))
+            return
+        self._in_work[closed.name] = closed
+        priority = AT_ONCE if closed.is_at_once else CLOSED
+        for instance in list(closed.instances.values()):
+            self._converter.closed(instance, priority, lambda: self._examined(closed))
+
+    def _examined(self, closed: ClosedJob) -> None:
+        if closed.is_ready and closed.name not in self._ready:
+            self._ready.add(closed.name)
+            self._commit(closed, self._job_of(closed))
+
+    # -- the commit ----------------------------------------------------------------------------
+
+    def _commit(self, closed: ClosedJob, job: Job) -> None:
+        def work() -> None:
+            self._move_results(closed, job)
+            self._folders.commit(job)
+
+        self._chores.do(
+            work,
+            lambda _: self._committed(closed, job),
+            lambda error: self._not_committed(closed, job, error),
+        )
+
+    def _move_results(self, closed: ClosedJob, job: Job) -> None:
+        for form in {i.form for i in job.instances if i.form != ORIGINAL}:
+            self._folders.make_results(job.name, form)
+        for instance in job.instances:
+            encoded = closed.instances[instance.name].encoded
+            if encoded is not None and instance.form != ORIGINAL and encoded.exists():
+                self._disk.rename(
+                    encoded, self._folders.result(job.name, instance.form, instance.name)
+                )
+
+    def _committed(self, closed: ClosedJob, job: Job) -> None:
+        self._release(closed)
+        logger.info(
+            "series closed: job %s, %d instances, %d converted, %d passed through, %.1f MB to %.1f MB%s",
+            job.name,
+            len(job.instances),
+            sum(i.is_delivered and not i.reason for i in job.instances),
+            sum(i.is_delivered and bool(i.reason) for i in job.instances),
+            sum(i.source_bytes for i in job.instances) / 1e6,
+            sum(i.result_bytes for i in job.instances) / 1e6,
+            ", cut" if job.was_cut else "",
+        )
+        self._dispatch.start(job)
+
+    def _not_committed(self, closed: ClosedJob, job: Job, error: Exception) -> None:
+        """The disk is full or failed: originals need no room but that of job.json; try until it works."""
+        logger.error("job %s could not be committed: %s; tried again", job.name, error)
+        if not isinstance(error, (StorageFullError, OSError)):
+            logger.error("this is a defect", exc_info=error)
+        self._folders.drop_results(job.name)
+        originals = replace(
+            job,
+            instances=tuple(
+                i
+                if i.form == ORIGINAL
+                else replace(
+                    i,
+                    form=ORIGINAL,
+                    reason=PassReason.NO_ROOM,
+                    transfer_syntax=i.source_transfer_syntax,
+                    result_bytes=i.source_bytes,
+                    result_sha256="",
+                    verified_by="",
+                )
+                for i in job.instances
+            ),
+        )
+        self._release(closed, keep=True)
+        self._later(_AGAIN_SECONDS, lambda: self._commit(closed, originals))
+
+    def _release(self, closed: ClosedJob, *, keep: bool = False) -> None:
+        for instance in closed.instances.values():
+            self._converter.forget(instance)
+        if not keep:
+            self._in_work.pop(closed.name, None)
+            self._ready.discard(closed.name)
+
+    # -- what job.json will say ----------------------------------------------------------------
+
+    def _job_of(self, closed: ClosedJob) -> Job:
+        ordered = sorted(closed.instances.values(), key=lambda i: i.received)
+        instances = tuple(self._instance_of(closed.name, tracked) for tracked in ordered)
+        encoders = {i.outcome.encoder for i in ordered if i.outcome and i.outcome.encoder}
+        return Job(
+            name=closed.name,
+            study_instance_uid=closed.file.study_instance_uid,
+            series_instance_uid=closed.file.series_instance_uid,
+            created=time.time(),
+            rules=closed.file.rules,
+            was_cut=closed.was_cut,
+            encoder=", ".join(sorted(encoders)),
+            instances=instances,
+        )
+
+    def _instance_of(self, job: str, tracked: Tracked) -> JobInstance:
+        outcome, decision, spooled = tracked.outcome, tracked.decision, tracked.spooled
+        assert outcome is not None
+        assert decision is not None
+        repeat_of, is_conflict = self._accounts.find_repeat(spooled, outcome)
+        if not repeat_of:
+            self._accounts.remember_one(
+                job,
+                spooled.identity.sop_instance_uid,
+                spooled.transfer_syntax,
+                outcome.dataset_sha256,
+                outcome.normal_sha256,
+            )
+        plan = plan_for(decision, _refusal(outcome))
+        is_converted = outcome.is_converted and plan.reason is None
+        return JobInstance(
+            name=tracked.name,
+            identity=spooled.identity,
+            origin=spooled.origin,
+            received=tracked.received,
+            source_transfer_syntax=spooled.transfer_syntax,
+            source_bytes=spooled.file_bytes,
+            rule=plan.rule,
+            form=Form.HTJ2K if is_converted else ORIGINAL,
+            reason=plan.reason or "",
+            remark=", ".join(plan.remarks) if is_converted else plan.detail,
+            send_to=plan.destinations,
+            repeat_of=repeat_of,
+            is_conflict=is_conflict,
+            transfer_syntax=outcome.transfer_syntax if is_converted else spooled.transfer_syntax,
+            result_bytes=outcome.result_bytes if is_converted else spooled.file_bytes,
+            dataset_sha256=outcome.dataset_sha256,
+            normal_sha256=outcome.normal_sha256,
+            pixel_sha256=outcome.pixel_sha256,
+            result_sha256=outcome.result_sha256,
+            frames=outcome.frames,
+            verified_by=outcome.verified_by,
+        )
+
+
+def _refusal(outcome: Outcome) -> Refusal | None:
+    if outcome.is_converted:
+        return None
+    return Refusal(reason=PassReason(outcome.reason), detail=outcome.detail)

@@ -1,0 +1,222 @@
+"""The coordinator: one thread that decides, fed by notices, workers, deliveries and the control socket."""
+
+import heapq
+import itertools
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+
+from scp import telemetry
+from scp.buffer.jobs import JobFolders, drop_empty_jobs
+from scp.buffer.layout import Layout
+from scp.deliver.events import Event, QueueSnapshot
+from scp.durable import Disk
+from scp.ledger.sql import SqlLedger
+from scp.pipeline.accounts import Accounts
+from scp.pipeline.committer import Committer
+from scp.pipeline.control import ControlServer, Reply
+from scp.pipeline.converter import Converter
+from scp.pipeline.destinations import build_queues
+from scp.pipeline.dispatch import Dispatch
+from scp.pipeline.intake import Intake
+from scp.pipeline.notices import read_notices, send_needs
+from scp.pipeline.pool import WorkerPool
+from scp.pipeline.processes import Orders, read_orders
+from scp.pipeline.requests import Requests
+from scp.pipeline.threads import Chores, Inbox
+
+logger = logging.getLogger(__name__)
+
+_TICK_SECONDS = 1.0
+_STOP_SECONDS = 10.0
+
+
+class Timers:
+    """Calls to make later, on the coordinator's thread."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+
+    def later(self, seconds: float, call: Callable[[], None]) -> None:
+        heapq.heappush(self._heap, (self._now() + seconds, next(self._numbers), call))
+
+    def run_due(self) -> None:
+        while self._heap and self._heap[0][0] <= self._now():
+            heapq.heappop(self._heap)[2]()
+
+    def wait(self, longest: float) -> float:
+        """Seconds until the next call, at most ``longest``."""
+        return min(longest, max(0.0, self._heap[0][0] - self._now())) if self._heap else longest
+
+
+class Coordinator:
+    """Everything between an instance's landing and its ledger row."""
+
+    def __init__(self, orders: Orders) -> None:
+        config = orders.config
+        self._config = config
+        self._layout = Layout(config.node.data)
+        self._notices = socket.socket(fileno=orders.sockets[0])
+        self._inbox = Inbox()
+        self._timers = Timers()
+        self._chores = Chores(self._inbox)
+        disk = Disk()
+        folders = JobFolders(self._layout, disk)
+        self._ledger = SqlLedger.open_for_writing(self._layout.ledger, disk)
+        self._accounts = Accounts(self._ledger, config.series.resend_window_seconds)
+        workers = config.codec.workers or os.cpu_count() or 1
+        self._pool = WorkerPool(orders, workers, config.codec.deadline_seconds)
+        converter = Converter(config, self._layout, self._pool, self._inbox)
+        self._queues = build_queues(config, disk, converter.decode, self._report)
+        self._dispatch = Dispatch(
+            self._queues,
+            folders,
+            disk,
+            self._accounts,
+            self._ledger,
+            self._chores,
+            self._timers.later,
+        )
+        self._committer = Committer(
+            folders,
+            disk,
+            converter,
+            self._accounts,
+            self._chores,
+            self._timers.later,
+            self._dispatch,
+        )
+        self._intake = Intake(config, self._layout, folders, converter, self._committer)
+        self._requests = Requests(
+            config, self._accounts, self._dispatch, self._uncommitted, self._details
+        )
+        self._stop_read, self._stop_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._is_stopping = False
+        self._last_tick = 0.0
+
+    def run(self, ready: int) -> None:
+        """Recover, say so on the descriptor ``ready``, then work until SIGTERM."""
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._recover()
+        control = ControlServer(
+            self._layout.control,
+            lambda request: self._inbox.ask(lambda: self._requests.handle(request), 20.0),
+        )
+        os.write(ready, b"1")
+        os.close(ready)
+        try:
+            while not self._is_stopping:
+                self._turn()
+        finally:
+            control.stop()
+            self._stop()
+
+    def _report(self, event: Event) -> None:
+        """From a destination's thread to the coordinator's."""
+        self._inbox.post(lambda: self._dispatch.take(event))
+
+    def _recover(self) -> None:
+        """Take up what the folders say; nothing else knows."""
+        drop_empty_jobs(self._layout, Disk())
+        self._dispatch.recover_held()
+        for job in self._dispatch.recover_jobs():
+            self._intake.recover_job(job)
+        self._intake.recover_series()
+        for queue in self._queues.values():
+            queue.start()
+
+    def _turn(self) -> None:
+        sources: list[socket.socket | Connection | int] = [
+            self._notices,
+            self._inbox.fileno(),
+            self._stop_read,
+            *self._pool.connections(),
+        ]
+        for ready in wait(sources, self._timers.wait(self._intake.next_wait(_TICK_SECONDS))):
+            if ready is self._notices:
+                for notice in read_notices(self._notices):
+                    self._intake.take(notice)
+            elif isinstance(ready, Connection):
+                self._pool.readable(ready)
+        self._inbox.run_posted()
+        self._timers.run_due()
+        now = time.monotonic()
+        self._pool.tick(now)
+        self._intake.close_due(now)
+        if now - self._last_tick >= _TICK_SECONDS:
+            self._last_tick = now
+            self._accounts.prune(now)
+            send_needs(
+                self._notices,
+                self._intake.open_bytes
+                + self._committer.bytes_in_work
+                + self._dispatch.bytes_waiting,
+            )
+
+    def _uncommitted(self) -> int:
+        return self._intake.open_instances + self._committer.instances_in_work
+
+    def _details(self) -> Reply:
+        return {
+            "running": True,
+            "series": self._intake.snapshot(),
+            "repeats": self._intake.repeats,
+            "workers": {
+                "busy": self._pool.busy,
+                "queued": self._pool.queued,
+                "replaced": self._pool.replaced,
+            },
+            "destinations": {
+                name: _describe(queue.snapshot()) for name, queue in self._queues.items()
+            },
+        }
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        self._is_stopping = True
+        os.write(self._stop_write, b"x")
+
+    def _stop(self) -> None:
+        """End the work at hand in order; what is left waits on disk."""
+        self._pool.stop(_STOP_SECONDS / 2)
+        for queue in self._queues.values():
+            queue.stop(_STOP_SECONDS)
+        self._inbox.run_posted()
+        self._chores.stop(_STOP_SECONDS)
+        self._inbox.run_posted()
+        self._chores.stop(_STOP_SECONDS)
+        self._ledger.close()
+
+
+def _describe(snapshot: QueueSnapshot) -> Reply:
+    if snapshot.is_sending:
+        state = "sending"
+    elif snapshot.next_try is not None and snapshot.last_error:
+        seconds = max(0.0, snapshot.next_try - time.time())
+        state = f"waits {seconds:.0f} s: {snapshot.last_error}"
+    else:
+        state = "idle"
+    return {
+        "pending": snapshot.pending,
+        "jobs": snapshot.jobs,
+        "state": state,
+        "last_error": snapshot.last_error,
+        "oldest": snapshot.oldest,
+        "next_try": snapshot.next_try,
+    }
+
+
+def main() -> None:
+    orders = read_orders()
+    telemetry.configure(orders.log_format, orders.log_level)
+    Coordinator(orders).run(orders.sockets[1])
+
+
+if __name__ == "__main__":
+    main()

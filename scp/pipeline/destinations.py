@@ -1,0 +1,43 @@
+"""From the configuration's destinations to their queues."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from scp.config.schema import Config, FolderDestination
+from scp.config.schema import DicomDestination as DicomSection
+from scp.deliver.dicom import DicomDestination
+from scp.deliver.events import Event
+from scp.deliver.folder import FolderDestinationWriter
+from scp.deliver.ports import DecodeForPeer, Destination
+from scp.deliver.queue import DestinationQueue
+from scp.durable import Disk
+from scp.model import DeliveryItem
+
+type Decode = Callable[[DeliveryItem, str, bool], Path]
+"""An item, the native syntax wanted, and whether a lossy source may be decoded."""
+
+
+def build_destination(
+    name: str, section: FolderDestination | DicomSection, disk: Disk, decode: Decode
+) -> Destination:
+    """One destination of the kind that its section names."""
+    if isinstance(section, FolderDestination):
+        return FolderDestinationWriter(name, section, disk)
+    return DicomDestination(name, section, _decoder(section, decode))
+
+
+def build_queues(
+    config: Config, disk: Disk, decode: Decode, report: Callable[[Event], None]
+) -> dict[str, DestinationQueue]:
+    """A queue, with its thread, for each destination."""
+    return {
+        name: DestinationQueue(name, build_destination(name, section, disk, decode), disk, report)
+        for name, section in config.destinations.items()
+    }
+
+
+def _decoder(section: DicomSection, decode: Decode) -> DecodeForPeer:
+    def decode_for_peer(item: DeliveryItem, transfer_syntax: str) -> Path:
+        return decode(item, transfer_syntax, section.decode_lossy)
+
+    return decode_for_peer

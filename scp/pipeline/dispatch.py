@@ -1,0 +1,303 @@
+"""From a commit to the ledger: deliveries, what they report, holding, retrying, giving up."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from scp.buffer.job import Job
+from scp.buffer.jobs import JobFolders
+from scp.deliver import receipts as receipt_files
+from scp.deliver.events import Delivery, Event, Finished, Progress
+from scp.deliver.queue import DestinationQueue
+from scp.durable import Disk
+from scp.errors import NodeError
+from scp.ledger.ports import Ledger, LedgerRow, Totals
+from scp.pipeline.accounts import Accounts
+from scp.pipeline.live import LEFT_CONFIGURATION, Live
+from scp.pipeline.threads import Chores
+
+logger = logging.getLogger(__name__)
+
+_AGAIN_SECONDS = 5.0
+
+type Later = Callable[[float, Callable[[], None]], None]
+
+
+class Dispatch:
+    """Committed jobs. On the coordinator's thread; slow calls are chores.
+
+    Without queues nothing is delivered, nor held for that: for commands while the node is down.
+    """
+
+    def __init__(
+        self,
+        queues: dict[str, DestinationQueue] | None,
+        folders: JobFolders,
+        disk: Disk,
+        accounts: Accounts,
+        ledger: Ledger,
+        chores: Chores,
+        later: Later,
+    ) -> None:
+        self._queues = queues
+        self._folders = folders
+        self._disk = disk
+        self._accounts = accounts
+        self._ledger = ledger
+        self._chores = chores
+        self._later = later
+        self.live: dict[str, Live] = {}
+        """Jobs that are being delivered."""
+        self.held: dict[str, Live] = {}
+        """Jobs that need a person."""
+        self._to_record: list[tuple[Live, str]] = []
+        self._is_recording = False
+
+    @property
+    def bytes_waiting(self) -> int:
+        """What deliveries to folders may still write."""
+        return sum(live.waiting_bytes() for live in self.live.values())
+
+    # -- start and recovery --------------------------------------------------------------------
+
+    def start(self, job: Job) -> None:
+        """Deliver a job that was committed now."""
+        self._deliver(Live(job=job, folder=self._folders.folder(job.name)))
+
+    def recover_jobs(self) -> list[str]:
+        """Go on with every committed job; returns those that have no commit yet.
+
+        A job whose commit cannot be understood is held: a person may have the version that wrote it.
+        """
+        uncommitted = []
+        for name in self._folders.jobs():
+            try:
+                job = self._folders.load(self._folders.folder(name))
+            except NodeError as error:
+                logger.error("job %s is held: %s", name, error)
+                self._folders.hold(name, {"": {"job_unreadable": 1}})
+                continue
+            if job is None:
+                uncommitted.append(name)
+                continue
+            self._accounts.remember(job)
+            live = Live(job=job, folder=self._folders.folder(name))
+            self._read_receipts(live)
+            self._deliver(live)
+        return uncommitted
+
+    def recover_held(self) -> None:
+        """Know what is held, for the counters and for repeats."""
+        for name in self._folders.held():
+            try:
+                job = self._folders.load(self._folders.held_folder(name))
+            except NodeError as error:
+                logger.error("held job %s: %s", name, error)
+                continue
+            if job is not None:
+                live = Live(job=job, folder=self._folders.held_folder(name))
+                self._read_receipts(live)
+                self._accounts.remember(job)
+                self.held[name] = live
+
+    def _read_receipts(self, live: Live) -> None:
+        for destination in live.destinations:
+            state = receipt_files.load(live.receipts_path(destination))
+            live.take(destination, state.done, datetime.now(UTC))
+            if state.held:
+                live.held[destination] = {name: r.detail for name, r in state.held.items()}
+
+    def _deliver(self, live: Live) -> None:
+        self.live[live.job.name] = live
+        live.unfinished = set(live.destinations)
+        if self._queues is None:
+            return
+        for destination in live.destinations:
+            queue = self._queues.get(destination)
+            if queue is None:
+                names = [item.instance for item in live.items_for(destination)]
+                waiting = [n for n in names if destination not in live.taken.get(n, {})]
+                live.unfinished.discard(destination)
+                if waiting:
+                    live.held[destination] = dict.fromkeys(waiting, LEFT_CONFIGURATION)
+                continue
+            queue.add(
+                Delivery(
+                    job=live.job.name,
+                    receipts=live.receipts_path(destination),
+                    items=tuple(live.items_for(destination)),
+                )
+            )
+        self._finish_if_done(live)
+
+    # -- reports -------------------------------------------------------------------------------
+
+    def take(self, event: Event) -> None:
+        """A destination's thread reported."""
+        live = self.live.get(event.job)
+        if live is None:
+            return
+        if isinstance(event, Progress):
+            receipts = {receipt.instance: receipt for receipt in event.receipts}
+            live.take(event.destination, receipts, datetime.now(UTC))
+        elif isinstance(event, Finished):
+            live.unfinished.discard(event.destination)
+            if event.held:
+                live.held[event.destination] = dict(event.held)
+            self._finish_if_done(live)
+
+    def _finish_if_done(self, live: Live) -> None:
+        if live.unfinished or live.is_recording:
+            return
+        live.held = {name: reasons for name, reasons in live.held.items() if reasons}
+        if live.held:
+            self._hold(live)
+        else:
+            self._record(live, "")
+
+    # -- holding -------------------------------------------------------------------------------
+
+    def _hold(self, live: Live) -> None:
+        name = live.job.name
+        reasons = {d: dict(Counter(held.values())) for d, held in live.held.items()}
+        try:
+            self._folders.hold(name, reasons)
+        except OSError as error:
+            logger.error("job %s could not be set aside: %s; tried again", name, error)
+            self._later(_AGAIN_SECONDS, lambda: self._finish_if_done(live))
+            return
+        del self.live[name]
+        live.folder = self._folders.held_folder(name)
+        self.held[name] = live
+        logger.error("job %s is held for a person: %s; see dcmpress held", name, reasons)
+
+    def retry(self, names: Iterable[str]) -> list[str]:
+        """Release the named held jobs and try the named waiting ones now; all where none is named.
+
+        Raises
+        ------
+        NodeError
+            A name is no job that is held or waits.
+        """
+        wanted = list(names)
+        for name in wanted:
+            if name not in self.held and name not in self.live:
+                raise NodeError(f"no job {name} is held or waits; see dcmpress held")
+        tried = []
+        for name in wanted or [*self.held, *self.live]:
+            if name in self.held:
+                self._release(self.held.pop(name))
+            else:
+                for queue in (self._queues or {}).values():
+                    queue.retry_now(name)
+            tried.append(name)
+        return tried
+
+    def _release(self, live: Live) -> None:
+        name = live.job.name
+        for destination in live.held:
+            receipt_files.release_held(self._disk, live.receipts_path(destination), time.time())
+        self._folders.release(name)
+        live.held = {}
+        live.folder = self._folders.folder(name)
+        self._deliver(live)
+
+    def discard(self, name: str, reason: str) -> int:
+        """Give a held job up; returns how many instances were not delivered.
+
+        Raises
+        ------
+        NodeError
+            No such job is held.
+        """
+        live = self.held.pop(name, None)
+        if live is None:
+            raise NodeError(f"no job {name} is held; see dcmpress held")
+        count = sum(live.state_of(instance) is None for instance in live.job.instances)
+        self.live[name] = live
+        self._record(live, reason)
+        logger.warning("job %s was discarded: %d instances", name, count)
+        return count
+
+    def held_jobs(self, name: str | None) -> list[dict[str, Any]]:
+        """What is held, for a person.
+
+        Raises
+        ------
+        NodeError
+            The job named is not held.
+        """
+        if name is not None and name not in self.held:
+            raise NodeError(f"no job {name} is held")
+        return [
+            {
+                "job": job,
+                "instances": sum(live.is_held(i) for i in live.job.instances),
+                "created": datetime.fromtimestamp(live.job.created, UTC).isoformat(),
+                "reasons": {d: dict(Counter(held.values())) for d, held in live.held.items()},
+                "folder": str(live.folder),
+            }
+            for job, live in sorted(self.held.items())
+            if name in (None, job)
+        ]
+
+    # -- the ledger ----------------------------------------------------------------------------
+
+    def _record(self, live: Live, discarded: str) -> None:
+        """Write the rows, then let the spool's last trace go; many jobs in one commit."""
+        live.is_recording = True
+        self._to_record.append((live, discarded))
+        self._record_next()
+
+    def _record_next(self) -> None:
+        if self._is_recording or not self._to_record:
+            return
+        self._is_recording = True
+        batch, self._to_record = self._to_record, []
+
+        def work() -> tuple[Totals, list[Path]]:
+            rows: list[LedgerRow] = [row for live, why in batch for row in live.rows(why)]
+            self._ledger.record(rows)
+            trash = [
+                self._folders.finish(
+                    live.job.name, from_held=live.folder.parent != self._folders.folder("").parent
+                )
+                for live, _ in batch
+            ]
+            return self._ledger.totals(), trash
+
+        self._chores.do(
+            work,
+            lambda done: self._recorded(batch, *done),
+            lambda error: self._not_recorded(batch, error),
+        )
+
+    def _recorded(self, batch: list[tuple[Live, str]], totals: Totals, trash: list[Path]) -> None:
+        self._is_recording = False
+        for live, discarded in batch:
+            name = live.job.name
+            self.live.pop(name, None)
+            self._accounts.finished(name, totals)
+            if discarded:
+                self._accounts.forget(name)
+
+        def empty() -> None:
+            for folder in trash:
+                self._disk.remove_tree(folder)
+
+        self._chores.do(
+            empty,
+            lambda _: None,
+            lambda error: logger.warning("trash could not be emptied: %s", error),
+        )
+        self._record_next()
+
+    def _not_recorded(self, batch: list[tuple[Live, str]], error: Exception) -> None:
+        logger.error("the ledger did not take %d jobs: %s; tried again", len(batch), error)
+        self._is_recording = False
+        self._to_record = [*batch, *self._to_record]
+        self._later(_AGAIN_SECONDS, self._record_next)

@@ -1,0 +1,253 @@
+"""From notices to closed jobs: which series are open, what is in them, when they close."""
+
+import logging
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from scp.buffer import part10
+from scp.buffer.clock import SeriesClock
+from scp.buffer.jobs import JobFolders, instances_in
+from scp.buffer.layout import Layout
+from scp.choose.attributes import read_attributes
+from scp.choose.rules import Facts, RuleSet
+from scp.config.schema import Config
+from scp.errors import UnreadableInstanceError
+from scp.model import Deliver, Form, Identity, Origin, SpooledInstance
+from scp.pipeline.committer import Committer
+from scp.pipeline.converter import Converter
+from scp.pipeline.notices import Notice
+from scp.pipeline.tracked import ClosedJob, OpenSeries, Tracked
+
+logger = logging.getLogger(__name__)
+
+_BUSY_SECONDS = 0.05
+"""Until a series is tried again in whose folder an association was just landing."""
+
+
+class Intake:
+    """Open series. On the coordinator's thread."""
+
+    def __init__(
+        self,
+        config: Config,
+        layout: Layout,
+        folders: JobFolders,
+        converter: Converter,
+        committer: Committer,
+    ) -> None:
+        self._limits = config.limits
+        self._layout = layout
+        self._folders = folders
+        self._converter = converter
+        self._committer = committer
+        self._rules = RuleSet(config.rules, config.default)
+        self._clock = SeriesClock(config.series.quiet_seconds, config.series.max_open_seconds)
+        self._open: dict[str, OpenSeries] = {}
+        self._busy_until = 0.0
+        self.open_instances = 0
+        self.open_bytes = 0
+        self.repeats = 0
+        """Datasets that came again while their series was open, since the start."""
+
+    # -- notices -------------------------------------------------------------------------------
+
+    def take(self, notice: Notice) -> None:
+        """Something happened in the folders."""
+        now = time.monotonic()
+        if notice.kind == "gone":
+            self._clock.receiver_died(notice.receiver)
+        elif notice.kind == "arriving":
+            self._clock.begin(notice.series, notice.receiver, now)
+        else:
+            self._clock.end(notice.series, notice.receiver, now)
+            self.repeats += notice.kind == "repeated"
+            if notice.kind == "landed":
+                self._landed(notice.series, notice.name)
+
+    def _landed(self, series: str, name: str) -> None:
+        known = self._series(series)
+        if name in known.instances:
+            return
+        try:
+            instance = self._track(self._layout.growing / series / name)
+        except FileNotFoundError:
+            return  # Its series was closed before we came to it; it is in the job.
+        instance.decision = self._rules.decide_open(instance.facts)
+        decision = instance.decision
+        if decision is not None:
+            if decision.deliver is Deliver.AT_ONCE and decision.convert is not Form.ENHANCED:
+                self._take_one(known, instance)
+                return
+            if decision.quiet_seconds is not None:
+                self._clock.set_quiet_seconds(series, decision.quiet_seconds)
+        known.instances[name] = instance
+        self.open_instances += 1
+        self.open_bytes += instance.spooled.file_bytes
+        self._converter.ahead(instance)
+
+    def _take_one(self, series: OpenSeries, instance: Tracked) -> None:
+        job = self._folders.take_one(series.folder, instance.name)
+        if job is not None:
+            self._begin(job, series, {instance.name: instance}, was_cut=False, is_at_once=True)
+
+    # -- closing -------------------------------------------------------------------------------
+
+    def next_wait(self, longest: float) -> float:
+        """Seconds until a series may be due."""
+        now = time.monotonic()
+        due = self._clock.next_due(now)
+        if due is None:
+            return longest
+        return min(longest, max(due, self._busy_until - now))
+
+    def close_due(self, now: float) -> None:
+        """Close what is quiet or cut, and, above the limits on open work, the oldest."""
+        if now < self._busy_until:
+            return
+        for series, was_cut in self._clock.due(now):
+            self._close(series, now, was_cut=was_cut)
+        while (
+            self.open_instances > self._limits.max_open_instances
+            or self.open_bytes > self._limits.max_open_bytes
+        ):
+            oldest = self._clock.oldest()
+            if oldest is None or not self._close(oldest, now, was_cut=True):
+                break
+
+    def _close(self, series: str, now: float, *, was_cut: bool) -> bool:
+        if not (self._layout.growing / series).is_dir():
+            self._drop(series)  # Announced, and then nothing landed.
+            return True
+        job = self._folders.close(series)
+        if job is None:
+            self._busy_until = now + _BUSY_SECONDS
+            return False
+        known = self._drop(series) or OpenSeries(
+            folder=series, file=self._folders.series_file(self._folders.source(job))
+        )
+        instances: dict[str, Tracked] = {}
+        for path in instances_in(self._folders.source(job)):
+            instance = known.instances.get(path.name) or self._track(path)
+            instances[path.name] = instance
+        self._begin(job, known, instances, was_cut=was_cut, is_at_once=False)
+        return True
+
+    def _begin(
+        self,
+        job: str,
+        series: OpenSeries,
+        instances: dict[str, Tracked],
+        *,
+        was_cut: bool,
+        is_at_once: bool,
+    ) -> None:
+        source = self._folders.source(job)
+        count = None if is_at_once else len(instances)
+        for instance in instances.values():
+            instance.job = job
+            instance.spooled = replace(instance.spooled, path=source / instance.name)
+        members = {
+            name: replace(instance.facts, instances=count) for name, instance in instances.items()
+        }
+        for decision, names in self._rules.split(members).items():
+            for name in names:
+                instances[name].decision = decision
+        self._committer.begin(
+            ClosedJob(
+                name=job,
+                file=series.file,
+                instances=instances,
+                was_cut=was_cut,
+                is_at_once=is_at_once,
+            )
+        )
+
+    # -- recovery ------------------------------------------------------------------------------
+
+    def recover_series(self) -> None:
+        """Every series that grew starts a fresh quiet period; its age comes from its file, clamped."""
+        now, wall = time.monotonic(), time.time()
+        for series in self._folders.growing():
+            known = self._series(series)
+            self._clock.arrived(series, now, age=wall - known.file.opened)
+            for path in instances_in(self._layout.growing / series):
+                self._landed(series, path.name)
+
+    def recover_job(self, job: str) -> None:
+        """Do a job again that was closed and not committed."""
+        self._folders.drop_results(job)
+        source = self._folders.source(job)
+        series = OpenSeries(folder="", file=self._folders.series_file(source))
+        instances = {path.name: self._track(path) for path in instances_in(source)}
+        self._begin(job, series, instances, was_cut=False, is_at_once=False)
+
+    # -- state ---------------------------------------------------------------------------------
+
+    def snapshot(self) -> list[dict[str, object]]:
+        """The open series for a status: no UIDs, no names of patients."""
+        times = self._clock.snapshot(time.monotonic())
+        return [
+            {
+                "series": series,
+                "instances": len(self._open[series].instances) if series in self._open else 0,
+                "bytes": self._open[series].bytes if series in self._open else 0,
+                "open_seconds": round(opened, 1),
+                "quiet_seconds": round(quiet, 1),
+                "arriving": arriving,
+            }
+            for series, (opened, quiet, arriving) in sorted(times.items())
+        ]
+
+    def _series(self, series: str) -> OpenSeries:
+        known = self._open.get(series)
+        if known is None:
+            file = self._folders.series_file(self._layout.growing / series)
+            known = self._open[series] = OpenSeries(folder=series, file=file)
+            self._clock.arrived(series, time.monotonic())
+        return known
+
+    def _drop(self, series: str) -> OpenSeries | None:
+        self._clock.close(series)
+        known = self._open.pop(series, None)
+        if known is not None:
+            self.open_instances -= len(known.instances)
+            self.open_bytes -= known.bytes
+        return known
+
+    def _track(self, path: Path) -> Tracked:
+        received = path.stat().st_mtime
+        try:
+            spooled = part10.open_instance(path)
+        except UnreadableInstanceError as error:
+            logger.error("a file of the spool cannot be read, delivered as it is: %s", error)
+            spooled = _damaged(path)
+        return Tracked(
+            name=path.name,
+            spooled=spooled,
+            received=received,
+            facts=Facts(
+                attributes=read_attributes(path, self._rules.wanted),
+                origin=spooled.origin,
+                transfer_syntax=spooled.transfer_syntax,
+                sop_class_uid=spooled.identity.sop_class_uid,
+            ),
+        )
+
+
+def _damaged(path: Path) -> SpooledInstance:
+    """What is left to say of a file that the disk has spoiled since it was acknowledged."""
+    nobody = Origin(calling_ae_title="", called_ae_title="", peer_address="")
+    identity = Identity(
+        sop_class_uid="",
+        sop_instance_uid=path.stem,
+        study_instance_uid="damaged",
+        series_instance_uid="damaged",
+    )
+    return SpooledInstance(
+        path=path,
+        identity=identity,
+        origin=nobody,
+        transfer_syntax="",
+        file_bytes=path.stat().st_size,
+    )

@@ -1,0 +1,123 @@
+"""A committed job on its way to its destinations, and what each has said so far."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from scp.buffer.job import Job, JobInstance
+from scp.buffer.jobs import ORIGINAL, RESULTS, SOURCE
+from scp.deliver.ports import Receipt
+from scp.ledger.ports import Delivered, LedgerRow, State
+from scp.model import DeliveryItem, Form, PassReason
+
+LEFT_CONFIGURATION = "destination_left_configuration"
+
+
+@dataclass(slots=True)
+class Live:
+    """Receipts lie in files beside the job; this is what they add up to."""
+
+    job: Job
+    folder: Path
+    """Where the job lies now: in ``jobs`` or ``held``."""
+    taken: dict[str, dict[str, Delivered]] = field(default_factory=dict)
+    """Instance to destination to its word."""
+    held: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Destination to instance to the reason why a person is needed."""
+    unfinished: set[str] = field(default_factory=set)
+    """Destinations that still work on it."""
+    is_recording: bool = False
+
+    @property
+    def destinations(self) -> list[str]:
+        return sorted({name for i in self.job.instances if i.is_delivered for name in i.send_to})
+
+    def receipts_path(self, destination: str) -> Path:
+        return self.folder / f"receipts-{destination}"
+
+    def items_for(self, destination: str) -> list[DeliveryItem]:
+        """What this destination is to have, in order of arrival."""
+        return [
+            DeliveryItem(
+                instance=i.name,
+                identity=i.identity,
+                path=self.path_of(i),
+                transfer_syntax=i.transfer_syntax,
+                original=self.folder / SOURCE / i.name,
+                original_transfer_syntax=i.source_transfer_syntax,
+                sha256=i.result_sha256,
+            )
+            for i in self.job.instances
+            if i.is_delivered and destination in i.send_to
+        ]
+
+    def path_of(self, instance: JobInstance) -> Path:
+        if instance.form == ORIGINAL:
+            return self.folder / SOURCE / instance.name
+        return self.folder / RESULTS / instance.form / instance.name
+
+    def take(self, destination: str, receipts: Mapping[str, Receipt], at: datetime) -> None:
+        """Note what a destination accepted."""
+        for name, receipt in receipts.items():
+            if receipt.verdict.is_done:
+                self.taken.setdefault(name, {})[destination] = Delivered(
+                    status=receipt.status, at=at
+                )
+                self.held.get(destination, {}).pop(name, None)
+
+    def state_of(self, instance: JobInstance) -> State | None:
+        """The end of the instance's way; None while it is pending or held."""
+        if instance.repeat_of:
+            return State.REPEAT
+        if not instance.send_to:
+            return State.SKIPPED
+        return State.DELIVERED if self._is_taken(instance) else None
+
+    def is_held(self, instance: JobInstance) -> bool:
+        return self.state_of(instance) is None and any(
+            instance.name in names for names in self.held.values()
+        )
+
+    def waiting_bytes(self) -> int:
+        """What is still to be delivered, each instance counted once."""
+        return sum(
+            i.result_bytes for i in self.job.instances if i.is_delivered and not self._is_taken(i)
+        )
+
+    def rows(self, discarded: str = "") -> Iterator[LedgerRow]:
+        """The ledger's rows; with a reason, what was not delivered counts as discarded."""
+        now = datetime.now(UTC)
+        for instance in self.job.instances:
+            state = self.state_of(instance)
+            note = instance.remark
+            if state is None:
+                state, note = State.DISCARDED, discarded
+            elif instance.repeat_of:
+                note = f"repeat of {instance.repeat_of}"
+            yield LedgerRow(
+                job=self.job.name,
+                instance=instance.name,
+                identity=instance.identity,
+                origin=instance.origin,
+                received_at=datetime.fromtimestamp(instance.received, UTC),
+                finished_at=now,
+                state=state,
+                rule=instance.rule,
+                form=Form(instance.form) if instance.is_delivered else None,
+                reason=PassReason(instance.reason) if instance.reason else None,
+                source_transfer_syntax=instance.source_transfer_syntax,
+                result_transfer_syntax=instance.transfer_syntax,
+                source_bytes=instance.source_bytes,
+                result_bytes=instance.result_bytes,
+                dataset_sha256=instance.dataset_sha256,
+                normal_sha256=instance.normal_sha256,
+                pixel_sha256=instance.pixel_sha256,
+                result_sha256=instance.result_sha256,
+                destinations=self.taken.get(instance.name, {}),
+                is_conflict=instance.is_conflict,
+                note=note,
+            )
+
+    def _is_taken(self, instance: JobInstance) -> bool:
+        return set(instance.send_to) <= self.taken.get(instance.name, {}).keys()

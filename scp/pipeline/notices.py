@@ -1,0 +1,84 @@
+"""What receivers tell the coordinator, and it them: datagrams on a socket pair, in order, never lost.
+
+The sender waits where the coordinator is behind; a receiver that cannot be told of is not run.
+"""
+
+import json
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_LONGEST = 512
+_BUFFER_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One event in the spool's folders."""
+
+    kind: str
+    """``arriving``, ``landed``, ``given_up``, ``repeated``, or ``gone``: the receiver died."""
+    receiver: str
+    series: str
+    name: str = ""
+
+
+def notice_pair() -> tuple[socket.socket, socket.socket]:
+    """The receiver's end and the coordinator's."""
+    pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in pair:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+    return pair
+
+
+class NoticeSender:
+    """The receiver's end (see :class:`scp.buffer.store.Notices`). Safe to use from many threads."""
+
+    def __init__(self, end: socket.socket, receiver: str) -> None:
+        self._end = end
+        self._receiver = receiver
+
+    def arriving(self, series: str) -> None:
+        self._send("arriving", series)
+
+    def landed(self, series: str, name: str) -> None:
+        self._send("landed", series, name)
+
+    def given_up(self, series: str) -> None:
+        self._send("given_up", series)
+
+    def repeated(self, series: str) -> None:
+        self._send("repeated", series)
+
+    def gone(self) -> None:
+        """Said by the supervisor in the name of a receiver that died."""
+        self._send("gone", "")
+
+    def _send(self, kind: str, series: str, name: str = "") -> None:
+        self._end.send("\t".join((kind, self._receiver, series, name)).encode())
+
+
+def read_notices(end: socket.socket) -> Iterator[Notice]:
+    """What has come in; ends where nothing more waits."""
+    while True:
+        try:
+            message = end.recv(_LONGEST, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        if not message:
+            return
+        yield Notice(*message.decode().split("\t"))
+
+
+def send_needs(end: socket.socket, needed_bytes: int) -> None:
+    """Tell receivers what open and queued work may still write. Dropped where they are behind."""
+    try:
+        end.send(json.dumps({"needed_bytes": needed_bytes}).encode(), socket.MSG_DONTWAIT)
+    except OSError:
+        return
+
+
+def read_needs(end: socket.socket) -> int | None:
+    """Wait for the next :func:`send_needs`; None when the other end is closed."""
+    message = end.recv(_LONGEST)
+    return int(json.loads(message)["needed_bytes"]) if message else None

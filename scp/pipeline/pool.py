@@ -1,0 +1,182 @@
+"""The CPU workers: processes on pipes, one task each, with a deadline.
+
+No ``concurrent.futures`` pool, because there one crash breaks them all. A worker that dies or hangs is
+killed and replaced; a task that took two workers with it is given up.
+"""
+
+import heapq
+import itertools
+import logging
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
+
+from scp.model import PassReason
+from scp.pipeline import processes
+from scp.pipeline.processes import Orders
+from scp.pipeline.tasks import Answer, ConvertTask, DecodeTask, Lost, Task
+
+logger = logging.getLogger(__name__)
+
+_TRIES = 2
+_BYTES_A_SECOND = 4 * 2**20
+"""What the deadline grows by: the slowest machine and codec that is still no hang."""
+
+type Done = Callable[[Answer | Lost], None]
+
+
+@dataclass(order=True, slots=True)
+class Entry:
+    """A task in the queue or with a worker; what :meth:`WorkerPool.cancel` takes."""
+
+    priority: int
+    number: int
+    task: Task = field(compare=False)
+    done: Done = field(compare=False)
+    tries: int = field(default=0, compare=False)
+    is_taken: bool = field(default=False, compare=False)
+    is_cancelled: bool = field(default=False, compare=False)
+
+
+@dataclass(slots=True)
+class _Worker:
+    process: subprocess.Popen[bytes]
+    connection: Connection
+    entry: Entry | None = None
+    deadline: float = 0.0
+
+
+class WorkerPool:
+    """Runs tasks on worker processes. All methods are for the coordinator's thread alone."""
+
+    def __init__(self, orders: Orders, count: int, deadline_seconds: float) -> None:
+        self._orders = orders
+        self._deadline_seconds = deadline_seconds
+        self._queue: list[Entry] = []
+        self._numbers = itertools.count()
+        self._workers = [self._start(number) for number in range(count)]
+        self.replaced = 0
+        """Workers that died or hung since the start."""
+
+    def connections(self) -> list[Connection]:
+        """What to wait on; call :meth:`readable` with those that are ready."""
+        return [worker.connection for worker in self._workers]
+
+    @property
+    def queued(self) -> int:
+        return sum(not entry.is_cancelled for entry in self._queue)
+
+    @property
+    def busy(self) -> int:
+        return sum(worker.entry is not None for worker in self._workers)
+
+    def submit(self, task: Task, priority: int, done: Done) -> Entry:
+        """Queue a task; lower priorities run first. ``done`` is called from :meth:`readable`."""
+        entry = Entry(priority, next(self._numbers), task, done)
+        heapq.heappush(self._queue, entry)
+        self._feed()
+        return entry
+
+    def cancel(self, entry: Entry) -> bool:
+        """Take a task back that no worker has; False when one has it or had it."""
+        entry.is_cancelled = not entry.is_taken
+        return entry.is_cancelled
+
+    def readable(self, connection: Connection) -> None:
+        """A worker answered, or died."""
+        worker = next(w for w in self._workers if w.connection is connection)
+        try:
+            answer: Answer = connection.recv()
+        except (EOFError, OSError):
+            self._replace(worker, PassReason.WORKER_LOST)
+        else:
+            entry, worker.entry = worker.entry, None
+            self._feed()
+            if entry is not None:
+                entry.done(answer)
+
+    def tick(self, now: float) -> None:
+        """Kill what has missed its deadline."""
+        for worker in list(self._workers):
+            if worker.entry is not None and now >= worker.deadline:
+                worker.process.kill()
+                self._replace(worker, PassReason.DEADLINE)
+
+    def stop(self, seconds: float) -> None:
+        """Let running tasks end for so long, then kill; queued tasks are forgotten.
+
+        Whoever waits for a :class:`DecodeTask` is told; conversions are done again at the next start.
+        """
+        running = [worker.entry for worker in self._workers if worker.entry is not None]
+        for entry in [*self._queue, *running]:
+            if isinstance(entry.task, DecodeTask):
+                entry.done(Lost(PassReason.WORKER_LOST, "the node stops"))
+        self._queue.clear()
+        deadline = time.monotonic() + seconds
+        for worker in self._workers:
+            if worker.entry is not None:
+                worker.connection.poll(max(0.0, deadline - time.monotonic()))
+            worker.connection.close()
+        processes.kill([worker.process for worker in self._workers], seconds=10)
+
+    def _feed(self) -> None:
+        for worker in self._workers:
+            if worker.entry is not None:
+                continue
+            while self._queue:
+                entry = heapq.heappop(self._queue)
+                if not entry.is_cancelled:
+                    self._give(worker, entry)
+                    break
+
+    def _give(self, worker: _Worker, entry: Entry) -> None:
+        worker.entry = entry
+        entry.is_taken = True
+        worker.deadline = time.monotonic() + self._deadline_seconds + _size(entry.task)
+        try:
+            worker.connection.send(entry.task)
+        except OSError:
+            pass  # It died while idle: its connection becomes readable.
+
+    def _replace(self, worker: _Worker, reason: PassReason) -> None:
+        worker.connection.close()
+        processes.kill([worker.process], seconds=10)
+        self.replaced += 1
+        logger.warning(
+            "worker %d %s (%s), replaced",
+            worker.process.pid,
+            "missed its deadline" if reason is PassReason.DEADLINE else "died",
+            processes.describe_exit(worker.process.returncode),
+        )
+        entry = worker.entry
+        self._workers[self._workers.index(worker)] = self._start(self.replaced)
+        if entry is None:
+            return
+        entry.tries += 1
+        if entry.tries < _TRIES:
+            heapq.heappush(self._queue, entry)
+            self._feed()
+        else:
+            self._feed()
+            entry.done(Lost(reason, f"a task took {_TRIES} workers with it"))
+
+    def _start(self, number: int) -> _Worker:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = processes.start(
+                "scp.pipeline.worker",
+                replace(self._orders, name=f"worker-{number}", sockets=(theirs.fileno(),)),
+            )
+        return _Worker(process, Connection(ours.detach()))
+
+
+def _size(task: Task) -> float:
+    """Seconds that the size of the work adds to the deadline."""
+    source = task.source if isinstance(task, ConvertTask) else task.original
+    try:
+        return source.stat().st_size / _BYTES_A_SECOND
+    except OSError:
+        return 0.0

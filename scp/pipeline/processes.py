@@ -1,0 +1,76 @@
+"""How the node's processes are started and told what to do: by exec, orders on standard input."""
+
+import ctypes
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scp.config.schema import Config
+from scp.telemetry import LogFormat
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orders:
+    """What a child is told at its start. Descriptors are inherited under the same numbers."""
+
+    config: Config
+    rules: str
+    """Identity of the rule set."""
+    name: str
+    parent: int
+    log_format: LogFormat
+    log_level: str
+    lock: int
+    """Held for as long as any process of the node lives."""
+    sockets: tuple[int, ...] = ()
+    """What the kind of process needs; see its ``main``."""
+
+
+def start(module: str, orders: Orders) -> subprocess.Popen[bytes]:
+    """Start ``python -m module``; it reads its orders first thing."""
+    child = subprocess.Popen(  # noqa: S603 - our own module by our own interpreter
+        [sys.executable, "-m", module],
+        stdin=subprocess.PIPE,
+        pass_fds=(orders.lock, *orders.sockets),
+        start_new_session=True,
+    )
+    assert child.stdin is not None
+    with child.stdin as pipe:
+        pipe.write(pickle.dumps(orders))
+    return child
+
+
+def read_orders() -> Orders:
+    """The child's side. From here on the child dies with its parent, whatever kills that.
+
+    A terminal's Ctrl-C goes to the supervisor alone, which stops the others in order.
+    """
+    orders = pickle.loads(sys.stdin.buffer.read())  # noqa: S301 - written by our own parent
+    assert isinstance(orders, Orders)
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != orders.parent:
+        os._exit(1)  # It died before we asked.
+    return orders
+
+
+def describe_exit(code: int | None) -> str:
+    if code is None:
+        return "still running"
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit code {code}"
+
+
+def kill(children: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
+    """Kill and reap; for children that were asked before."""
+    for child in children:
+        if child.poll() is None:
+            child.kill()
+    for child in children:
+        child.wait(seconds)

@@ -1,0 +1,75 @@
+"""What the coordinator asks of a worker, and what comes back."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from scp.config.schema import Htj2kSection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertTask:
+    """Examine one instance and, where ``target`` is given and DICOM allows it, convert it."""
+
+    source: Path
+    target: Path | None
+    parameters: Htj2kSection
+    verify: bool
+    max_bytes: int
+    """A larger instance, native size counted, is not converted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a :class:`ConvertTask`."""
+
+    reason: str = ""
+    """A ``PassReason``; empty where ``target`` was written."""
+    detail: str = ""
+    source_missing: bool = False
+    """The source was renamed under the worker's feet: ask again with its new name."""
+    dataset_sha256: str = ""
+    normal_sha256: str = ""
+    pixel_sha256: str = ""
+    transfer_syntax: str = ""
+    result_sha256: str = ""
+    result_bytes: int = 0
+    frames: int = 0
+    encoder: str = ""
+    verified_by: str = ""
+    seconds: float = 0.0
+
+    @property
+    def is_converted(self) -> bool:
+        return not self.reason and bool(self.result_sha256)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeTask:
+    """Make a native copy for a peer, verified."""
+
+    source: Path
+    original: Path
+    target: Path
+    transfer_syntax: str
+    decode_lossy: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoded:
+    """What became of a :class:`DecodeTask`."""
+
+    error: str = ""
+    """Empty where ``target`` was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The task took its worker with it, twice, or missed its deadline."""
+
+    reason: str
+    """A ``PassReason``."""
+    detail: str
+
+
+type Task = ConvertTask | DecodeTask
+type Answer = Outcome | Decoded

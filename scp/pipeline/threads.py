@@ -1,0 +1,92 @@
+"""How threads hand work on: an inbox for the coordinator, one thread for its slow calls."""
+
+import contextlib
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+
+logger = logging.getLogger(__name__)
+
+
+class Inbox:
+    """Calls that other threads want made on the coordinator's thread."""
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def fileno(self) -> int:
+        """Readable when calls wait."""
+        return self._read
+
+    def post(self, call: Callable[[], None]) -> None:
+        """Make ``call`` soon, after what was posted before."""
+        self._calls.put(call)
+        with contextlib.suppress(BlockingIOError):  # The pipe is full: it will wake anyway.
+            os.write(self._write, b"x")
+
+    def ask[T](self, call: Callable[[], T], seconds: float) -> T:
+        """Make ``call`` on the coordinator's thread and wait for its result, or its exception."""
+        answer: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                answer.set_result(call())
+            except Exception as error:
+                # Not ours to judge: whoever asked gets it.
+                answer.set_exception(error)
+
+        self.post(run)
+        return answer.result(seconds)
+
+    def run_posted(self) -> None:
+        """Make the calls that wait; on the coordinator's thread."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._read, 65536)
+        while True:
+            try:
+                call = self._calls.get_nowait()
+            except queue.Empty:
+                return
+            call()
+
+
+class Chores:
+    """One thread for calls that wait for the disk, in order; their ends come by the inbox."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="chores", daemon=True)
+        self._thread.start()
+
+    def do[T](
+        self,
+        work: Callable[[], T],
+        then: Callable[[T], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        """Do ``work`` on the thread, then one of the other two on the coordinator's."""
+
+        def run() -> None:
+            try:
+                result = work()
+            except Exception as error:
+                reason = error  # The name of an except clause ends with it.
+                self._inbox.post(lambda: failed(reason))
+            else:
+                self._inbox.post(lambda: then(result))
+
+        self._calls.put(run)
+
+    def stop(self, seconds: float) -> None:
+        """Finish what was asked for and end."""
+        self._calls.put(None)
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()

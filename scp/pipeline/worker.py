@@ -1,0 +1,149 @@
+"""A CPU worker: one task at a time from a pipe. It may crash or hang: its parent replaces it."""
+
+import errno
+import hashlib
+import logging
+import os
+import signal
+import socket
+import time
+from multiprocessing.connection import Connection
+
+from scp import telemetry
+from scp.choose.eligibility import ineligible
+from scp.choose.image_header import read_image_header
+from scp.convert.codec_cpu import OpenJpegDecoder, OpenJphEncoder
+from scp.convert.decode import decode_for_peer
+from scp.convert.digests import Digests, digest
+from scp.convert.ports import FrameDecoder, FrameEncoder
+from scp.convert.refusals import NotConvertibleError
+from scp.convert.transcode import transcode
+from scp.errors import ConversionError, ScpError, StorageFullError
+from scp.model import PassReason
+from scp.pipeline.processes import read_orders
+from scp.pipeline.tasks import Answer, ConvertTask, Decoded, DecodeTask, Outcome, Task
+
+logger = logging.getLogger(__name__)
+
+_NICENESS = 5
+"""Receiving and delivering come first."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+def main() -> None:
+    orders = read_orders()
+    telemetry.configure(orders.log_format, orders.log_level)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(_NICENESS)
+    coordinator = Connection(socket.socket(fileno=orders.sockets[0]).detach())
+    work = Workbench(OpenJphEncoder(), OpenJpegDecoder())
+    while True:
+        try:
+            task: Task = coordinator.recv()
+        except EOFError:
+            return
+        coordinator.send(work.do(task))
+
+
+class Workbench:
+    """What one worker does; also in the process of a command that converts files."""
+
+    def __init__(self, encoder: FrameEncoder, verifier: FrameDecoder) -> None:
+        self._encoder = encoder
+        self._verifier = verifier
+
+    def do(self, task: Task) -> Answer:
+        """Do one task; whatever happens is said in the answer."""
+        return self._decode(task) if isinstance(task, DecodeTask) else self._examine(task)
+
+    def _examine(self, task: ConvertTask) -> Outcome:
+        started = time.perf_counter()
+        digests = Digests(dataset="", normal="")
+        try:
+            digests = digest(task.source)
+            if task.target is None:
+                raise NotConvertibleError(PassReason.RULE_SAYS_ORIGINAL, "")
+            return self._convert(task, digests, started)
+        except FileNotFoundError:
+            return Outcome(source_missing=True)
+        except NotConvertibleError as error:
+            reason, detail = error.reason, error.detail
+        except ConversionError as error:
+            reason, detail = PassReason.ENCODER_FAILED, str(error)
+        except StorageFullError as error:
+            reason, detail = PassReason.NO_ROOM, str(error)
+        except OSError as error:
+            reason = PassReason.NO_ROOM if error.errno in _NO_ROOM else PassReason.ENCODER_FAILED
+            detail = str(error.strerror)
+        except MemoryError:
+            reason, detail = PassReason.FRAME_TOO_LARGE, "no memory for it"
+        except Exception as error:
+            # The boundary of a process that must say something about every instance.
+            logger.exception("an instance could not be converted")
+            reason, detail = PassReason.ENCODER_FAILED, f"defect: {type(error).__name__}"
+        if task.target is not None:
+            task.target.unlink(missing_ok=True)
+        return self._passed(task, digests, reason, detail, started)
+
+    def _convert(self, task: ConvertTask, digests: Digests, started: float) -> Outcome:
+        assert task.target is not None
+        header = read_image_header(task.source)
+        refusal = ineligible(header, max_native_bytes=task.max_bytes)
+        if refusal is not None:
+            raise NotConvertibleError(refusal.reason, refusal.detail)
+        made = transcode(
+            task.source,
+            task.target,
+            task.parameters,
+            self._encoder,
+            self._verifier if task.verify else None,
+        )
+        return Outcome(
+            dataset_sha256=digests.dataset,
+            normal_sha256=digests.normal,
+            pixel_sha256=made.pixel_sha256,
+            transfer_syntax=made.transfer_syntax,
+            result_sha256=made.result_sha256,
+            result_bytes=made.result_bytes,
+            frames=made.frames,
+            encoder=made.encoder,
+            verified_by=made.decoder,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _passed(
+        self, task: ConvertTask, digests: Digests, reason: str, detail: str, started: float
+    ) -> Outcome:
+        try:
+            with task.source.open("rb") as file:
+                whole = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            return Outcome(source_missing=True)
+        return Outcome(
+            reason=reason,
+            detail=detail,
+            dataset_sha256=digests.dataset,
+            normal_sha256=digests.normal,
+            result_sha256=whole,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _decode(self, task: DecodeTask) -> Decoded:
+        try:
+            decode_for_peer(
+                task.source,
+                task.target,
+                task.transfer_syntax,
+                decode_lossy=task.decode_lossy,
+                original=task.original,
+            )
+        except (ScpError, OSError, MemoryError) as error:
+            return Decoded(error=str(error) or type(error).__name__)
+        except Exception as error:
+            logger.exception("an instance could not be decoded for a peer")
+            return Decoded(error=f"defect: {type(error).__name__}")
+        return Decoded()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Mirrors the package: tests of scp/<stage>/ lie in tests/<stage>/."""

@@ -1,0 +1,328 @@
+"""Loading a configuration: what it gives, and how its faults are reported."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scp.config import schema
+from scp.config.load import load, parse
+from scp.config.schema import Config, DicomDestination, FolderDestination
+from scp.config.yaml_tree import MAX_BYTES
+from scp.errors import ConfigError
+from scp.model import Deliver, Form
+from tests.conftest import REPOSITORY
+
+CONTRACT = """\
+node:
+  ae_title: DCMPRESS
+  bind: 0.0.0.0
+  port: 11112
+  data: ./data
+access:
+  anyone: true
+  peers:
+    - {ae_title: CT1, address: 10.0.0.0/24}
+series:
+  quiet_seconds: 15
+  max_open_seconds: 900
+codec:
+  backend: auto
+  verify: independent
+htj2k:
+  decompositions: 5
+  code_block: [64, 64]
+  progression: RPCL
+enhanced: {max_frames: 2000, max_bytes: 1GiB, restore_record: embedded}
+destinations:
+  archive: {kind: folder, path: ./data/archive}
+  pacs:    {kind: dicom, host: 10.0.0.9, port: 104, ae_title: PACS, calling_ae_title: DCMPRESS}
+rules:
+  - name: plain radiographs at once
+    match: {Modality: [CR, DX, US]}
+    convert: htj2k
+    deliver: at_once
+    send_to: [archive, pacs]
+  - name: research volumes
+    match: {called_ae_title: RESEARCH, Modality: [CT, MR, PT], ImageType: {not: LOCALIZER}}
+    convert: enhanced
+    quiet_seconds: 120
+    send_to: [archive]
+default: {convert: htj2k, send_to: [archive]}
+"""
+
+
+def faults_of(text: str | bytes) -> list[str]:
+    content = text.encode() if isinstance(text, str) else text
+    with pytest.raises(ConfigError) as raised:
+        parse(content, "c.yaml")
+    return raised.value.faults
+
+
+def config_of(text: str) -> Config:
+    return parse(text.encode(), "c.yaml")
+
+
+def test_without_a_file_everything_goes_to_the_archive_as_htj2k() -> None:
+    config = load(None)
+
+    assert config.node.ae_title == "DCMPRESS"
+    assert config.node.port == 11112
+    assert config.destinations == {
+        "archive": FolderDestination(kind="folder", path=Path("data/archive"))
+    }
+    assert config.default.convert is Form.HTJ2K
+    assert config.default.send_to == ("archive",)
+    assert config.rules == ()
+
+
+def test_the_whole_contract_is_understood() -> None:
+    config = config_of(CONTRACT)
+
+    first, second = config.rules
+    assert config.access.peers[0].address == "10.0.0.0/24"
+    assert config.enhanced.max_bytes == 2**30
+    assert isinstance(config.destinations["pacs"], DicomDestination)
+    assert first.deliver is Deliver.AT_ONCE
+    assert first.send_to == ("archive", "pacs")
+    assert second.quiet_seconds == 120
+    assert second.convert is Form.ENHANCED
+
+
+@pytest.mark.parametrize("name", ["dcmpress.yaml", "minimal.yaml"])
+def test_the_shipped_examples_have_no_fault(name: str) -> None:
+    config = load(REPOSITORY / "config" / name)
+
+    assert config.node.port == 11112
+
+
+def test_the_minimal_example_says_what_the_node_does_without_a_file() -> None:
+    assert load(REPOSITORY / "config" / "minimal.yaml") == load(None)
+
+
+def test_the_reference_names_every_key() -> None:
+    reference = (REPOSITORY / "config" / "reference.md").read_text()
+    names = set(re.findall(r"`\w+`|\*\*\w+\*\*", reference))
+    sections = [
+        value
+        for value in vars(schema).values()
+        if isinstance(value, type) and issubclass(value, schema.Section)
+    ]
+    keys = {key for section in sections for key in section.model_fields}
+
+    assert {key for key in keys if not {f"`{key}`", f"**{key}**"} & names} == {"kind"}
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "rules:\naccess:\n"])
+def test_what_is_left_empty_is_as_if_left_out(text: str) -> None:
+    assert config_of(text) == load(None)
+
+
+def test_the_default_archive_lies_in_the_data_folder() -> None:
+    config = config_of("node: {data: /srv/dicom}")
+
+    archive = config.destinations["archive"]
+    assert isinstance(archive, FolderDestination)
+    assert archive.path == Path("/srv/dicom/archive")
+
+
+def test_paths_stay_relative_to_the_current_directory(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("node: {data: ./data}")
+
+    assert load(file).node.data == Path("data")
+
+
+def test_scalars_keep_the_text_that_was_written() -> None:
+    config = config_of(
+        "node: {ae_title: NO}\n"
+        "codec: {verify: off}\n"
+        "rules: [{name: 007, send_to: [archive], match: {AccessionNumber: 0123, Modality: [NO]}}]\n"
+    )
+
+    assert config.node.ae_title == "NO"
+    assert config.codec.verify == "off"
+    assert config.rules[0].name == "007"
+    assert repr(config.rules[0].match["AccessionNumber"]) == "AnyOf(values=('0123',))"
+    assert repr(config.rules[0].match["Modality"]) == "AnyOf(values=('NO',))"
+
+
+def test_three_faults_are_reported_in_one_run_in_file_order() -> None:
+    faults = faults_of(
+        "rules:\n"
+        "  - name: a\n"
+        "    match: {Modalty: CT}\n"
+        "    send_to: [pacs]\n"
+        "node:\n"
+        "  port: eleven\n"
+    )
+
+    assert faults == [
+        "c.yaml:3:13: rules[0].match.Modalty: unknown DICOM keyword 'Modalty':"
+        " did you mean 'Modality'?",
+        "c.yaml:4:15: rules[0].send_to: no destination is called 'pacs'",
+        "c.yaml:6:9: node.port: must be a whole number, not 'eleven'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("node: [", "1:8: not valid YAML: while parsing a flow node, "),
+        ("node:\n\tport: 1", "2:1: not valid YAML: while scanning for the next token, "),
+        ("node: {}\nnode: {}", "2:1: the key 'node' is here twice, first in line 1"),
+        ("nod: {}", "1:1: unknown key 'nod': did you mean 'node'?"),
+        ("zzz: {}", "1:1: unknown key 'zzz'"),
+        ("node: {prt: 1}", "1:8: unknown key 'prt' in node: did you mean 'port'?"),
+        ("node: {<<: {port: 1}}", "1:8: unknown key '<<' in node"),
+        ("node: 5", "1:7: node: must be a mapping of keys and values, not '5'"),
+        ("- a", "1:1: must be a mapping of sections, not a list"),
+        ("node: {port: }", "1:13: node.port: must be a whole number, not nothing"),
+        ("node: {port: 70000}", "1:14: node.port: must be at most 65535, not '70000'"),
+        ("node: {ae_title: [A]}", "1:18: node.ae_title: must be text, not a list"),
+        ("node: {data: ~/x}", "1:14: node.data: ~ is not expanded here: write the whole path"),
+        ("node: !x {}", "1:7: the tag '!x' is not used in a configuration"),
+        ("? [a]\n: b", "1:3: a key must be plain text"),
+        ("access: {anyone: maybe}", "1:18: access.anyone: must be true or false, not 'maybe'"),
+        ("access: {peers: [{}]}", "1:18: access.peers[0]: a peer needs an ae_title, an address or"),
+        ("access: {peers: [{adress: A}]}", "1:19: unknown key 'adress' in access.peers[0]: did"),
+        ("series: {quiet_seconds: 0}", "1:25: series.quiet_seconds: must be greater than 0, not"),
+        ("series: {quiet_seconds: inf}", "1:25: series.quiet_seconds: must be a number, not 'inf'"),
+        ("limits: {reserve: 5X}", "1:19: limits.reserve: '5X' is no size: write it like 500MB,"),
+        ("codec: {backend: gpuu}", "1:18: codec.backend: must be auto, gpu or cpu, not 'gpuu':"),
+        ("htj2k: {code_block: [64, 65]}", "1:26: htj2k.code_block[1]: must be 32 or 64, not '65'"),
+        ("htj2k: {code_block: 64}", "1:21: htj2k.code_block: must be a list like [a, b], not '64'"),
+        ("rules: [{send_to: []}]", "1:9: rules[0]: the key 'name' is missing"),
+        ("rules: [{name: default, send_to: []}]", "1:16: rules[0].name: the name 'default' is res"),
+        ("rules: [{name: a, send_to: archive}]", "1:28: rules[0].send_to: must be a list like"),
+        ("rules: [{name: a, send_to: [archve]}]", "1:29: rules[0].send_to: no destination is call"),
+        ("default: {send_to: [archive, archive]}", "1:30: default.send_to: 'archive' is named tw"),
+        ("destinations: {x: {path: a}}", "1:19: destinations.x: the key 'kind' is missing: folder"),
+        (
+            "destinations: {a b: {kind: folder, path: x}}",
+            "1:16: destinations.a b: 'a b' is no dest",
+        ),
+        (
+            "destinations: {pacs: {kind: dicom, host: h, port: 1, ae_title: A}}",
+            "1:1: a default section is needed where no destination is called 'archive'",
+        ),
+        (
+            "destinations: {archive: {kind: folder, path: a, template: '../{SOPInstanceUID}'}}",
+            "1:59: destinations.archive.template: '../{SOPInstanceUID}' is no template",
+        ),
+    ],
+)
+def test_a_fault_is_named_at_its_place(text: str, fault: str) -> None:
+    faults = faults_of(text)
+
+    assert any(line.startswith(f"c.yaml:{fault}") for line in faults), faults
+
+
+def test_two_rules_of_one_name_are_a_fault() -> None:
+    faults = faults_of(
+        "rules:\n  - {name: a, send_to: [archive]}\n  - {name: a, send_to: [archive]}\n"
+    )
+
+    assert faults == ["c.yaml:3:12: rules[1].name: the name 'a' is taken by the rule in line 2"]
+
+
+@pytest.mark.parametrize("where", ["default: {convert: enhanced, send_to: [archive]}", ""])
+def test_enhanced_without_verification_is_a_fault(where: str) -> None:
+    text = where or "rules:\n - {name: a, convert: enhanced, send_to: [archive]}"
+
+    faults = faults_of(f"codec: {{verify: off}}\n{text}\n")
+
+    assert [line.partition(": ")[2].partition(": ")[2] for line in faults] == [
+        "enhanced needs codec.verify: independent"
+    ]
+
+
+def test_text_that_is_not_utf_8_is_a_fault_at_its_place() -> None:
+    assert faults_of(b"node:\n  ae_title: \xff") == ["c.yaml:2:13: the file is not UTF-8 text"]
+
+
+def test_a_character_that_yaml_forbids_is_a_fault_at_its_place() -> None:
+    faults = faults_of("node: {}\n#\x01")
+
+    assert faults[0].startswith("c.yaml:2:2: character ")
+
+
+def test_a_byte_order_mark_is_no_fault() -> None:
+    assert parse(b"\xef\xbb\xbfnode: {port: 104}", "c.yaml").node.port == 104
+
+
+def test_a_file_that_is_too_large_is_a_fault() -> None:
+    assert faults_of(b"#" * (MAX_BYTES + 1)) == [
+        f"c.yaml:1:1: a configuration has {MAX_BYTES} bytes at most"
+    ]
+
+
+def test_a_file_that_is_nested_too_deeply_is_a_fault() -> None:
+    assert faults_of("[" * 100_000)[0] == "c.yaml:1:33: not valid YAML: more than 32 levels deep"
+
+
+def test_aliases_that_multiply_are_a_fault() -> None:
+    bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"
+        for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+    )
+
+    assert faults_of(bomb)[0] == (
+        "c.yaml:1:1: aliases expand to more than 50000 values or 32 levels"
+    )
+
+
+def test_an_alias_inside_itself_is_a_fault() -> None:
+    assert "aliases expand" in faults_of("rules: &a [*a]")[0]
+
+
+def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
+    missing = tmp_path / "none.yaml"
+
+    with pytest.raises(ConfigError) as raised:
+        load(missing)
+
+    assert raised.value.faults == [f"{missing}:1:1: cannot be read: No such file or directory"]
+
+
+WORDS = st.sampled_from(
+    [
+        *Config.model_fields,
+        *("name", "match", "send_to", "kind", "folder", "dicom", "path", "not", "ge", "regex"),
+        *("Modality", "archive", "enhanced", "port", "\\", "[", "{", "&a", "*a", "!!x"),
+    ]
+)
+SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), WORDS)
+TREES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(WORDS, TREES, max_size=6))
+def test_any_tree_loads_or_has_faults(tree: dict[str, object]) -> None:
+    loads_or_has_faults(yaml.safe_dump(tree, allow_unicode=True).encode())
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_load_or_have_faults(content: bytes) -> None:
+    loads_or_has_faults(content)
+
+
+@given(st.text(alphabet="{}[]:,&*!|>'\"%@`#-? \n\tab0\\x", max_size=60))
+def test_any_punctuation_loads_or_has_faults(text: str) -> None:
+    loads_or_has_faults(text.encode())
+
+
+def loads_or_has_faults(content: bytes) -> None:
+    faults = None
+    try:
+        parse(content, "c.yaml")
+    except ConfigError as error:
+        faults = error.faults
+
+    assert faults is None or (faults and all(fault.startswith("c.yaml:") for fault in faults))

@@ -1,0 +1,157 @@
+"""The contract of every ledger."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from scp.durable import Disk
+from scp.ledger.memory import MemoryLedger
+from scp.ledger.ports import Delivered, Ledger, State
+from scp.ledger.sql import SqlLedger
+from scp.model import Form, PassReason
+from tests.ledger.rows import NOON, row
+
+
+def _in_memory(folder: Path) -> Ledger:
+    return MemoryLedger()
+
+
+def _in_sqlite(folder: Path) -> Ledger:
+    return SqlLedger.open_for_writing(folder / "ledger.sqlite", Disk())
+
+
+@pytest.fixture(params=[_in_memory, _in_sqlite])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
+    make: Callable[[Path], Ledger] = request.param
+    opened = make(tmp_path)
+    yield opened
+    opened.close()
+
+
+def test_a_new_ledger_has_counted_nothing(ledger: Ledger) -> None:
+    totals = ledger.totals()
+
+    assert dict(totals.states) == dict.fromkeys(State, 0)
+    assert totals.finished == totals.converted == totals.passed_through == 0
+    assert ledger.recent(10) == []
+
+
+def test_what_was_recorded_comes_back_equal(ledger: Ledger) -> None:
+    full = row(
+        form=Form.ORIGINAL,
+        reason=PassReason.LOSSY_SOURCE,
+        destinations={
+            "pacs": Delivered(status="B000", at=NOON + timedelta(microseconds=7)),
+            "archive": Delivered(status="", at=NOON),
+        },
+        is_conflict=True,
+        note="the peer coerced elements",
+    )
+    bare = row(1, form=None, state=State.SKIPPED, destinations={}, result_bytes=0)
+
+    ledger.record([full, bare])
+
+    assert ledger.recent(10) == [bare, full]
+
+
+def test_recording_again_changes_nothing(ledger: Ledger) -> None:
+    ledger.record([row(1), row(2)])
+
+    ledger.record([row(2), row(3), row(3, note="twice in one call")])
+
+    assert [found.instance for found in ledger.recent(10)] == [
+        "instance-3.dcm",
+        "instance-2.dcm",
+        "instance-1.dcm",
+    ]
+    assert ledger.recent(1)[0].note == ""
+    assert ledger.totals().finished == 3
+    assert ledger.totals().source_bytes == 1500
+
+
+def test_the_same_instance_in_another_job_is_another_row(ledger: Ledger) -> None:
+    ledger.record([row(1), row(1, job="job-2")])
+
+    assert ledger.totals().finished == 2
+
+
+def test_totals_tell_converted_from_passed_through_and_why(ledger: Ledger) -> None:
+    passed = {"form": Form.ORIGINAL, "result_bytes": 500}
+    ledger.record([row(1), row(2, form=Form.ENHANCED)])
+    ledger.record(
+        [
+            row(3, reason=PassReason.NO_PIXEL_DATA, **passed),
+            row(4, reason=PassReason.NO_PIXEL_DATA, **passed),
+            row(5, reason=PassReason.DEADLINE, state=State.DISCARDED, **passed),
+        ]
+    )
+
+    totals = ledger.totals()
+
+    assert (totals.converted, totals.passed_through) == (2, 3)
+    assert totals.reasons == {PassReason.NO_PIXEL_DATA: 2, PassReason.DEADLINE: 1}
+    assert (totals.source_bytes, totals.result_bytes) == (2500, 1900)
+    assert totals.states[State.DELIVERED] == 4
+    assert totals.states[State.DISCARDED] == 1
+
+
+def test_a_repeat_counts_neither_as_received_nor_as_converted(ledger: Ledger) -> None:
+    ledger.record([row(1), row(2, state=State.REPEAT), row(3, state=State.SKIPPED, form=None)])
+
+    totals = ledger.totals()
+
+    assert totals.finished == 2
+    assert totals.states[State.REPEAT] == 1
+    assert (totals.converted, totals.passed_through) == (1, 0)
+    assert totals.source_bytes == 500
+
+
+def test_recent_rows_of_an_instance_are_those_that_finished_since(ledger: Ledger) -> None:
+    uid = row(1).identity.sop_instance_uid
+    early, late = row(1), row(1, job="job-2", finished_at=NOON + timedelta(minutes=9))
+    ledger.record([early, late, row(2)])
+
+    assert ledger.find_recent(uid, NOON) == [late, early]
+    assert ledger.find_recent(uid, late.finished_at) == [late]
+    assert ledger.find_recent(uid, late.finished_at + timedelta(microseconds=1)) == []
+
+
+def test_since_may_be_in_any_time_zone(ledger: Ledger) -> None:
+    ledger.record([row()])
+    tokyo = timezone(timedelta(hours=9))
+
+    assert ledger.find_recent("2.25.0", NOON.astimezone(tokyo)) == [row()]
+    assert ledger.find_recent("2.25.0", datetime(2026, 1, 5, 12, 1, tzinfo=UTC)) == []
+
+
+def test_rows_that_finished_since_a_time_come_oldest_first(ledger: Ledger) -> None:
+    ledger.record([row(3), row(1), row(2)])
+
+    assert ledger.finished_since(row(2).finished_at) == [row(2), row(3)]
+
+
+def test_results_are_found_by_digest_by_uid_and_by_both(ledger: Ledger) -> None:
+    ledger.record([row(1), row(2), row(2, job="job-2", result_sha256="ff")])
+
+    assert ledger.find_results(result_sha256="ff") == [row(2, job="job-2", result_sha256="ff")]
+    assert len(ledger.find_results(sop_instance_uid="2.25.2")) == 2
+    assert ledger.find_results(sop_instance_uid="2.25.1", result_sha256="ff") == []
+
+
+def test_a_search_for_nothing_is_refused(ledger: Ledger) -> None:
+    with pytest.raises(ValueError, match="digest"):
+        ledger.find_results()
+
+
+def test_recent_gives_the_newest_and_no_more_than_asked_for(ledger: Ledger) -> None:
+    ledger.record([row(number) for number in range(5)])
+
+    assert ledger.recent(2) == [row(4), row(3)]
+
+
+def test_recording_nothing_is_allowed(ledger: Ledger) -> None:
+    ledger.record([])
+
+    assert ledger.totals().finished == 0
