@@ -59,6 +59,14 @@ LOSSLESS_SYNTAXES: Final = frozenset(
 
 _ONE_SAMPLE: Final = frozenset(("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"))
 _THREE_SAMPLES: Final = frozenset(("RGB", "YBR_FULL"))
+_TERMS: Final = frozenset(
+    (
+        *_ONE_SAMPLE,
+        *_THREE_SAMPLES,
+        *("YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT", "XYB"),
+        *("HSV", "ARGB", "CMYK"),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +178,7 @@ def _high_bit(header: ImageHeader) -> str | None:
 def _signed_colour(header: ImageHeader) -> str | None:
     is_grey = header.photometric_interpretation in ("MONOCHROME1", "MONOCHROME2")
     is_signed = header.pixel_representation == 1
-    return header.photometric_interpretation if is_signed and not is_grey else None
+    return "" if is_signed and not is_grey else None
 
 
 def _photometric_interpretation(header: ImageHeader) -> str | None:
@@ -179,9 +187,9 @@ def _photometric_interpretation(header: ImageHeader) -> str | None:
         allowed = allowed | {"YBR_RCT"}
     if header.photometric_interpretation in allowed:
         return None
-    # Whatever a sender wrote there need not go into logs.
-    known = header.photometric_interpretation.replace("_", "").replace(" ", "")
-    name = header.photometric_interpretation if known.isalnum() and len(known) <= 16 else "unknown"
+    # What else a sender wrote there could be anything, and need not go into logs.
+    is_term = header.photometric_interpretation in _TERMS
+    name = header.photometric_interpretation if is_term else "an unknown one"
     return f"{name} with {header.samples_per_pixel} samples"
 
 

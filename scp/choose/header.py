@@ -121,15 +121,14 @@ class _Window:
                 if not self._held:
                     raise TruncatedError("the file became shorter while it was read")
             try:
-                for element in walk(
+                for found in walk(
                     self._held,
                     encoding,
                     start=position - self._base,
                     stop_before=stop_before,
                     pixel_data_may_be_cut=True,
                 ):
-                    if self._base:
-                        _shift(element, self._base)
+                    element = _shifted(found, self._base) if self._base else found
                     yield element
                     position = element.end
             except TruncatedError:
@@ -146,8 +145,7 @@ class _Window:
         if self._base != position:
             self._move(position, max(len(self._held), _FIRST_WINDOW))
             return None
-        element = element_at(self._held, encoding, 0)
-        _shift(element, position)
+        element = _shifted(element_at(self._held, encoding, 0), position)
         if element.length != UNDEFINED:
             element.end = element.value + element.length
             if element.end <= self._size:
@@ -183,7 +181,12 @@ class _Window:
         self._held = self._read(position, min(length, _MAX_WINDOW))
 
 
-def _shift(element: Element, distance: int) -> None:
-    element.start += distance
-    element.value += distance
-    element.end += distance
+def _shifted(element: Element, distance: int) -> Element:
+    return Element(
+        tag=element.tag,
+        vr=element.vr,
+        start=element.start + distance,
+        value=element.value + distance,
+        length=element.length,
+        end=element.end + distance,
+    )

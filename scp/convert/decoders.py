@@ -26,8 +26,10 @@ from scp.model import PassReason
 
 type Frame = NDArray[np.generic]
 """(rows, columns, samples), interleaved."""
+type _Decode = Callable[[bytes, PixelAttributes], Frame]
 
 _SOF_LOSSLESS, _SOF_JPEG_LS = 0xC3, 0xF7
+_SOFS_LOSSY: Final = frozenset((0xC0, 0xC1, 0xC2))
 _SOFS = frozenset((*range(0xC0, 0xD0), _SOF_JPEG_LS)) - {0xC4, 0xC8, 0xCC}
 _SOS = 0xDA
 _FAILURES = (RuntimeError, ValueError, TypeError, MemoryError, struct.error, IndexError)
@@ -56,7 +58,19 @@ def decode_frame(transfer_syntax: str, data: bytes, attributes: PixelAttributes)
     NotConvertibleError
         The frame contradicts the dataset, is lossy in spite of its label, or cannot be decoded.
     """
-    decode = _DECODERS.get(transfer_syntax)
+    return _decode_by(_LOSSLESS, transfer_syntax, data, attributes)
+
+
+def decode_any_frame(transfer_syntax: str, data: bytes, attributes: PixelAttributes) -> Frame:
+    """As :func:`decode_frame`, of HTJ2K and lossy syntaxes too. Colour comes back as RGB where the
+    stream transforms it."""
+    return _decode_by(_ANY, transfer_syntax, data, attributes)
+
+
+def _decode_by(
+    decoders: Mapping[str, _Decode], transfer_syntax: str, data: bytes, attributes: PixelAttributes
+) -> Frame:
+    decode = decoders.get(transfer_syntax)
     if decode is None:
         raise NotConvertibleError(PassReason.UNKNOWN_TRANSFER_SYNTAX, transfer_syntax[:64])
     try:
@@ -83,7 +97,8 @@ def shaped(decoded: Frame, precision: int, attributes: PixelAttributes) -> Frame
         unused = attributes.bits_allocated - precision
         words = frame.astype(np.dtype(f"<u{attributes.bits_allocated // 8}"))
         signed: Frame = (words << np.array(unused, words.dtype)).view(kind)
-        return signed >> np.array(unused, kind)
+        extended: Frame = signed >> np.array(unused, kind)
+        return extended
     return frame.astype(kind, copy=False)
 
 
@@ -167,22 +182,29 @@ def _near(data: bytes, position: int) -> int:
     return near
 
 
-def _check_jpeg(data: bytes, attributes: PixelAttributes, process: int) -> JpegHeader:
-    header = jpeg_header(data)
+def _check_lossless(data: bytes, attributes: PixelAttributes, process: int) -> JpegHeader:
+    header = _check_jpeg(data, attributes)
     if header.process != process or header.near:
         raise NotConvertibleError(
             PassReason.LOSSY_SOURCE, f"SOF {header.process:02X}, NEAR {header.near}"
         )
+    if header.is_subsampled:
+        raise mismatch("SOF says subsampled")
+    return header
+
+
+def _check_jpeg(data: bytes, attributes: PixelAttributes) -> JpegHeader:
+    header = jpeg_header(data)
     expected = (attributes.rows, attributes.columns, attributes.samples)
     if (header.rows, header.columns, header.components) != expected:
         raise mismatch(f"SOF says {header.rows}x{header.columns}x{header.components}")
-    if header.is_subsampled or header.precision > attributes.bits_allocated:
-        raise mismatch(f"SOF says {header.precision} bits, subsampled {header.is_subsampled}")
+    if header.precision > attributes.bits_allocated:
+        raise mismatch(f"SOF says {header.precision} bits")
     return header
 
 
 def _decode_jpeg_lossless(data: bytes, attributes: PixelAttributes) -> Frame:
-    header = _check_jpeg(data, attributes, _SOF_LOSSLESS)
+    header = _check_lossless(data, attributes, _SOF_LOSSLESS)
     results = []
     failures = []
     # Two decoders of different descent: several are known to return wrong words without an error.
@@ -243,12 +265,10 @@ def _gdcm_decode(data: bytes, attributes: PixelAttributes) -> Frame:
 
 
 def _decode_jpeg_ls(data: bytes, attributes: PixelAttributes) -> Frame:
-    header = _check_jpeg(data, attributes, _SOF_JPEG_LS)
-    return decode_jpeg_ls(data, header, attributes)
+    return _charls_decode(data, _check_lossless(data, attributes, _SOF_JPEG_LS), attributes)
 
 
-def decode_jpeg_ls(data: bytes, header: JpegHeader, attributes: PixelAttributes) -> Frame:
-    """CharLS, through pyjpegls; the header is checked already."""
+def _charls_decode(data: bytes, header: JpegHeader, attributes: PixelAttributes) -> Frame:
     words, info = jpeg_ls.decode_pixel_data(data)
     samples: Frame = np.frombuffer(words, "<u1" if header.precision <= 8 else "<u2")
     if header.components > 1 and info["interleave_mode"] == 0:
@@ -293,12 +313,56 @@ def _unpack_bits(segment: bytes, size: int) -> NDArray[np.uint8]:
     return np.frombuffer(unpacked, np.uint8, size)
 
 
-_DECODERS: Final[Mapping[str, Callable[[bytes, PixelAttributes], Frame]]] = MappingProxyType(
+def _decode_htj2k(data: bytes, attributes: PixelAttributes) -> Frame:
+    header = check_codestream(data, attributes)
+    first = shaped(imagecodecs.jpeg2k_decode(data, planar=False), header.precision, attributes)
+    if header.is_reversible:
+        other = imagecodecs.htj2k_decode(data, planar=False)
+        if not np.array_equal(first, shaped(other, header.precision, attributes)):
+            raise CodecError("OpenJPEG and OpenJPH disagree about a frame")
+    return first
+
+
+def _decode_lossy_jpeg(data: bytes, attributes: PixelAttributes) -> Frame:
+    header = _check_jpeg(data, attributes)
+    if header.process not in _SOFS_LOSSY:
+        raise mismatch(f"SOF {header.process:02X}")
+    colours = None
+    if header.components == 3 and not (b"Adobe" in data[:512] or b"JFIF" in data[:32]):
+        # Nothing in the stream tells its colour space, so the dataset does (PS3.5 8.2.1).
+        is_rgb = attributes.photometric_interpretation == "RGB"
+        colours = "RGB" if is_rgb else "YCBCR"
+    out = "RGB" if header.components == 3 else None
+    frame = imagecodecs.jpeg8_decode(data, colorspace=colours, outcolorspace=out)
+    return shaped(frame, header.precision, attributes)
+
+
+def _decode_lossy_jpeg_ls(data: bytes, attributes: PixelAttributes) -> Frame:
+    return _charls_decode(data, _check_jpeg(data, attributes), attributes)
+
+
+def _decode_lossy_jpeg_2000(data: bytes, attributes: PixelAttributes) -> Frame:
+    header = check_codestream(data, attributes)
+    return shaped(imagecodecs.jpeg2k_decode(data, planar=False), header.precision, attributes)
+
+
+_LOSSLESS: Final[Mapping[str, _Decode]] = MappingProxyType(
     {
         str(uid.RLELossless): _decode_rle,
         str(uid.JPEGLossless): _decode_jpeg_lossless,
         str(uid.JPEGLosslessSV1): _decode_jpeg_lossless,
         str(uid.JPEGLSLossless): _decode_jpeg_ls,
         str(uid.JPEG2000Lossless): _decode_jpeg_2000,
+    }
+)
+_ANY: Final[Mapping[str, _Decode]] = MappingProxyType(
+    {
+        **_LOSSLESS,
+        **dict.fromkeys(map(str, (uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL)), _decode_htj2k),
+        str(uid.HTJ2K): _decode_htj2k,
+        str(uid.JPEGBaseline8Bit): _decode_lossy_jpeg,
+        str(uid.JPEGExtended12Bit): _decode_lossy_jpeg,
+        str(uid.JPEGLSNearLossless): _decode_lossy_jpeg_ls,
+        str(uid.JPEG2000): _decode_lossy_jpeg_2000,
     }
 )

@@ -2,7 +2,7 @@
 
 import hashlib
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -31,6 +31,8 @@ _LARGE: Final = 2**16
 _VALUE, _DIGEST, _SEQUENCE, _ITEM_BEGIN, _ITEM_END, _SEQUENCE_END = (
     bytes((code,)) for code in range(6)
 )
+_value_header: Final = struct.Struct("<cLQ").pack
+_sequence_header: Final = struct.Struct("<cL").pack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,44 +110,48 @@ def normal_form(
     MalformedError, TruncatedError
         A sequence cannot be read.
     """
-    return b"".join(_normal(data, elements, encoding, 0, pixel_value_sha256))
+    pieces: list[bytes | memoryview] = []
+    _normal(pieces, data, elements, encoding, 0, pixel_value_sha256)
+    return b"".join(pieces)
 
 
 def _normal(
+    pieces: list[bytes | memoryview],
     data: memoryview,
     elements: Iterable[Element],
     encoding: Encoding,
     depth: int,
     pixel_value_sha256: bytes | None = None,
-) -> Iterator[bytes | memoryview]:
+) -> None:
     if depth > MAX_DEPTH:
         raise MalformedError(f"sequences more than {MAX_DEPTH} deep")
     for element in elements:
-        tag = element.tag
+        tag, length = element.tag, element.length
         if tag & 0xFFFF == 0:
             continue
+        value: bytes | memoryview = data[element.value : element.end]
         if tag != PIXEL_DATA and (
             element.vr == b"SQ"
-            or (element.length == UNDEFINED and element.vr not in _FRAGMENTED)
-            or (element.length >= 8 and bytes(data[element.value : element.value + 4]) == _ITEM)
+            or (length >= 8 and value[0] == _ITEM[0] and bytes(value[:4]) == _ITEM)
+            or (length == UNDEFINED and element.vr not in _FRAGMENTED)
         ):
             items = _items(data, element, encoding, depth)
-            if items is not None:
-                yield struct.pack("<cL", _SEQUENCE if items else _VALUE, tag)
-                yield from items or (bytes(8),)
-                if items:
-                    yield _SEQUENCE_END
+            if items:
+                pieces.append(_sequence_header(_SEQUENCE, tag))
+                pieces += items
+                pieces.append(_SEQUENCE_END)
                 continue
-        value: bytes | memoryview = data[element.value : element.end]
-        if not encoding.little:
+            if items is not None:
+                value = b""
+        elif not encoding.little:
             value = swapped(element.vr, data[element.value : element.end])
         if len(value) > _LARGE:
             known = pixel_value_sha256 if tag == PIXEL_DATA and depth == 0 else None
-            yield struct.pack("<cLQ", _DIGEST, tag, len(value))
-            yield known or hashlib.sha256(value).digest()
+            pieces.append(_value_header(_DIGEST, tag, len(value)))
+            pieces.append(known or hashlib.sha256(value).digest())
         else:
-            yield struct.pack("<cLQ", _VALUE, tag, len(value))
-            yield value
+            pieces.append(_value_header(_VALUE, tag, len(value)))
+            pieces.append(value)
 
 
 def _items(
@@ -163,7 +169,7 @@ def _items(
         for start, end in items_of(data, inside, element):
             item = data[start:end]
             pieces.append(_ITEM_BEGIN)
-            pieces += _normal(item, walk(item, inside), inside, depth + 1)
+            _normal(pieces, item, walk(item, inside), inside, depth + 1)
             pieces.append(_ITEM_END)
     except (MalformedError, TruncatedError):
         if is_known:

@@ -8,7 +8,8 @@ from scp.convert.digests import normal_form
 from scp.convert.part10 import DicomFile
 from scp.convert.recode import element_header, recode
 from scp.convert.refusals import NotConvertibleError
-from scp.elements import EXPLICIT_LITTLE, PIXEL_DATA, Element, walk
+from scp.elements import EXPLICIT_LITTLE, PIXEL_DATA, Element, Encoding, walk
+from scp.errors import MalformedError, TruncatedError
 from scp.model import PassReason
 
 type Change = tuple[bytes, bytes] | None
@@ -36,17 +37,41 @@ def explicit_header(file: DicomFile, elements: list[Element], *, signed: bool) -
     if file.encoding == EXPLICIT_LITTLE:
         return Header(before=data[: pixel_data.start], after=data[pixel_data.end :])
 
-    def recoded(part: list[Element]) -> bytes:
-        target = b"".join(recode(data, part, file.encoding, EXPLICIT_LITTLE, signed=signed))
-        view = memoryview(target)
-        again = walk(view, EXPLICIT_LITTLE)
-        if normal_form(view, again, EXPLICIT_LITTLE) != normal_form(data, part, file.encoding):
-            raise NotConvertibleError(
-                PassReason.HEADER_NOT_EXPRESSIBLE, "a value reads differently when it is recoded"
-            )
-        return target
+    before, after = (
+        recoded(data, part, file.encoding, EXPLICIT_LITTLE, signed=signed)
+        for part in (elements[:at], elements[at + 1 :])
+    )
+    return Header(before=before, after=after)
 
-    return Header(before=recoded(elements[:at]), after=recoded(elements[at + 1 :]))
+
+def recoded(
+    data: memoryview,
+    elements: list[Element],
+    source: Encoding,
+    target: Encoding,
+    *,
+    signed: bool,
+) -> bytes:
+    """The elements in another encoding, read again and found to hold the same values.
+
+    Raises
+    ------
+    NotConvertibleError
+        As :func:`explicit_header`.
+    """
+    whole = b"".join(recode(data, elements, source, target, signed=signed))
+    result = memoryview(whole)
+    try:
+        is_same = normal_form(result, walk(result, target), target) == normal_form(
+            data, elements, source
+        )
+    except (MalformedError, TruncatedError) as error:
+        raise NotConvertibleError(PassReason.HEADER_NOT_EXPRESSIBLE, str(error)) from error
+    if not is_same:
+        raise NotConvertibleError(
+            PassReason.HEADER_NOT_EXPRESSIBLE, "a value reads differently in the other encoding"
+        )
+    return whole
 
 
 def edited(header: bytes | memoryview, changes: Mapping[int, Change]) -> bytes | memoryview:

@@ -7,9 +7,10 @@ written file again, not what was meant to be written.
 import contextlib
 import errno
 import hashlib
+import os
 import struct
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -25,19 +26,22 @@ from scp.convert.attributes import (
 from scp.convert.codestream import earns_rpcl, parse_codestream, why_not_lossless
 from scp.convert.digests import Digests, digests_of
 from scp.convert.encapsulation import EXTENDED_ABOVE, EncapsulatedPixels
+from scp.convert.fragments import Span, spans_of_frames
 from scp.convert.header import Change, code_string, edited, explicit_header, unsigned_short
-from scp.convert.part10 import meta_with, open_dicom
+from scp.convert.part10 import dicom_file, load, meta_with
 from scp.convert.ports import FrameDecoder, FrameEncoder, Frames
 from scp.convert.recode import element_header
 from scp.convert.refusals import NotConvertibleError
-from scp.convert.source import SourceImage, SourceLimits, locate_frames, open_source
-from scp.errors import CodecError
+from scp.convert.source import SourceImage, SourceLimits, open_source
+from scp.elements import EXPLICIT_LITTLE, PIXEL_DATA, walk
+from scp.errors import CodecError, MalformedError, TruncatedError
 from scp.model import PassReason
 
 LOSSLESS: Final = str(uid.HTJ2KLossless)
 LOSSLESS_RPCL: Final = str(uid.HTJ2KLosslessRPCL)
 
 _GROUP_LENGTH = 0x7FE00000
+_EXTENDED_OFFSETS = 0x7FE00001
 _STALE = (0x7FE00001, 0x7FE00002, 0x7FE00003)
 """Offset tables and total length of the source's own encapsulation (PS3.3 C.7.6.3.1.8 ff.)."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -101,6 +105,23 @@ def transcode(
         raise
 
 
+@dataclass(slots=True, kw_only=True)
+class _Written:
+    """What went into the target, for the proof to compare with."""
+
+    prefix: bytes
+    """Everything before the group of the pixel data."""
+    suffix: bytes | memoryview
+    """Everything after the pixel data."""
+    label_at: int
+    """Where the transfer syntax lies."""
+    is_edited: bool
+    kept: list[Frames]
+    """The source's frames, if they came in one batch."""
+    pixels: bytes
+    """Their digest."""
+
+
 def _transcode(
     source: Path,
     target: Path,
@@ -112,61 +133,71 @@ def _transcode(
 ) -> Transcoded:
     started = time.perf_counter()
     image = open_source(source, limits)
-    kept, pixels = _write(image, target, parameters, encoder, extended_above)
-    written = time.perf_counter()
-    transfer_syntax = _prove(image, target, kept, verifier)
-    proved = time.perf_counter()
-    result = open_dicom(target)
-    if result.transfer_syntax != transfer_syntax:
-        raise _not_proved("the transfer syntax was not written")
-    exact = image.native_value == (
-        image.attributes.pixel_data.value,
-        image.attributes.pixel_data.end,
-    )
+    with target.open("w+b") as file:
+        written = _write(image, file, parameters, encoder, extended_above)
+        file.flush()
+        encoded = time.perf_counter()
+        result = load(file.fileno())
+        transfer_syntax = LOSSLESS
+        if _prove(image, result, written, verifier):
+            transfer_syntax = LOSSLESS_RPCL
+            os.pwrite(file.fileno(), transfer_syntax.encode(), written.label_at)
+            result[written.label_at :][: len(transfer_syntax)] = transfer_syntax.encode()
+        proved = time.perf_counter()
+    pixel_data = image.attributes.pixel_data
+    is_whole_value = image.native_value == (pixel_data.value, pixel_data.end)
     return Transcoded(
         transfer_syntax=transfer_syntax,
         frames=image.attributes.frames,
-        pixel_sha256=pixels.hex(),
-        result_sha256=hashlib.sha256(result.whole).hexdigest(),
-        result_bytes=len(result.whole),
-        encode_seconds=written - started,
-        verify_seconds=proved - written,
+        pixel_sha256=written.pixels.hex(),
+        result_sha256=hashlib.sha256(result).hexdigest(),
+        result_bytes=len(result),
+        encode_seconds=encoded - started,
+        verify_seconds=proved - encoded,
         verified=verifier is not None,
         encoder=encoder.name,
         decoder=verifier.name if verifier else "",
-        source=digests_of(image.file, image.elements, pixels if exact else None),
+        source=digests_of(image.file, image.elements, written.pixels if is_whole_value else None),
     )
 
 
 def _write(
     image: SourceImage,
-    target: Path,
+    file: BinaryIO,
     parameters: Htj2kSection,
     encoder: FrameEncoder,
     extended_above: int,
-) -> tuple[list[Frames], bytes]:
-    """Write the target, and return the frames if they came in one batch, and their digest."""
+) -> _Written:
     attributes = image.attributes
     header = explicit_header(image.file, image.elements, signed=attributes.is_signed)
     present = {element.tag for element in image.elements}
+    changes = _changes(image, present)
+    meta, label_at = meta_with(image.file, LOSSLESS)
+    written = _Written(
+        prefix=b"".join((meta, edited(header.before, changes))),
+        suffix=header.after,
+        label_at=label_at,
+        is_edited=bool(changes),
+        kept=[],
+        pixels=b"",
+    )
+    file.write(written.prefix)
+    group = _GroupLength(file) if _GROUP_LENGTH in present else None
+    is_extended = attributes.frame_bytes * attributes.frames > extended_above
+    encapsulated = EncapsulatedPixels(file, attributes.frames, is_extended=is_extended)
     pixels = hashlib.sha256()
-    kept: list[Frames] = []
-    with target.open("wb") as file:
-        file.write(meta_with(image.file, LOSSLESS))
-        file.write(edited(header.before, _changes(image, present)))
-        group = _GroupLength(file) if _GROUP_LENGTH in present else None
-        is_extended = attributes.frame_bytes * attributes.frames > extended_above
-        encapsulated = EncapsulatedPixels(file, attributes.frames, is_extended=is_extended)
-        for batch in image.batches():
-            pixels.update(batch.data)
-            for codestream in _encoded(batch, image, parameters, encoder):
-                encapsulated.add(codestream)
-            kept = [batch]
-        encapsulated.finish()
-        if group:
-            group.finish()
-        file.write(header.after)
-    return (kept if attributes.frames <= image.frames_in_batch else []), pixels.digest()
+    for batch in image.batches():
+        pixels.update(batch.data)
+        for codestream in _encoded(batch, image, parameters, encoder):
+            encapsulated.add(codestream)
+        if attributes.frames == len(batch):
+            written.kept = [batch]
+    encapsulated.finish()
+    if group:
+        group.finish()
+    file.write(written.suffix)
+    written.pixels = pixels.digest()
+    return written
 
 
 def _changes(image: SourceImage, present: set[int]) -> dict[int, Change]:
@@ -218,37 +249,58 @@ def _encoded(
 
 
 def _prove(
-    image: SourceImage, target: Path, kept: list[Frames], verifier: FrameDecoder | None
-) -> str:
-    """Compare what the written file holds with the source, and label it; return the label."""
-    file = open_dicom(target)
-    elements = file.walk()
-    attributes = read_attributes(file, elements)
-    spans = locate_frames(file, elements, attributes)
-    form = image.frame_format
-    as_expected = (
-        attributes.photometric_interpretation == _photometric(image)
-        and attributes.frames == image.attributes.frames
-        and (attributes.rows, attributes.columns, attributes.samples)
-        == (form.rows, form.columns, form.samples)
-        and spans is not None
-        and all(len(span) == 1 for span in spans)
-    )
-    if spans is None or not as_expected:
-        raise _not_proved("the header or the fragments are not as intended")
-    fragments = (bytes(file.dataset[start:end]) for ((start, end),) in spans)
+    image: SourceImage, result: memoryview, written: _Written, verifier: FrameDecoder | None
+) -> bool:
+    """Compare what was read back from the target with the source; whether it earns the better label."""
+    spans = _fragments(image, result, written)
+    fragments = (bytes(result[start:end]) for start, end in spans)
     earned = True
     # Frames that were not kept are read, and decoded where they are compressed, a second time.
-    for batch in kept or image.batches():
+    for batch in written.kept or image.batches():
         codestreams = [next(fragments) for _ in range(len(batch))]
         for codestream in codestreams:
             earned = _check_label(codestream, image) and earned
         if verifier:
             _compare(batch, codestreams, image, verifier)
-    if not earned:
-        return LOSSLESS
-    _relabel(target, file.transfer_syntax_at)
-    return LOSSLESS_RPCL
+    return earned
+
+
+def _fragments(image: SourceImage, result: memoryview, written: _Written) -> list[Span]:
+    """Where each frame lies in the result, after comparing what is around the pixel data."""
+    start = len(written.prefix)
+    tables = b""
+    try:
+        for element in walk(result, EXPLICIT_LITTLE, start=start):
+            if element.tag == _EXTENDED_OFFSETS:
+                tables = bytes(result[element.value : element.end])
+            if element.tag == PIXEL_DATA:
+                break
+        else:
+            raise _not_proved("there is no pixel data")
+    except (MalformedError, TruncatedError) as error:
+        raise _not_proved(str(error)) from error
+    # The header is the source's own, which was read already; where it was edited it is read again.
+    if result[:start] != written.prefix or result[element.end :] != written.suffix:
+        raise _not_proved("the header is not what was written")
+    if written.is_edited:
+        _check_header(image, result)
+    frames = spans_of_frames(result, EXPLICIT_LITTLE, element, tables, image.attributes.frames)
+    if any(len(frame) != 1 for frame in frames):
+        raise _not_proved("a frame in several fragments")
+    return [span for (span,) in frames]
+
+
+def _check_header(image: SourceImage, result: memoryview) -> None:
+    file = dicom_file(result)
+    attributes = read_attributes(file, file.walk())
+    expected = replace(
+        image.attributes,
+        photometric_interpretation=_photometric(image),
+        planar_configuration=0 if image.attributes.samples > 1 else attributes.planar_configuration,
+        pixel_data=attributes.pixel_data,
+    )
+    if attributes != expected:
+        raise _not_proved("the header says something else about the pixels")
 
 
 def _check_label(codestream: bytes, image: SourceImage) -> bool:
@@ -271,13 +323,6 @@ def _compare(
         raise _not_proved(str(error)) from error
     if decoded.dtype != batch.dtype or not np.array_equal(decoded, batch):
         raise _not_proved("a decoded frame differs from the source")
-
-
-def _relabel(target: Path, position: int) -> None:
-    """Put the better label in the place of the other, which is of the same length."""
-    with target.open("r+b") as file:
-        file.seek(position)
-        file.write(LOSSLESS_RPCL.encode())
 
 
 def _not_proved(detail: str) -> NotConvertibleError:

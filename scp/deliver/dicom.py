@@ -60,6 +60,8 @@ def verdict_of(status: int) -> Verdict:
 
 def proposals_of(item: DeliveryItem) -> list[Proposal]:
     """The contexts that may carry an instance, the most wanted first."""
+    if not item.identity.sop_instance_uid.isascii():
+        return []
     syntaxes = dict.fromkeys((item.transfer_syntax, item.original_transfer_syntax, *NATIVE))
     proposals = [Proposal(item.identity.sop_class_uid, syntax) for syntax in syntaxes]
     return [proposal for proposal in proposals if proposal.is_encodable]
@@ -85,7 +87,7 @@ class DicomDestination:
         while position < len(items) and not should_stop():
             end, proposals = _one_association(items, position)
             if not proposals:
-                yield _held(items[position], "sop_class_refused", "its SOP class UID is no UID")
+                yield _held(items[position], "uid_unusable", "its UIDs cannot be sent")
                 position += 1
                 continue
             with associate(self._section, proposals) as association:

@@ -29,7 +29,8 @@ def send_files(
 ) -> Iterator[Receipt]:
     """Send files, and all files of folders, and yield a receipt for each, named by its path.
 
-    What is no DICOM file is not sent: its receipt says HELD and ``not_dicom``. Nothing is tried twice.
+    What is no DICOM file is not sent: its receipt says HELD and ``not_dicom``. Nothing is tried
+    twice.
 
     Raises
     ------

@@ -4,9 +4,11 @@ No ``concurrent.futures`` pool, because there one crash breaks them all. A worke
 killed and replaced; a task that took two workers with it is given up.
 """
 
+import contextlib
 import heapq
 import itertools
 import logging
+import os
 import socket
 import subprocess
 import time
@@ -22,6 +24,7 @@ from scp.pipeline.tasks import Answer, ConvertTask, DecodeTask, Lost, Task
 logger = logging.getLogger(__name__)
 
 _TRIES = 2
+_RESTART_SECONDS = 1.0
 _BYTES_A_SECOND = 4 * 2**20
 """What the deadline grows by: the slowest machine and codec that is still no hang."""
 
@@ -58,6 +61,7 @@ class WorkerPool:
         self._queue: list[Entry] = []
         self._numbers = itertools.count()
         self._workers = [self._start(number) for number in range(count)]
+        self._restarts: list[float] = []
         self.replaced = 0
         """Workers that died or hung since the start."""
 
@@ -99,7 +103,11 @@ class WorkerPool:
                 entry.done(answer)
 
     def tick(self, now: float) -> None:
-        """Kill what has missed its deadline."""
+        """Kill what has missed its deadline; start again what died of no task."""
+        while self._restarts and self._restarts[0] <= now:
+            del self._restarts[0]
+            self._workers.append(self._start(self.replaced))
+            self._feed()
         for worker in list(self._workers):
             if worker.entry is not None and now >= worker.deadline:
                 worker.process.kill()
@@ -136,10 +144,8 @@ class WorkerPool:
         worker.entry = entry
         entry.is_taken = True
         worker.deadline = time.monotonic() + self._deadline_seconds + _size(entry.task)
-        try:
+        with contextlib.suppress(OSError):  # It died while idle: its connection becomes readable.
             worker.connection.send(entry.task)
-        except OSError:
-            pass  # It died while idle: its connection becomes readable.
 
     def _replace(self, worker: _Worker, reason: PassReason) -> None:
         worker.connection.close()
@@ -152,9 +158,12 @@ class WorkerPool:
             processes.describe_exit(worker.process.returncode),
         )
         entry = worker.entry
-        self._workers[self._workers.index(worker)] = self._start(self.replaced)
         if entry is None:
+            # It could not even start, or died of nothing: not again at once.
+            self._workers.remove(worker)
+            self._restarts.append(time.monotonic() + _RESTART_SECONDS)
             return
+        self._workers[self._workers.index(worker)] = self._start(self.replaced)
         entry.tries += 1
         if entry.tries < _TRIES:
             heapq.heappush(self._queue, entry)
@@ -168,7 +177,12 @@ class WorkerPool:
         with theirs:
             process = processes.start(
                 "scp.pipeline.worker",
-                replace(self._orders, name=f"worker-{number}", sockets=(theirs.fileno(),)),
+                replace(
+                    self._orders,
+                    name=f"worker-{number}",
+                    parent=os.getpid(),
+                    sockets=(theirs.fileno(),),
+                ),
             )
         return _Worker(process, Connection(ours.detach()))
 

@@ -4,11 +4,11 @@ import io
 import struct
 from typing import Any
 
-from pydicom import dcmwrite
+from pydicom import dcmread, dcmwrite
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import UID, CTImageStorage, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 RLE = "1.2.840.10008.1.2.5"
@@ -34,10 +34,10 @@ def image(transfer_syntax: str = EXPLICIT, *, frames: int = 1, **changes: Any) -
     dataset.PixelRepresentation = 0
     dataset.PixelData = bytes(32 * frames)
     for keyword, value in changes.items():
-        if value is None:
-            delattr(dataset, keyword)
-        else:
+        if value is not None:
             setattr(dataset, keyword, value)
+        elif keyword in dataset:
+            delattr(dataset, keyword)
     if "PixelData" in dataset:
         is_native = transfer_syntax in NATIVE
         if not is_native:
@@ -49,10 +49,7 @@ def image(transfer_syntax: str = EXPLICIT, *, frames: int = 1, **changes: Any) -
 
 def with_elements(*elements: DataElement, transfer_syntax: str = EXPLICIT) -> bytes:
     """The same image with elements added."""
-    content = io.BytesIO(image(transfer_syntax))
-    from pydicom import dcmread
-
-    dataset = dcmread(content)
+    dataset = dcmread(io.BytesIO(image(transfer_syntax)))
     for element in elements:
         dataset.add(element)
     return file_of(dataset, transfer_syntax)
@@ -61,24 +58,17 @@ def with_elements(*elements: DataElement, transfer_syntax: str = EXPLICIT) -> by
 def file_of(dataset: Dataset, transfer_syntax: str) -> bytes:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = CTImageStorage
-    meta.MediaStorageSOPInstanceUID = "1.2.3.4"
+    meta.MediaStorageSOPInstanceUID = UID("1.2.3.4")
     meta.TransferSyntaxUID = UID(transfer_syntax)
     dataset.file_meta = meta
     written = io.BytesIO()
-    dcmwrite(
-        written,
-        dataset,
-        implicit_vr=transfer_syntax == ImplicitVRLittleEndian,
-        little_endian=transfer_syntax != ExplicitVRBigEndian,
-        force_encoding=True,
-        enforce_file_format=True,
-    )
+    dcmwrite(written, dataset, enforce_file_format=True)
     return written.getvalue()
 
 
 def raw_element(tag: int, vr: str, value: bytes) -> bytes:
     """One element in Explicit VR Little Endian, as a sender might write it and no library would."""
-    is_long = vr in ("OB", "OW", "SQ", "UN", "UT")
+    is_long = vr in ("OB", "OW", "SQ", "UN", "UR", "UT")
     length = struct.pack("<HL", 0, len(value)) if is_long else struct.pack("<H", len(value))
     return struct.pack("<HH", tag >> 16, tag & 0xFFFF) + vr.encode() + length + value
 

@@ -40,7 +40,6 @@ def test_values_are_read_in_every_encoding(syntax: str) -> None:
         PatientName="Doe^John",
         SliceThickness="2.50",
         SeriesNumber="7",
-        TriggerTime=None if syntax == "x" else "1.5",
         RecommendedDisplayFrameRateInFloat=0.1,
         SmallestImagePixelValue=3,
         FrameIncrementPointer=0x00181063,
@@ -73,7 +72,7 @@ def test_values_are_read_in_every_encoding(syntax: str) -> None:
         "RecommendedDisplayFrameRateInFloat": ("0.1",),
         "SmallestImagePixelValue": ("3",),
         "FrameIncrementPointer": ("0018,1063",),
-        "TableOfYBreakPoints": ("5",),
+        "TableOfYBreakPoints": ("5.0",),
         "PatientComments": ("a\\b",),
         "PixelData": (),
     }

@@ -1,0 +1,346 @@
+"""What is sent to a DICOM node, and what its answers mean."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from scp.config.schema import DicomDestination as Section
+from scp.deliver.dicom import DicomDestination, verdict_of
+from scp.deliver.ports import DecodeForPeer, Receipt, Verdict
+from scp.errors import DeliveryError, PeerUnavailableError, WorkerLostError
+from scp.model import DeliveryItem
+from tests.deliver.files import (
+    CT,
+    EXPLICIT,
+    IMPLICIT,
+    JPEG_BASELINE,
+    RLE,
+    ct_items,
+    dataset_bytes,
+    decoder,
+    lossy_item,
+    no_decoder,
+    rle_item,
+)
+from tests.deliver.peers import HandPeer, storescp
+
+
+def deliver(
+    section: Section, items: Sequence[DeliveryItem], decode: DecodeForPeer = no_decoder
+) -> list[Receipt]:
+    return list(DicomDestination("peer", section, decode).deliver(items, lambda: False))
+
+
+def only(*syntaxes: str) -> Callable[[str, str], bool]:
+    return lambda sop_class, syntax: syntax in syntaxes
+
+
+# -- forms -----------------------------------------------------------------------------------------
+
+
+def test_the_dataset_on_the_wire_is_the_files_own_bytes(tmp_path: Path) -> None:
+    items = ct_items(tmp_path, 3)
+
+    with HandPeer() as peer:
+        receipts = deliver(peer.section(), items)
+
+    assert [each.verdict for each in receipts] == [Verdict.DELIVERED] * 3
+    assert [each.dataset for each in peer.stored] == [dataset_bytes(each.path) for each in items]
+    assert [each.sop_instance_uid for each in peer.stored] == [
+        each.identity.sop_instance_uid for each in items
+    ]
+    assert (peer.associations, peer.released) == (1, 1)
+
+
+def test_the_wanted_form_goes_first(tmp_path: Path) -> None:
+    item = rle_item(tmp_path, original_is_native=True)
+
+    with HandPeer() as peer:
+        (receipt,) = deliver(peer.section(), [item])
+
+    assert receipt.transfer_syntax == peer.stored[0].transfer_syntax == RLE
+    assert peer.stored[0].dataset == dataset_bytes(item.path)
+
+
+def test_each_syntax_is_proposed_in_a_context_of_its_own(tmp_path: Path) -> None:
+    item = rle_item(tmp_path, original_is_native=True)
+
+    with HandPeer() as peer:
+        deliver(peer.section(calling_ae_title="ME"), [item])
+
+    assert peer.proposed == [(CT, RLE), (CT, EXPLICIT), (CT, IMPLICIT)]
+    assert (peer.called, peer.calling) == ("HAND", "ME")
+
+
+def test_a_refused_form_is_replaced_by_the_original(tmp_path: Path) -> None:
+    item = rle_item(tmp_path, original_is_native=True)
+
+    with HandPeer(accepts=only(EXPLICIT)) as peer:
+        (receipt,) = deliver(peer.section(), [item])
+
+    assert receipt.transfer_syntax == EXPLICIT
+    assert peer.stored[0].dataset == dataset_bytes(item.original)
+
+
+def test_what_the_peer_takes_in_no_form_that_we_have_is_decoded(tmp_path: Path) -> None:
+    item = rle_item(tmp_path, original_is_native=False)
+
+    with HandPeer(accepts=only(EXPLICIT, IMPLICIT)) as peer:
+        (receipt,) = deliver(peer.section(), [item], decoder(tmp_path))
+
+    assert receipt.transfer_syntax == peer.stored[0].transfer_syntax == EXPLICIT
+    assert peer.stored[0].dataset == dataset_bytes(tmp_path / "000.dcm")
+    assert not list(tmp_path.glob("decoded-*"))
+
+
+def test_a_native_original_is_rewritten_for_a_peer_that_takes_implicit_only(tmp_path: Path) -> None:
+    item = ct_items(tmp_path, 1)[0]
+
+    with HandPeer(accepts=only(IMPLICIT)) as peer:
+        (receipt,) = deliver(peer.section(), [item], decoder(tmp_path))
+
+    assert receipt.verdict is Verdict.DELIVERED
+    assert peer.stored[0].transfer_syntax == IMPLICIT
+
+
+def test_a_lossy_original_that_is_refused_is_held(tmp_path: Path) -> None:
+    with HandPeer(accepts=only(EXPLICIT, IMPLICIT)) as peer:
+        (receipt,) = deliver(peer.section(), [lossy_item(tmp_path)], decoder(tmp_path))
+
+    assert receipt.verdict is Verdict.HELD
+    assert receipt.detail == f"lossy_syntax_refused: {JPEG_BASELINE}"
+    assert not peer.stored
+
+
+def test_a_lossy_original_is_decoded_where_the_destination_allows_it(tmp_path: Path) -> None:
+    with HandPeer(accepts=only(EXPLICIT)) as peer:
+        section = peer.section(decode_lossy=True)
+        (receipt,) = deliver(section, [lossy_item(tmp_path)], decoder(tmp_path))
+
+    assert receipt.verdict is Verdict.DELIVERED
+    assert peer.stored[0].transfer_syntax == EXPLICIT
+
+
+def test_what_cannot_be_decoded_is_held(tmp_path: Path) -> None:
+    item = rle_item(tmp_path, original_is_native=False)
+
+    with HandPeer(accepts=only(EXPLICIT)) as peer:
+        (receipt,) = deliver(peer.section(), [item])
+
+    assert receipt.verdict is Verdict.HELD
+    assert receipt.detail == "decode_failed: no decoder for it"
+
+
+def test_a_decoder_that_died_is_given_another_chance(tmp_path: Path) -> None:
+    def dying(item: DeliveryItem, transfer_syntax: str) -> Path:
+        raise WorkerLostError("the worker died")
+
+    item = rle_item(tmp_path, original_is_native=False)
+
+    with HandPeer(accepts=only(EXPLICIT)) as peer:
+        (receipt,) = deliver(peer.section(), [item], dying)
+
+    assert receipt.verdict is Verdict.LIMITED
+
+
+def test_a_refused_sop_class_is_held_and_the_others_are_delivered(tmp_path: Path) -> None:
+    other = ct_items(tmp_path, 1)[0]
+    private = replace(other, identity=replace(other.identity, sop_class_uid="1.2.3.4.5"))
+
+    with HandPeer(accepts=lambda sop_class, syntax: sop_class == CT) as peer:
+        receipts = deliver(peer.section(), [private, other])
+
+    assert [each.verdict for each in receipts] == [Verdict.HELD, Verdict.DELIVERED]
+    assert receipts[0].detail.startswith("sop_class_refused")
+
+
+def test_a_file_that_is_not_in_its_syntax_is_never_sent(tmp_path: Path) -> None:
+    item = ct_items(tmp_path, 1)[0]
+    mislabelled = replace(item, transfer_syntax=RLE, original_transfer_syntax=RLE)
+
+    with HandPeer() as peer:
+        (receipt,) = deliver(peer.section(), [mislabelled])
+
+    assert receipt.verdict is Verdict.HELD
+    assert not peer.stored
+
+
+def test_an_answer_with_another_syntax_than_the_proposed_counts_as_refused(tmp_path: Path) -> None:
+    class Swapping(HandPeer):
+        def _accept(self, connection, body):  # type: ignore[no-untyped-def]
+            swapped = body.replace(EXPLICIT.encode(), b"1.2.840.10008.1.2.9")
+            return super()._accept(connection, swapped)
+
+    with Swapping() as peer:
+        (receipt,) = deliver(peer.section(), ct_items(tmp_path, 1), decoder(tmp_path))
+
+    assert receipt.transfer_syntax == IMPLICIT
+    assert peer.stored[0].transfer_syntax == IMPLICIT
+
+
+def test_more_contexts_than_one_association_holds_make_several(tmp_path: Path) -> None:
+    item = ct_items(tmp_path, 1)[0]
+    items = [
+        replace(
+            item,
+            instance=str(number),
+            identity=replace(item.identity, sop_class_uid=f"1.2.3.{number}"),
+        )
+        for number in range(1, 151)
+    ]
+
+    with HandPeer() as peer:
+        receipts = deliver(peer.section(), items)
+
+    assert [each.instance for each in receipts] == [each.instance for each in items]
+    assert all(each.verdict is Verdict.DELIVERED for each in receipts)
+    assert peer.associations == 3
+
+
+def test_uids_that_cannot_be_sent_are_held_and_the_others_are_delivered(tmp_path: Path) -> None:
+    item = ct_items(tmp_path, 1)[0]
+    long = replace(item, identity=replace(item.identity, sop_class_uid="1." * 40 + "1"))
+    odd = replace(item, identity=replace(item.identity, sop_instance_uid="1.2.\xe9"))
+
+    with HandPeer() as peer:
+        receipts = deliver(peer.section(), [long, item, odd])
+
+    assert [each.verdict for each in receipts] == [Verdict.HELD, Verdict.DELIVERED, Verdict.HELD]
+
+
+def test_a_missing_file_costs_only_its_own_instance(tmp_path: Path) -> None:
+    items = ct_items(tmp_path, 3)
+    items[1].path.unlink()
+
+    with HandPeer() as peer:
+        receipts = deliver(peer.section(), items)
+
+    verdicts = [each.verdict for each in receipts]
+    assert verdicts == [Verdict.DELIVERED, Verdict.LIMITED, Verdict.DELIVERED]
+
+
+# -- answers ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict"),
+    [
+        (0x0000, Verdict.DELIVERED),
+        (0xB000, Verdict.WARNING),
+        (0xB006, Verdict.WARNING),
+        (0xB007, Verdict.WARNING),
+        (0x0111, Verdict.ALREADY_THERE),
+        (0xA700, Verdict.TRANSIENT),
+        (0xA7FF, Verdict.TRANSIENT),
+        (0x0110, Verdict.LIMITED),
+        (0xC000, Verdict.LIMITED),
+        (0xCFFF, Verdict.LIMITED),
+        (0xA900, Verdict.HELD),
+        (0x0122, Verdict.HELD),
+        (0x0124, Verdict.HELD),
+        (0x0117, Verdict.LIMITED),
+        (0xFE00, Verdict.LIMITED),
+    ],
+)
+def test_a_status_means(status: int, verdict: Verdict) -> None:
+    assert verdict_of(status) is verdict
+
+
+def test_statuses_are_read_from_the_answers_in_order(tmp_path: Path) -> None:
+    statuses = [0x0000, 0xB007, 0x0111, 0xA700, 0xC123, 0xA900]
+
+    with HandPeer(answer=statuses.__getitem__) as peer:
+        receipts = deliver(peer.section(), ct_items(tmp_path, 6))
+
+    assert [each.status for each in receipts] == [f"{status:04X}" for status in statuses]
+    assert peer.associations == 1
+
+
+def test_stopping_ends_after_the_instance_at_hand_and_releases(tmp_path: Path) -> None:
+    items = ct_items(tmp_path, 5)
+
+    with HandPeer() as peer:
+        destination = DicomDestination("peer", peer.section(), no_decoder)
+        receipts = list(destination.deliver(items, lambda: len(peer.stored) >= 2))
+
+    assert len(receipts) == 2
+    assert (len(peer.stored), peer.released) == (2, 1)
+
+
+@pytest.mark.parametrize("how", ["abort", "close", "release", "silence", "nonsense", "stranger"])
+def test_an_instance_that_breaks_its_association_does_not_stop_the_others(
+    tmp_path: Path, how: str
+) -> None:
+    items = ct_items(tmp_path, 4)
+
+    with HandPeer(answer=lambda number: how if number == 1 else 0) as peer:
+        receipts = deliver(peer.section(answer_seconds=0.5), items)
+
+    verdicts = [each.verdict for each in receipts]
+    done = Verdict.DELIVERED
+    assert verdicts == [done, Verdict.TRANSIENT, done, done]
+    assert peer.associations == 2
+
+
+def test_a_peer_that_breaks_every_association_is_unavailable(tmp_path: Path) -> None:
+    items = ct_items(tmp_path, 6)
+    receipts: list[Receipt] = []
+
+    with HandPeer(answer=lambda number: "abort") as peer:
+        destination = DicomDestination("peer", peer.section(), no_decoder)
+        with pytest.raises(PeerUnavailableError, match="aborted"):
+            receipts.extend(destination.deliver(items, lambda: False))
+
+    assert [each.verdict for each in receipts] == [Verdict.TRANSIENT] * 2
+    assert len(peer.stored) == 2
+
+
+# -- C-ECHO and other people's peers ---------------------------------------------------------------
+
+
+def test_check_says_that_the_peer_answers(tmp_path: Path, free_port: int) -> None:
+    with storescp(tmp_path / "out", free_port) as section:
+        line = DicomDestination("peer", section, no_decoder).check()
+
+    assert line.startswith(f"STORESCP@127.0.0.1:{free_port} answers C-ECHO")
+
+
+def test_check_says_why_nobody_answers(free_port: int) -> None:
+    section = Section(kind="dicom", host="127.0.0.1", port=free_port, ae_title="NOBODY")
+
+    with pytest.raises(DeliveryError, match="refused"):
+        DicomDestination("peer", section, no_decoder).check()
+
+
+def test_check_says_that_verification_is_refused() -> None:
+    with (
+        HandPeer(accepts=lambda sop_class, syntax: False) as peer,
+        pytest.raises(DeliveryError, match="no verification"),
+    ):
+        DicomDestination("peer", peer.section(), no_decoder).check()
+
+
+def test_dcmtk_keeps_the_bytes_that_were_in_the_file(tmp_path: Path, free_port: int) -> None:
+    items = [*ct_items(tmp_path, 20, rows=256), rle_item(tmp_path / "rle", original_is_native=True)]
+
+    with storescp(tmp_path / "out", free_port, "+xa", "+uf") as section:
+        receipts = deliver(section, items)
+
+    assert [each.transfer_syntax for each in receipts] == [EXPLICIT] * 20 + [RLE]
+    kept = sorted(dataset_bytes(path) for path in (tmp_path / "out").iterdir())
+    assert kept == sorted(dataset_bytes(each.path) for each in items)
+
+
+def test_dcmtk_that_takes_implicit_only_gets_equal_pixels(tmp_path: Path, free_port: int) -> None:
+    item = rle_item(tmp_path, original_is_native=False)
+
+    with storescp(tmp_path / "out", free_port, "+xi") as section:
+        (receipt,) = deliver(section, [item], decoder(tmp_path))
+
+    assert receipt.transfer_syntax == IMPLICIT
+    (path,) = (tmp_path / "out").iterdir()
+    native = pydicom.dcmread(tmp_path / "000.dcm")
+    assert pydicom.dcmread(path).PixelData == native.PixelData

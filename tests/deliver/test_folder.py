@@ -1,0 +1,390 @@
+"""Delivery to a folder: exact bytes, nothing replaced, nothing half there."""
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from scp.config.schema import FolderDestination
+from scp.deliver.folder import FolderDestinationWriter
+from scp.deliver.ports import Receipt, Verdict
+from scp.durable import Disk, DurableFile
+from scp.errors import ConfigError, PeerUnavailableError
+from scp.model import DeliveryItem
+from tests.conftest import REPOSITORY
+from tests.deliver.files import ct_items, item_for, save
+
+
+def writer(
+    root: Path, disk: Disk | None = None, template: str | None = None
+) -> FolderDestinationWriter:
+    more = {} if template is None else {"template": template}
+    section = FolderDestination(kind="folder", path=root, **more)
+    return FolderDestinationWriter("archive", section, disk or Disk())
+
+
+def deliver(destination: FolderDestinationWriter, items: Sequence[DeliveryItem]) -> list[Receipt]:
+    return list(destination.deliver(items, lambda: False))
+
+
+def place(root: Path, item: DeliveryItem) -> Path:
+    identity = item.identity
+    folder = root / identity.study_instance_uid / identity.series_instance_uid
+    return folder / f"{identity.sop_instance_uid}.dcm"
+
+
+def files_in(root: Path) -> list[Path]:
+    return sorted(path for path in root.rglob("*") if path.is_file())
+
+
+class Recording(Disk):
+    """Notes what is made durable, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[str, str]] = []
+
+    def sync_file(self, file: DurableFile) -> None:
+        super().sync_file(file)
+        self.calls.append(("sync file", ""))
+
+    def sync_folder(self, folder: Path) -> None:
+        super().sync_folder(folder)
+        self.calls.append(("sync folder", folder.name))
+
+    def link(self, source: Path, target: Path) -> None:
+        super().link(source, target)
+        self.calls.append(("link", target.name))
+
+    def make_folder(self, folder: Path) -> None:
+        super().make_folder(folder)
+        self.calls.append(("make", folder.name))
+
+
+class Full(Disk):
+    """Takes some writes, then no more."""
+
+    def __init__(self, writes: int) -> None:
+        super().__init__()
+        self.writes = writes
+
+    def write(self, file: DurableFile, data: bytes | bytearray | memoryview) -> None:
+        self.writes -= 1
+        if self.writes < 0:
+            with self._watched("write"):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        super().write(file, data)
+
+
+class WithoutLinks(Disk):
+    """A file system like FAT."""
+
+    def link(self, source: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+# -- what arrives ----------------------------------------------------------------------------------
+
+
+def test_files_arrive_byte_for_byte_where_the_template_says(tmp_path: Path) -> None:
+    items = ct_items(tmp_path / "spool", 3)
+
+    receipts = deliver(writer(tmp_path / "archive"), items)
+
+    assert [each.verdict for each in receipts] == [Verdict.DELIVERED] * 3
+    assert files_in(tmp_path / "archive") == sorted(
+        place(tmp_path / "archive", item) for item in items
+    )
+    for item in items:
+        assert place(tmp_path / "archive", item).read_bytes() == item.path.read_bytes()
+
+
+def test_a_delivered_file_is_not_the_spools_file(tmp_path: Path) -> None:
+    (item,) = ct_items(tmp_path / "spool", 1)
+
+    deliver(writer(tmp_path / "archive"), [item])
+
+    delivered = place(tmp_path / "archive", item)
+    assert delivered.stat().st_nlink == item.path.stat().st_nlink == 1
+
+
+def test_a_template_may_use_any_keyword(tmp_path: Path) -> None:
+    (item,) = ct_items(tmp_path / "spool", 1)
+    dataset = pydicom.dcmread(item.path)
+    dataset.PatientID = "A/B"
+    dataset.BodyPartExamined = "CHEST"
+    item = item_for(save(dataset, item.path))
+    template = "{Modality}/{PatientID}/{BodyPartExamined}-{Rows}/{SOPInstanceUID}.dcm"
+
+    deliver(writer(tmp_path / "archive", template=template), [item])
+
+    (path,) = files_in(tmp_path / "archive")
+    modality, patient, part, _ = path.relative_to(tmp_path / "archive").parts
+    assert (modality, part) == ("CT", "CHEST-32")
+    assert patient.startswith("A_B-")
+
+
+def test_a_wrong_template_is_a_fault_of_the_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Nonsense"):
+        writer(tmp_path, template="{Nonsense}.dcm")
+
+
+def test_a_file_that_is_not_what_was_committed_is_held(tmp_path: Path) -> None:
+    (item,) = ct_items(tmp_path / "spool", 1)
+    content = bytearray(item.path.read_bytes())
+    content[-1] ^= 1
+    item.path.write_bytes(content)
+
+    (receipt,) = deliver(writer(tmp_path / "archive"), [item])
+
+    assert receipt.verdict is Verdict.HELD
+    assert receipt.detail.startswith("digest_mismatch")
+    assert not files_in(tmp_path / "archive")
+
+
+def test_a_missing_file_costs_only_its_own_instance(tmp_path: Path) -> None:
+    items = ct_items(tmp_path / "spool", 3)
+    items[1].path.unlink()
+
+    receipts = deliver(writer(tmp_path / "archive"), items)
+
+    verdicts = [each.verdict for each in receipts]
+    assert verdicts == [Verdict.DELIVERED, Verdict.LIMITED, Verdict.DELIVERED]
+
+
+# -- names that are taken --------------------------------------------------------------------------
+
+
+def test_the_same_bytes_again_are_already_there(tmp_path: Path) -> None:
+    items = ct_items(tmp_path / "spool", 2)
+    deliver(writer(tmp_path / "archive"), items)
+
+    receipts = deliver(writer(tmp_path / "archive"), items)
+
+    assert [each.verdict for each in receipts] == [Verdict.ALREADY_THERE] * 2
+    assert len(files_in(tmp_path / "archive")) == 2
+
+
+@pytest.mark.parametrize("disk", [Disk(), WithoutLinks()], ids=["links", "no links"])
+def test_other_bytes_under_the_same_name_get_a_number(tmp_path: Path, disk: Disk) -> None:
+    first, second, third = ct_items(tmp_path / "spool", 3)
+    second, third = (replace(item, identity=first.identity) for item in (second, third))
+    destination = writer(tmp_path / "archive", disk)
+
+    receipts = deliver(destination, [first, second, third, second, third])
+
+    done, there = Verdict.DELIVERED, Verdict.ALREADY_THERE
+    assert [each.verdict for each in receipts] == [done, done, done, there, there]
+    assert "conflict" in receipts[1].detail
+    final = place(tmp_path / "archive", first)
+    for item, name in ((first, ".dcm"), (second, "~2.dcm"), (third, "~3.dcm")):
+        path = final.with_name(final.name.removesuffix(".dcm") + name)
+        assert path.read_bytes() == item.path.read_bytes()
+    assert len(files_in(tmp_path / "archive")) == 3
+
+
+def test_a_reservation_that_a_crash_left_without_links_is_used(tmp_path: Path) -> None:
+    (item,) = ct_items(tmp_path / "spool", 1)
+    final = place(tmp_path / "archive", item)
+    final.parent.mkdir(parents=True)
+    final.touch()
+
+    deliver(writer(tmp_path / "archive", WithoutLinks()), [item])
+
+    assert [each.name for each in files_in(tmp_path / "archive")] == [final.name]
+    assert final.read_bytes() == item.path.read_bytes()
+
+
+# -- durability ------------------------------------------------------------------------------------
+
+
+def test_a_receipt_comes_after_the_file_its_name_and_its_folders_are_durable(
+    tmp_path: Path,
+) -> None:
+    (item,) = ct_items(tmp_path / "spool", 1)
+    disk = Recording()
+    receipts = writer(tmp_path / "archive", disk).deliver([item], lambda: False)
+
+    next(receipts)
+
+    final = place(tmp_path / "archive", item)
+    study, series = final.parent.parent.name, final.parent.name
+    assert disk.calls == [
+        ("make", "archive"),
+        ("sync folder", tmp_path.name),
+        ("make", study),
+        ("sync folder", "archive"),
+        ("make", series),
+        ("sync folder", study),
+        ("sync file", ""),
+        ("link", final.name),
+        ("sync folder", series),
+    ]
+
+
+def test_one_sync_of_the_folder_serves_several_files(tmp_path: Path) -> None:
+    items = ct_items(tmp_path / "spool", 20)
+    disk = Recording()
+
+    deliver(writer(tmp_path / "archive", disk), items)
+
+    series = items[0].identity.series_instance_uid
+    assert disk.calls.count(("sync folder", series)) < len(items)
+
+
+def test_folders_that_a_dead_process_may_have_made_are_synced_again(tmp_path: Path) -> None:
+    (item,) = ct_items(tmp_path / "spool", 1)
+    final = place(tmp_path / "archive", item)
+    final.parent.mkdir(parents=True)
+    disk = Recording()
+
+    deliver(writer(tmp_path / "archive", disk), [item])
+
+    assert ("sync folder", final.parent.parent.name) in disk.calls
+    assert ("sync folder", "archive") in disk.calls
+
+
+def test_a_file_that_is_already_there_is_synced_before_its_receipt(tmp_path: Path) -> None:
+    (item,) = ct_items(tmp_path / "spool", 1)
+    deliver(writer(tmp_path / "archive"), [item])
+    disk = Recording()
+
+    deliver(writer(tmp_path / "archive", disk), [item])
+
+    assert disk.calls[-2:] == [
+        ("sync file", ""),
+        ("sync folder", item.identity.series_instance_uid),
+    ]
+
+
+def test_what_a_crash_left_is_swept_and_what_another_writes_is_not(tmp_path: Path) -> None:
+    (item,) = ct_items(tmp_path / "spool", 1)
+    folder = place(tmp_path / "archive", item).parent
+    folder.mkdir(parents=True)
+    (folder / ".dcmpress-0123456789ab.tmp").write_bytes(b"half a file")
+    living = writer(tmp_path / "archive")._temporary(folder)
+
+    deliver(writer(tmp_path / "archive"), [item])
+
+    names = [path.name for path in files_in(tmp_path / "archive")]
+    assert names == [living.path.name, place(tmp_path / "archive", item).name]
+    living.close()
+
+
+def test_a_process_killed_while_writing_leaves_nothing_under_the_final_name(tmp_path: Path) -> None:
+    (item,) = ct_items(tmp_path / "spool", 1)
+    program = textwrap.dedent(
+        f"""
+        import os, signal
+        from pathlib import Path
+        from scp.durable import Disk
+        from tests.deliver.files import item_for
+        from tests.deliver.test_folder import deliver, writer
+
+        class Killing(Disk):
+            def sync_file(self, file):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        item = item_for(Path({str(item.path)!r}))
+        deliver(writer(Path({str(tmp_path / "archive")!r}), Killing()), [item])
+        """
+    )
+    killed = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=False)
+
+    left = files_in(tmp_path / "archive")
+    (receipt,) = deliver(writer(tmp_path / "archive"), [item])
+
+    assert killed.returncode < 0
+    assert [path.name.startswith(".dcmpress-") for path in left] == [True]
+    assert receipt.verdict is Verdict.DELIVERED
+    assert files_in(tmp_path / "archive") == [place(tmp_path / "archive", item)]
+
+
+# -- a disk that fails -----------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_unavailable_after_the_receipts_of_what_fitted(tmp_path: Path) -> None:
+    items = ct_items(tmp_path / "spool", 5)
+    receipts: list[Receipt] = []
+
+    with pytest.raises(PeerUnavailableError, match="No space left"):
+        receipts.extend(_each(writer(tmp_path / "archive", Full(3)), items, receipts))
+
+    assert [each.instance for each in receipts] == [each.instance for each in items[:3]]
+    assert len(files_in(tmp_path / "archive")) == 3
+
+
+def _each(
+    destination: FolderDestinationWriter, items: list[DeliveryItem], into: list[Receipt]
+) -> Iterator[Receipt]:
+    for receipt in destination.deliver(items, lambda: False):
+        into.append(receipt)
+    yield from ()
+
+
+def test_a_file_beyond_the_limit_of_the_file_system_is_unavailable(tmp_path: Path) -> None:
+    (item,) = ct_items(tmp_path / "spool", 1, rows=64)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+
+    try:
+        with pytest.raises(PeerUnavailableError, match="too large"):
+            deliver(writer(tmp_path / "archive"), [item])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert not files_in(tmp_path / "archive")
+
+
+def test_a_folder_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None:
+    (item,) = ct_items(tmp_path / "spool", 1)
+    (tmp_path / "file").write_bytes(b"")
+
+    with pytest.raises(PeerUnavailableError, match="Not a directory"):
+        deliver(writer(tmp_path / "file" / "archive"), [item])
+
+
+def test_an_archive_that_somebody_deleted_is_made_again(tmp_path: Path) -> None:
+    first, second = ct_items(tmp_path / "spool", 2)
+    destination = writer(tmp_path / "archive")
+    deliver(destination, [first])
+    delivered = place(tmp_path / "archive", first)
+    delivered.unlink()
+    delivered.parent.rmdir()
+    delivered.parent.parent.rmdir()
+
+    deliver(destination, [second])
+
+    assert files_in(tmp_path / "archive") == [place(tmp_path / "archive", second)]
+
+
+# -- check and stop --------------------------------------------------------------------------------
+
+
+def test_check_leaves_nothing_behind(tmp_path: Path) -> None:
+    line = writer(tmp_path / "archive").check()
+
+    assert line.startswith(f"{tmp_path / 'archive'} is writable")
+    assert not files_in(tmp_path / "archive")
+
+
+def test_check_says_why_the_folder_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(PeerUnavailableError, match="No space left"):
+        writer(tmp_path / "archive", Full(0)).check()
+
+
+def test_stopping_ends_after_the_file_at_hand(tmp_path: Path) -> None:
+    items = ct_items(tmp_path / "spool", 5)
+    asked = iter([False, False, True])
+
+    receipts = list(writer(tmp_path / "archive").deliver(items, lambda: next(asked)))
+
+    assert [each.instance for each in receipts] == [each.instance for each in items[:2]]
