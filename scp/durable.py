@@ -125,9 +125,13 @@ class Disk:
         with self._watched("mkdir"):
             os.mkdir(folder)
 
-    def remove_tree(self, folder: Path) -> None:
-        """Delete a folder that nothing needs any more; what cannot be deleted stays for the next start."""
-        shutil.rmtree(folder, ignore_errors=True)
+    def remove_tree(self, path: Path) -> None:
+        """Delete what nothing needs any more, a folder or a file; what resists stays for the next start."""
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
 
     # -- put together --------------------------------------------------------------------------
 
@@ -143,10 +147,15 @@ class Disk:
     def publish(self, path: Path, content: bytes) -> None:
         """Put ``content`` under ``path`` such that a crash leaves the old or the new whole."""
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-        with self.create(aside) as file:
-            file.write(content)
-            file.sync()
-        self.rename(aside, path)
+        try:
+            with self.create(aside) as file:
+                file.write(content)
+                file.sync()
+            self.rename(aside, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(aside)
+            raise
         self.sync_folder(path.parent)
 
     def publish_json(self, path: Path, content: dict[str, Any]) -> None:

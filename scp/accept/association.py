@@ -15,13 +15,13 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.transport import AddressInformation
 
 from scp.accept.access import AccessList, plain_address
-from scp.accept.contexts import Acceptance
+from scp.accept.contexts import ACCEPTED, Acceptance
 from scp.accept.messages import INVALID_PARAMETER, Messages, Negotiated
 from scp.accept.ports import InstanceStore
 from scp.accept.reader import MAX_CONTROL_PDU_BYTES, PduReader
 from scp.accept.upper_layer import HandedSocket, PumpedDul, State, StorageAcse
 from scp.config.schema import LimitsSection
-from scp.errors import AssociationError, ConnectionLostError
+from scp.errors import AssociationError, ConnectionLostError, MalformedError
 from scp.model import Origin
 
 logger = logging.getLogger(__name__)
@@ -71,8 +71,8 @@ class StorageAssociation(Association):
         self._began = time.monotonic()
         self._ending = "failed"
 
-        self.acse = StorageAcse(self, service.acceptance, self._refusal)
         self.dul = self._upper = PumpedDul(self)
+        self.acse = StorageAcse(self, self._upper, service.acceptance, self._refusal)
         # Their setters write into the timers of the current upper layer (association.py:282, :594).
         self.acse_timeout = self._limits.pdu_seconds
         self.network_timeout = self._limits.idle_seconds
@@ -122,8 +122,9 @@ class StorageAssociation(Association):
         if not self.is_established or self._origin is None:
             return None
         syntaxes = {
-            context_id: str(context.transfer_syntax[0])
-            for context_id, context in self._accepted_cx.items()
+            answer.context_id: answer.transfer_syntax
+            for answer in self._upper.answers
+            if answer.result == ACCEPTED
         }
         return Negotiated(
             origin=self._origin,
@@ -164,7 +165,11 @@ class StorageAssociation(Association):
         """Leave any PDU but P-DATA-TF to the state machine."""
         if length > MAX_CONTROL_PDU_BYTES:
             raise AssociationError(f"a PDU of {length} bytes", INVALID_PARAMETER)
-        self._upper.receive(pack(">BxL", kind, length) + self._reader.take_all(length))
+        pdu = pack(">BxL", kind, length) + self._reader.take_all(length)
+        try:
+            self._upper.receive(pdu)
+        except MalformedError as error:
+            raise AssociationError(str(error), INVALID_PARAMETER) from error
 
     def _end(self) -> None:
         """Answer what took the state machine out of data transfer."""

@@ -1,30 +1,31 @@
 """Which presentation contexts are accepted, and with which transfer syntax.
 
 Nothing is prepared for one association alone: the answer to a proposal is two look-ups in tables
-that all associations share.
+that all associations share. Contexts are read from the A-ASSOCIATE-RQ and written into the
+A-ASSOCIATE-AC here, because senders propose 128 of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from struct import Struct
 from typing import Final
 
-from pydicom.uid import UID, ImplicitVRLittleEndian
+from pydicom import config
+from pydicom.uid import UID
 from pynetdicom.presentation import (
     AllStoragePresentationContexts,
     MediaStoragePresentationContexts,
     NonPatientObjectPresentationContexts,
-    PresentationContext,
 )
 
-VERIFICATION: Final = "1.2.840.10008.1.1"
+from scp.errors import MalformedError
 
-ACCEPTED: Final = 0x00
-ABSTRACT_SYNTAX_REFUSED: Final = 0x03
-TRANSFER_SYNTAX_REFUSED: Final = 0x04
-"""Results of a presentation context (PS3.8 Table 9-18)."""
+VERIFICATION: Final = "1.2.840.10008.1.1"
+_IMPLICIT_LITTLE: Final = "1.2.840.10008.1.2"
 
 PREFERENCE: Final = (
     "1.2.840.10008.1.2.1",  # Explicit VR Little Endian
-    "1.2.840.10008.1.2",  # Implicit VR Little Endian
+    _IMPLICIT_LITTLE,
     "1.2.840.10008.1.2.4.202",  # HTJ2K lossless, RPCL
     "1.2.840.10008.1.2.4.201",  # HTJ2K lossless
     "1.2.840.10008.1.2.4.80",  # JPEG-LS lossless
@@ -45,6 +46,41 @@ PREFERENCE: Final = (
 """Whichever comes first here wins in its context. What is not here (lossy, private and unknown
 syntaxes) is taken where a context offers nothing else, in the order of the proposal."""
 
+ACCEPTED: Final = 0x00
+ABSTRACT_SYNTAX_REFUSED: Final = 0x03
+TRANSFER_SYNTAX_REFUSED: Final = 0x04
+"""Results of a presentation context (PS3.8 Table 9-18)."""
+
+_FIXED_BYTES: Final = 74
+"""What precedes the first item of an A-ASSOCIATE-RQ or -AC (PS3.8 Table 9-11)."""
+
+_ITEM: Final = Struct(">BxH")
+_RESULT: Final = Struct(">BxHBxBxBxH")
+_PDU_LENGTH: Final = Struct(">L")
+
+_CONTEXT: Final = 0x20
+_CONTEXT_RESULT: Final = 0x21
+_ABSTRACT_SYNTAX: Final = 0x30
+_TRANSFER_SYNTAX: Final = 0x40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """One presentation context as the peer proposes it (PS3.8 9.3.2.2)."""
+
+    context_id: int
+    abstract_syntax: str
+    transfer_syntaxes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What became of one (PS3.8 9.3.3.2). The transfer syntax counts only where it was accepted."""
+
+    context_id: int
+    result: int
+    transfer_syntax: str
+
 
 class Acceptance:
     """What the node accepts. Built once, shared by every association, never changed."""
@@ -62,6 +98,18 @@ class Acceptance:
             )
         }
 
+    def answer(self, proposal: Proposal) -> Answer:
+        result = ACCEPTED
+        if not proposal.transfer_syntaxes:
+            result = TRANSFER_SYNTAX_REFUSED
+        elif not self.is_served(proposal.abstract_syntax):
+            result = ABSTRACT_SYNTAX_REFUSED
+        return Answer(
+            context_id=proposal.context_id,
+            result=result,
+            transfer_syntax=self.preferred(proposal.transfer_syntaxes or (_IMPLICIT_LITTLE,)),
+        )
+
     def is_served(self, abstract_syntax: str) -> bool:
         """Whether it is Verification or may be a storage SOP class.
 
@@ -72,14 +120,13 @@ class Acceptance:
             return True
         if abstract_syntax in self._seriesless:
             return False
-        uid = UID(abstract_syntax)
+        uid = UID(abstract_syntax, config.IGNORE)
         if not uid.type:
             return True
-        name = uid.name
         return (
             uid.type == "SOP Class"
-            and ("Storage" in name or not name)
-            and "Storage Commitment" not in name
+            and ("Storage" in uid.name or not uid.name)
+            and "Storage Commitment" not in uid.name
         )
 
     def preferred(self, proposed: Sequence[str]) -> str:
@@ -87,22 +134,71 @@ class Acceptance:
         last = len(self._rank)
         return min(proposed, key=lambda syntax: self._rank.get(syntax, last))
 
-    def answer(self, proposals: Sequence[PresentationContext]) -> list[PresentationContext]:
-        """Accept or refuse each proposed context, keeping order."""
-        return [self._answer(proposal) for proposal in proposals]
 
-    def _answer(self, proposal: PresentationContext) -> PresentationContext:
-        answer = PresentationContext()
-        answer.context_id = proposal.context_id
-        answer.abstract_syntax = proposal.abstract_syntax
-        proposed = proposal.transfer_syntax
-        if not proposed:
-            answer.result = TRANSFER_SYNTAX_REFUSED
-            answer.transfer_syntax = [ImplicitVRLittleEndian]
-        elif not self.is_served(str(proposal.abstract_syntax)):
-            answer.result = ABSTRACT_SYNTAX_REFUSED
-            answer.transfer_syntax = [proposed[0]]
+def take_proposals(request: bytes) -> tuple[bytes, list[Proposal]]:
+    """An A-ASSOCIATE-RQ without its presentation contexts, and these.
+
+    Raises
+    ------
+    MalformedError
+        An item does not fit, or a context has no ID or no abstract syntax.
+    """
+    proposals: list[Proposal] = []
+    rest = bytearray(request[:_FIXED_BYTES])
+    for kind, start, stop in _items(request, _FIXED_BYTES, len(request)):
+        if kind == _CONTEXT:
+            proposals.append(_proposal(request, start, stop))
         else:
-            answer.result = ACCEPTED
-            answer.transfer_syntax = [UID(self.preferred(proposed))]
-        return answer
+            rest += request[start - _ITEM.size : stop]
+    rest[2:6] = _PDU_LENGTH.pack(len(rest) - 6)
+    return bytes(rest), proposals
+
+
+def put_answers(accept: bytes, answers: Sequence[Answer]) -> bytes:
+    """An A-ASSOCIATE-AC with the results of contexts, behind its application context."""
+    _, _, place = next(_items(accept, _FIXED_BYTES, len(accept)))
+    results = b"".join(
+        _RESULT.pack(
+            _CONTEXT_RESULT,
+            len(answer.transfer_syntax) + 8,
+            answer.context_id,
+            answer.result,
+            _TRANSFER_SYNTAX,
+            len(answer.transfer_syntax),
+        )
+        + answer.transfer_syntax.encode("latin-1")
+        for answer in answers
+    )
+    whole = accept[:place] + results + accept[place:]
+    return whole[:2] + _PDU_LENGTH.pack(len(whole) - 6) + whole[6:]
+
+
+def _proposal(request: bytes, start: int, stop: int) -> Proposal:
+    if stop - start < 4:
+        raise MalformedError("a presentation context without an ID")
+    abstract, transfers = "", []
+    for kind, first, last in _items(request, start + 4, stop):
+        # Latin-1 keeps whatever a peer sends as it is, so that an answer can repeat it.
+        value = request[first:last].decode("latin-1").rstrip("\0 ")
+        if kind == _ABSTRACT_SYNTAX:
+            abstract = value
+        elif kind == _TRANSFER_SYNTAX:
+            transfers.append(value)
+    if not abstract:
+        raise MalformedError("a presentation context without an abstract syntax")
+    return Proposal(
+        context_id=request[start], abstract_syntax=abstract, transfer_syntaxes=tuple(transfers)
+    )
+
+
+def _items(pdu: bytes, offset: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Type, start and end of each item's body."""
+    while offset < end:
+        if offset + _ITEM.size > end:
+            raise MalformedError("a PDU ends inside an item")
+        kind, length = _ITEM.unpack_from(pdu, offset)
+        start = offset + _ITEM.size
+        offset = start + length
+        if offset > end:
+            raise MalformedError("an item is longer than what holds it")
+        yield kind, start, offset

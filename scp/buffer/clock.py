@@ -8,6 +8,8 @@ class _Open:
     last_arrival: float
     opened: float
     quiet_seconds: float
+    is_asked_for: bool = False
+    """Whether a rule gave ``quiet_seconds``."""
     arriving: dict[str, int] = field(default_factory=dict)
 
 
@@ -63,8 +65,11 @@ class SeriesClock:
 
     def set_quiet_seconds(self, series: str, quiet_seconds: float) -> None:
         """A rule asked for its own quiet period; the longest that was asked for holds."""
-        if series in self._open:
-            self._open[series].quiet_seconds = quiet_seconds
+        known = self._open.get(series)
+        if known is not None:
+            longest = known.quiet_seconds if known.is_asked_for else 0.0
+            known.quiet_seconds = max(longest, quiet_seconds)
+            known.is_asked_for = True
 
     def close(self, series: str) -> None:
         self._open.pop(series, None)

@@ -70,7 +70,7 @@ class Job:
         return {"format": FORMAT, **asdict(self)}
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> "Job":
+    def from_json(cls, content: Any) -> "Job":
         """Read what :meth:`to_json` wrote.
 
         Raises
@@ -78,6 +78,8 @@ class Job:
         NodeError
             A newer dcmpress wrote it, or it is damaged.
         """
+        if not isinstance(content, dict):
+            raise NodeError("job.json is damaged: no mapping")
         content = dict(content)
         if content.pop("format", None) != FORMAT:
             raise NodeError("job.json was written by another version of dcmpress")

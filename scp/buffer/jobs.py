@@ -14,7 +14,7 @@ from typing import Any
 from scp.buffer.job import Job
 from scp.buffer.layout import INSTANCE_ENDING, JOB_FILE, REASON_FILE, SERIES_FILE, Layout
 from scp.durable import Disk, lock_folder_alone
-from scp.errors import NodeError
+from scp.errors import NodeError, StorageFullError
 
 SOURCE = "source"
 RESULTS = "results"
@@ -86,13 +86,11 @@ class JobFolders:
         job = self._new_job(series)
         folder = self._layout.jobs / job / SOURCE
         self._disk.make_folder(folder)
-        content = (source / SERIES_FILE).read_bytes()
-        with self._disk.create(folder / SERIES_FILE) as file:
-            file.write(content)
-            file.sync()
+        self._disk.sync_folder(folder.parent)
+        with contextlib.suppress(FileNotFoundError):
+            self._disk.link(source / SERIES_FILE, folder / SERIES_FILE)
         self._disk.rename(source / name, folder / name)
         self._disk.sync_folder(folder)
-        self._disk.sync_folder(folder.parent)
         self._disk.sync_folder(source)
         return job
 
@@ -113,9 +111,11 @@ class JobFolders:
         return folder / SOURCE / name if form == ORIGINAL else folder / RESULTS / form / name
 
     def make_results(self, job: str, form: str) -> Path:
-        folder = self._layout.jobs / job / RESULTS / form
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        results = self._layout.jobs / job / RESULTS
+        for folder in (results, results / form):
+            with contextlib.suppress(FileExistsError):
+                self._disk.make_folder(folder)
+        return results / form
 
     def drop_results(self, job: str) -> None:
         """Delete what was made before a commit that never came."""
@@ -185,8 +185,8 @@ class JobFolders:
     def release(self, job: str) -> None:
         """Put a held job back to work."""
         self._move(self._layout.held / job, self._layout.jobs / job)
-        with contextlib.suppress(OSError):
-            os.unlink(self._layout.jobs / job / REASON_FILE)
+        with contextlib.suppress(OSError, StorageFullError):
+            self._disk.unlink(self._layout.jobs / job / REASON_FILE)
 
     def _move(self, source: Path, target: Path) -> None:
         self._disk.rename(source, target)
@@ -217,16 +217,22 @@ def sweep(layout: Layout, disk: Disk, *, receivers: Iterable[str]) -> None:
 
     Incoming files of the named receivers were never acknowledged, or have their durable name already;
     caches and trash are nobody's; hidden names were never renamed to what they should become.
+    What is left is then made durable: who moved it may have been killed before it synced the folders.
     """
-    for receiver in receivers:
-        disk.remove_tree(layout.incoming / receiver)
-    for folder in (layout.encoded, layout.trash):
-        for entry in folder.iterdir():
-            disk.remove_tree(entry)
+    doomed = [layout.incoming / receiver for receiver in receivers]
+    doomed += [*layout.encoded.iterdir(), *layout.trash.iterdir()]
     for folder in (layout.growing, layout.jobs, layout.held):
-        for entry in folder.glob(".*"):
-            disk.remove_tree(entry)
-            entry.unlink(missing_ok=True)
+        doomed += folder.glob(".*")
+    for entry in doomed:
+        disk.remove_tree(entry)
+    for folder in (layout.growing, layout.jobs, layout.held):
+        disk.sync_folder(folder)
+    for series in _folders(layout.growing):
+        disk.sync_folder(layout.growing / series)
+    for job in _folders(layout.jobs):
+        disk.sync_folder(layout.jobs / job)
+        if (source := layout.jobs / job / SOURCE).is_dir():
+            disk.sync_folder(source)
 
 
 def drop_empty_jobs(layout: Layout, disk: Disk) -> None:

@@ -13,6 +13,8 @@ from scp.errors import NodeError
 SERIES_FILE = "series.json"
 JOB_FILE = "job.json"
 REASON_FILE = "reason.json"
+NAMED_FILE = ".named"
+"""In a growing series: its folder's name is known to be durable. Its absence costs an fsync."""
 INSTANCE_ENDING = ".dcm"
 
 
@@ -80,6 +82,9 @@ class Layout:
                 self.encoded,
             ):
                 disk.make_durable_folder(folder)
+            # A node that was killed may have made them and not have come to syncing their names.
+            for parent in (self.spool, self.data, self.data.parent):
+                disk.sync_folder(parent)
         except OSError as error:
             raise NodeError(
                 f"the data folder {self.data} cannot be used: {error.strerror}; "
@@ -97,7 +102,10 @@ def lock_data(layout: Layout, wait_seconds: float) -> int:
     NodeError
         Another node, or an orphan of one, still holds it after ``wait_seconds``.
     """
-    descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        raise NodeError(f"{layout.lock} cannot be locked: {error.strerror}") from error
     deadline = time.monotonic() + wait_seconds
     while True:
         try:

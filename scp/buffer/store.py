@@ -1,18 +1,20 @@
 """The receiver's side of the spool: make one instance durable, then say so."""
 
 import contextlib
+import errno
 import itertools
 import json
 import os
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 from scp.buffer import part10
-from scp.buffer.layout import INSTANCE_ENDING, SERIES_FILE, Layout
+from scp.buffer.layout import INSTANCE_ENDING, NAMED_FILE, SERIES_FILE, Layout
 from scp.durable import Disk, DurableFile, free_bytes, lock_folder_shared
 from scp.errors import (
     DiskFailedError,
@@ -88,7 +90,11 @@ class SpoolStore:
         if not self.has_room():
             raise StorageFullError("no room above the reserve, or the disk failed")
         path = self._incoming / f"{next(self._numbers)}.part"
-        return SpoolIncoming(self, request, self._disk.create(path))
+        try:
+            file = self._disk.create(path)
+        except OSError as error:
+            raise DiskFailedError(f"spool: {error.strerror}") from error
+        return SpoolIncoming(self, request, file)
 
     def has_room(self) -> bool:
         """Whether the disk is healthy and has more than the reserve and the work at hand need."""
@@ -125,6 +131,10 @@ class SpoolStore:
                 name, is_new = self._link(incoming, folder, identity.file_stem)
                 # Also for a repeat: the twin's name may have been linked and not yet synced.
                 self._disk.sync_folder(folder)
+                self._sync_name_of(folder)
+                if not self._disk.is_healthy:
+                    # What another association could not sync may be what this one relies on.
+                    raise DiskFailedError("the disk failed while the instance landed")
                 # Told under the lock, so that the series is not closed before it is known.
                 if is_new:
                     self._notices.landed(key.folder, name)
@@ -132,7 +142,9 @@ class SpoolStore:
                     self._notices.repeated(key.folder)
             finally:
                 os.close(lock)
-            self._disk.unlink(incoming)
+            # It has its durable name: what cannot be unlinked is swept at the next start.
+            with contextlib.suppress(OSError, StorageFullError):
+                self._disk.unlink(incoming)
             return
 
     def arriving(self, key: SeriesKey) -> None:
@@ -142,19 +154,33 @@ class SpoolStore:
         self._notices.given_up(key.folder)
 
     def _link(self, incoming: Path, folder: Path, stem: str) -> tuple[str, bool]:
-        for number in itertools.count(1):
+        number = 1
+        while True:
             name = stem + (f"~{number}" if number > 1 else "") + INSTANCE_ENDING
             try:
                 self._disk.link(incoming, folder / name)
                 return name, True
             except FileExistsError:
+                pass
+            try:
                 if part10.same_dataset(incoming, folder / name):
                     return name, False
-        raise AssertionError("unreachable")
+            except FileNotFoundError:
+                continue  # Taken out of the series meanwhile: the name is free again.
+            number += 1
+
+    def _sync_name_of(self, folder: Path) -> None:
+        """Sync the series' own name, unless that was done: who renamed it in may not have come to it."""
+        marker = folder / NAMED_FILE
+        if marker.exists():
+            return
+        self._disk.sync_folder(folder.parent)
+        with contextlib.suppress(FileExistsError, StorageFullError):
+            self._disk.create(marker).close()
 
     def _make_series(self, folder: Path, key: SeriesKey) -> None:
         """Make the folder aside, whole and synced, and rename it in; whoever comes second gives way."""
-        aside = folder.with_name(f".{folder.name}.{self._incoming.name}.{next(self._numbers)}")
+        aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
         self._disk.make_folder(aside)
         try:
             content = {
@@ -168,12 +194,11 @@ class SpoolStore:
                 file.sync()
             self._disk.sync_folder(aside)
             self._disk.rename(aside, folder)
-        except OSError:
-            if not folder.is_dir():
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         finally:
             self._disk.remove_tree(aside)
-        self._disk.sync_folder(folder.parent)
 
 
 class SpoolIncoming:
@@ -216,9 +241,10 @@ class SpoolIncoming:
         self._file.close()
         with contextlib.suppress(OSError):
             os.unlink(self._file.path)
-        if self._announced is not None:
-            self._store.given_up(self._announced)
-            self._announced = None
+        announced, self._announced = self._announced, None
+        if announced is not None:
+            with contextlib.suppress(OSError):  # The coordinator is gone: so is what it knew.
+                self._store.given_up(announced)
 
     def _write_first(self, data: bytes | bytearray | memoryview) -> None:
         """Write, and look for the routing header so that the series is known to be arriving."""

@@ -45,7 +45,7 @@ class PathTemplate:
                 if text:
                     self._components[-1].append((text, False))
             if keyword is not None:
-                tag = tag_for_keyword(keyword)
+                tag = tag_for_keyword(keyword) if keyword else None
                 if tag is None:
                     raise ConfigError([f"template {template!r}: {keyword!r} is no DICOM keyword"])
                 self.tags[keyword] = tag

@@ -6,7 +6,7 @@ import resource
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from scp.config.schema import FolderDestination
 from scp.deliver.folder import FolderDestinationWriter
 from scp.deliver.ports import Receipt, Verdict
 from scp.durable import Disk, DurableFile
-from scp.errors import ConfigError, PeerUnavailableError
+from scp.errors import PeerUnavailableError
 from scp.model import DeliveryItem
 from tests.conftest import REPOSITORY
 from tests.deliver.files import ct_items, item_for, save
@@ -130,11 +130,6 @@ def test_a_template_may_use_any_keyword(tmp_path: Path) -> None:
     modality, patient, part, _ = path.relative_to(tmp_path / "archive").parts
     assert (modality, part) == ("CT", "CHEST-32")
     assert patient.startswith("A_B-")
-
-
-def test_a_wrong_template_is_a_fault_of_the_configuration(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="Nonsense"):
-        writer(tmp_path, template="{Nonsense}.dcm")
 
 
 def test_a_file_that_is_not_what_was_committed_is_held(tmp_path: Path) -> None:
@@ -316,18 +311,10 @@ def test_a_full_disk_is_unavailable_after_the_receipts_of_what_fitted(tmp_path: 
     receipts: list[Receipt] = []
 
     with pytest.raises(PeerUnavailableError, match="No space left"):
-        receipts.extend(_each(writer(tmp_path / "archive", Full(3)), items, receipts))
+        receipts.extend(writer(tmp_path / "archive", Full(3)).deliver(items, lambda: False))
 
     assert [each.instance for each in receipts] == [each.instance for each in items[:3]]
     assert len(files_in(tmp_path / "archive")) == 3
-
-
-def _each(
-    destination: FolderDestinationWriter, items: list[DeliveryItem], into: list[Receipt]
-) -> Iterator[Receipt]:
-    for receipt in destination.deliver(items, lambda: False):
-        into.append(receipt)
-    yield from ()
 
 
 def test_a_file_beyond_the_limit_of_the_file_system_is_unavailable(tmp_path: Path) -> None:

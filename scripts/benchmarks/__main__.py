@@ -1,0 +1,43 @@
+"""Runs the benchmarks that are named, all without a name, and prints the machine with them."""
+
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from scripts.benchmarks import ingest, memory, receive, send
+from scripts.benchmarks.measure import fsync_milliseconds
+
+BENCHMARKS: dict[str, Callable[[Path], None]] = {
+    "receive": receive.run,
+    "send": send.run,
+    "ingest": ingest.run,
+    "memory": memory.run,
+}
+
+
+def main() -> int:
+    names = sys.argv[1:] or list(BENCHMARKS)
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        print(f"no benchmark {unknown[0]}; there are {', '.join(BENCHMARKS)}", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory(prefix="dcmpress-bench-") as folder:
+        place = Path(folder)
+        print(
+            f"machine: {os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}, "
+            f"Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}, "
+            f"fsync of file and folder {fsync_milliseconds(place):.2f} ms"
+        )
+        for name in names:
+            here = place / name
+            here.mkdir()
+            print(f"\n== {name}")
+            BENCHMARKS[name](here)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

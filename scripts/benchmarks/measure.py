@@ -1,0 +1,103 @@
+"""What a process tree costs: CPU seconds, memory; and what the disk costs."""
+
+import os
+import statistics
+import threading
+import time
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def tree(root: int) -> list[int]:
+    """The process and everything below it."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+    found, left = [], [root]
+    while left:
+        found.append(left.pop())
+        left += children.get(found[-1], [])
+    return found
+
+
+def cpu_seconds(root: int) -> float:
+    """User and system time of the tree so far, reaped children included."""
+    total = 0
+    for process in tree(root):
+        try:
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        total += sum(int(field) for field in fields[11:15])
+    return total / _TICKS
+
+
+def pss_bytes(root: int) -> int:
+    """Proportional set size of the tree: shared pages are counted once."""
+    total = 0
+    for process in tree(root):
+        try:
+            lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        total += next((int(x.split()[1]) for x in lines if x.startswith("Pss:")), 0) * 1024
+    return total
+
+
+class PeakMemory:
+    """Samples the tree's memory until it is stopped."""
+
+    def __init__(self, root: int, seconds: float = 0.1) -> None:
+        self._root = root
+        self._seconds = seconds
+        self._stop = threading.Event()
+        self.peak = 0
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> int:
+        self._stop.set()
+        self._thread.join()
+        return self.peak
+
+    def _sample(self) -> None:
+        while not self._stop.wait(self._seconds):
+            self.peak = max(self.peak, pss_bytes(self._root))
+
+
+def fsync_milliseconds(folder: Path, count: int = 50) -> float:
+    """The median of one small file's fsync and its folder's."""
+    return 1000 * statistics.median(_synced(folder, index, b"x") for index in range(count))
+
+
+def fsync_floor(folder: Path, files: list[Path]) -> float:
+    """Seconds that nothing but the fsyncs of these files and of their folder takes.
+
+    The files are written first, as a receiver writes while it receives, and each is synced at its end.
+    """
+    folder.mkdir()
+    total = 0.0
+    for index, file in enumerate(files):
+        total += _synced(folder, index, file.read_bytes())
+    return total
+
+
+def _synced(folder: Path, index: int, content: bytes) -> float:
+    path = folder / f"floor-{index}"
+    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+    parent = os.open(folder, os.O_RDONLY)
+    try:
+        os.write(descriptor, content)
+        started = time.perf_counter()
+        os.fsync(descriptor)
+        os.fsync(parent)
+        return time.perf_counter() - started
+    finally:
+        os.close(descriptor)
+        os.close(parent)

@@ -1,0 +1,173 @@
+"""The programs beside us, and our own node, started for one measurement."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from scp.cli.demo_material import ct_series, write
+from scp.pipeline.control import ask
+
+_START_SECONDS = 60.0
+_SENDER = {"TCP_NODELAY": "1"}
+"""Without it DCMTK's programs lose 40 ms an instance to Nagle's algorithm."""
+
+
+def program(name: str) -> str:
+    """A peer's program; not pynetdicom's of the same name in the virtual environment."""
+    own = str(Path(sys.executable).parent)
+    path = os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if p != own)
+    found = shutil.which(name, path=f"{path}:/usr/sbin")
+    if found is None:
+        raise SystemExit(f"{name} is not here: run scripts/install-peers")
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def ct_files(folder: Path, count: int, seed: int = 0) -> list[Path]:
+    """A CT series of 512x512, 12 bits in 16, 525 kB each."""
+    folder.mkdir(parents=True)
+    return [write(one, folder) for one in ct_series(count, seed=seed)]
+
+
+def storescu(port: int, folder: Path) -> float:
+    """Send a folder by DCMTK's storescu; seconds."""
+    started = time.perf_counter()
+    subprocess.run(  # noqa: S603 - a benchmark's peer
+        [program("storescu"), "--max-send-pdu", "131072", "+sd", "127.0.0.1", str(port), folder],
+        env={**os.environ, **_SENDER},
+        check=True,
+    )
+    return time.perf_counter() - started
+
+
+@contextlib.contextmanager
+def storescp(folder: Path, *options: str) -> Iterator[tuple[int, int]]:
+    """DCMTK's storescp; its port and process."""
+    folder.mkdir()
+    port = free_port()
+    with _running(
+        [program("storescp"), *options, "-pdu", "131072", "-od", str(folder), str(port)], port
+    ) as process:
+        yield port, process.pid
+
+
+@contextlib.contextmanager
+def orthanc(folder: Path, syntax: str) -> Iterator[tuple[int, int]]:
+    """Orthanc that transcodes what comes in; its port and process."""
+    folder.mkdir()
+    port, web = free_port(), free_port()
+    settings = {
+        "StorageDirectory": str(folder / "storage"),
+        "IndexDirectory": str(folder / "index"),
+        "DicomPort": port,
+        "HttpPort": web,
+        "RemoteAccessAllowed": False,
+        "DicomAlwaysAllowStore": True,
+        "DicomCheckCalledAet": False,
+        "IngestTranscoding": syntax,
+        "Plugins": [],
+    }
+    (folder / "orthanc.json").write_text(json.dumps(settings))
+    with _running([program("Orthanc"), str(folder / "orthanc.json")], port) as process:
+        yield port, process.pid
+
+
+@contextlib.contextmanager
+def node(folder: Path, **sections: Any) -> Iterator[tuple[int, int, Path]]:
+    """Our node; its port, its process, its archive."""
+    folder.mkdir()
+    archive = folder / "archive"
+    config = {
+        "node": {"bind": "127.0.0.1", "port": 0, "data": str(folder / "data")},
+        "series": {"quiet_seconds": 1},
+        "limits": {"reserve": "100MB"},
+        "destinations": {"archive": {"kind": "folder", "path": str(archive)}},
+        **sections,
+    }
+    (folder / "dcmpress.yaml").write_text(yaml.safe_dump(config))
+    with (folder / "node.log").open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603 - ourselves
+            [sys.executable, "-m", "scp.cli.main", "serve", "-c", str(folder / "dcmpress.yaml")],
+            stderr=log,
+        )
+        try:
+            deadline = time.monotonic() + _START_SECONDS
+            while (status := _status(folder)) is None:
+                if time.monotonic() > deadline or process.poll() is not None:
+                    raise SystemExit((folder / "node.log").read_text())
+                time.sleep(0.05)
+            yield int(status["port"]), process.pid, archive
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def wait_until_delivered(folder: Path, count: int, seconds: float = 600.0) -> None:
+    """Until the node's counter says so; asked rarely enough not to be measured."""
+    deadline = time.monotonic() + seconds
+    while (status := _status(folder)) is None or status["delivered"] < count:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"the node did not deliver {count} instances: {status}")
+        time.sleep(0.05)
+
+
+def wait_for_files(archive: Path, count: int, seconds: float = 600.0) -> float:
+    """Wait for so many files and return when the last appeared (time.perf_counter)."""
+    deadline = time.perf_counter() + seconds
+    while _count(archive) < count:
+        if time.perf_counter() > deadline:
+            raise SystemExit(f"{archive} did not get {count} files")
+        time.sleep(0.01)
+    return time.perf_counter()
+
+
+def _count(archive: Path) -> int:
+    return sum(not name.startswith(".") for _, _, names in os.walk(archive) for name in names)
+
+
+def _status(folder: Path) -> dict[str, Any] | None:
+    control = folder / "data" / "control"
+    return ask(control, {"command": "status"}) if control.exists() else None
+
+
+@contextlib.contextmanager
+def _running(command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(  # noqa: S603 - a benchmark's peer
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **_SENDER},
+    )
+    try:
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            if time.monotonic() > deadline or process.poll() is not None:
+                raise SystemExit(f"{command[0]} did not start")
+            time.sleep(0.05)
+        time.sleep(0.3)
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(20)

@@ -1,0 +1,39 @@
+"""Receiving alone, one association: DCMTK's storescp, which does not sync, and the fsyncs beside us."""
+
+import statistics
+import time
+from pathlib import Path
+
+from scripts.benchmarks import peers
+from scripts.benchmarks.measure import cpu_seconds, fsync_floor
+
+COUNT, ROUNDS = 400, 5
+_NOTHING_ELSE = [{"name": "wait", "match": {"instances": {"ge": 1}}, "send_to": ["archive"]}]
+"""A rule that cannot be decided while the series is open: nothing is converted meanwhile."""
+
+
+def run(folder: Path) -> None:
+    """Alternate, and compare the medians."""
+    files = peers.ct_files(folder / "ct", COUNT)
+    floors, theirs, ours = [], [], []
+    their_cpu, our_cpu = [], []
+    for number in range(ROUNDS):
+        floors.append(fsync_floor(folder / f"floor-{number}", files))
+        with peers.storescp(folder / f"storescp-{number}") as (port, process):
+            before = cpu_seconds(process)
+            theirs.append(peers.storescu(port, folder / "ct"))
+            their_cpu.append(cpu_seconds(process) - before)
+        with peers.node(
+            folder / f"node-{number}", rules=_NOTHING_ELSE, series={"quiet_seconds": 600}
+        ) as (port, process, _):
+            time.sleep(2.0)  # Until the workers have started, too.
+            before = cpu_seconds(process)
+            ours.append(peers.storescu(port, folder / "ct"))
+            our_cpu.append(cpu_seconds(process) - before)
+    median = statistics.median
+    floor, their, our = median(floors), median(theirs), median(ours)
+    print(f"{COUNT} CT, one association, median of {ROUNDS}:")
+    print(f"  DCMTK storescp  {their:.3f} s, CPU {median(their_cpu):.2f} s (it does not sync)")
+    print(f"  fsync floor     {floor:.3f} s")
+    print(f"  dcmpress        {our:.3f} s, CPU {median(our_cpu):.2f} s")
+    print(f"  ratio           {our / (their + floor):.2f} (must be <= 1.3)")

@@ -1,0 +1,178 @@
+"""Capacity, stopping and draining."""
+
+import os
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from scp.accept.listener import Listener
+from scp.config.schema import AccessSection, LimitsSection, NodeSection
+from tests.accept.raw_peer import (
+    ABORT,
+    COMMAND,
+    LAST,
+    RawPeer,
+    associate_request,
+    p_data,
+    store_command,
+    store_message,
+)
+from tests.accept.stores import MemoryStore, eventually, serving
+
+
+def test_thirty_associations_send_at_once() -> None:
+    everyone_is_in = threading.Barrier(30)
+
+    def send(number: int) -> list[int]:
+        with RawPeer(node.address) as peer:
+            peer.associate()
+            everyone_is_in.wait(30)
+            statuses = []
+            for index in range(3):
+                peer.send(store_message(bytes(10_000), instance=f"2.25.{number}.{index}"))
+                statuses.append(peer.read_response().Status)
+            peer.release()
+        return statuses
+
+    with serving() as node, ThreadPoolExecutor(30) as pool:
+        statuses = list(pool.map(send, range(30)))
+
+    assert statuses == [[0, 0, 0]] * 30
+    assert len({kept.request.sop_instance_uid for kept in node.store.kept}) == 90
+
+
+def test_a_full_listener_lets_others_wait_until_one_leaves() -> None:
+    with (
+        serving(max_associations=2) as node,
+        RawPeer(node.address) as first,
+        RawPeer(node.address) as second,
+        RawPeer(node.address) as third,
+    ):
+        first.associate()
+        second.associate()
+        third.send(associate_request())
+        third.socket.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            third.read_pdu()
+        assert node.listener.open_associations == 2
+        first.release()
+        first.socket.close()
+        third.socket.settimeout(10)
+
+        assert third.read_pdu()[0] == 2
+
+
+def test_a_descriptor_stops_it() -> None:
+    reading, writing = os.pipe()
+    try:
+        with serving(stop_descriptors=(reading,)) as node:
+            os.write(writing, b"x")
+            node.thread.join(10)
+
+            assert not node.thread.is_alive()
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def test_a_stop_before_serving_is_not_lost() -> None:
+    listening = socket.create_server(("127.0.0.1", 0))
+    listener = Listener(listening, MemoryStore(), NodeSection(), AccessSection(), LimitsSection())
+    listener.stop()
+
+    listener.serve()
+
+    assert listener.drain(0) == 0
+
+
+def test_draining_closes_the_port() -> None:
+    with serving() as node:
+        node.listener.stop()
+        node.thread.join(10)
+        assert node.listener.drain(1) == 0
+
+        with pytest.raises(ConnectionRefusedError):
+            RawPeer(node.address)
+
+
+def test_draining_lets_an_association_finish() -> None:
+    with serving() as node, RawPeer(node.address) as peer, ThreadPoolExecutor(1) as pool:
+        peer.associate()
+        peer.send(p_data((1, COMMAND | LAST, store_command()), (1, 0, b"first ")))
+        node.listener.stop()
+        node.thread.join(10)
+        drained = pool.submit(node.listener.drain, 30)
+        peer.send(p_data((1, LAST, b"second")))
+        status = peer.read_response().Status
+        peer.release()
+        peer.socket.close()
+
+        assert drained.result(10) == 0
+
+    assert status == 0
+    assert bytes(node.store.kept[0].data) == b"first second"
+
+
+def test_draining_aborts_what_is_left_at_the_deadline() -> None:
+    with serving() as node, RawPeer(node.address) as idle, RawPeer(node.address) as busy:
+        idle.associate()
+        busy.associate()
+        busy.send(p_data((1, COMMAND | LAST, store_command()), (1, 0, b"first ")))
+        node.listener.stop()
+        node.thread.join(10)
+
+        aborted = node.listener.drain(0.1)
+
+        assert aborted == 2
+        assert idle.read_pdu() == ABORT
+        assert busy.read_pdu() == ABORT
+    assert eventually(lambda: len(node.store.closed) == 2)
+    assert len(node.store.abandoned) == 1
+
+
+def test_what_is_being_committed_at_the_deadline_is_still_answered() -> None:
+    store = MemoryStore()
+    store.may_commit.clear()
+
+    with serving(store) as node, RawPeer(node.address) as peer, ThreadPoolExecutor(1) as pool:
+        peer.associate()
+        peer.send(store_message(b"data"))
+        assert store.is_committing.wait(10)
+        node.listener.stop()
+        node.thread.join(10)
+        drained = pool.submit(node.listener.drain, 0)
+        with pytest.raises(TimeoutError):
+            drained.result(0.2)
+        store.may_commit.set()
+        status = peer.read_response().Status
+
+        assert peer.read_pdu() == ABORT
+        assert drained.result(10) == 1
+    assert status == 0
+    assert len(store.kept) == 1
+
+
+def test_several_listeners_share_one_socket() -> None:
+    listening = socket.create_server(("127.0.0.1", 0))
+    store = MemoryStore()
+    listeners = [
+        Listener(listening.dup(), store, NodeSection(), AccessSection(), LimitsSection())
+        for _ in range(2)
+    ]
+    threads = [threading.Thread(target=listener.serve) for listener in listeners]
+    for thread in threads:
+        thread.start()
+
+    for _ in range(10):
+        with RawPeer(listening.getsockname()) as peer:
+            peer.associate()
+            peer.release()
+
+    for listener, thread in zip(listeners, threads, strict=True):
+        listener.stop()
+        thread.join(10)
+        assert listener.drain(5) == 0
+    listening.close()
+    assert len(store.opened) == 10

@@ -1,0 +1,591 @@
+"""The queue's promises: nothing lost, nothing reported too early, nothing repeated needlessly."""
+
+import errno
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from scp.config.schema import FolderDestination
+from scp.deliver.dicom import DicomDestination
+from scp.deliver.events import Delivery, Event, Finished, Progress, Waiting
+from scp.deliver.folder import FolderDestinationWriter
+from scp.deliver.ports import Destination, Receipt, Verdict
+from scp.deliver.queue import DestinationQueue
+from scp.deliver.receipts import load, release_held
+from scp.deliver.schedule import Backoff
+from scp.durable import Disk, DurableFile
+from scp.errors import PeerRejectedError, PeerUnavailableError
+from scp.model import DeliveryItem, Identity
+from tests.deliver.files import ct_items, no_decoder
+from tests.deliver.peers import HandPeer
+
+QUICK = Backoff(first_seconds=0.01, longest_seconds=0.05, limited_seconds=(0.01,) * 4)
+SLOW = Backoff(first_seconds=1000.0, longest_seconds=1000.0, limited_seconds=(1000.0,) * 4)
+
+type Script = Callable[[DeliveryItem, int], Verdict]
+"""What becomes of an instance at its n-th try, from 1; may raise."""
+
+
+@dataclass
+class Scripted:
+    """A destination that answers as a test says."""
+
+    script: Script = lambda item, number: Verdict.DELIVERED
+    tries: Counter[str] = field(default_factory=Counter)
+    order: list[str] = field(default_factory=list)
+    attempts: int = 0
+
+    def deliver(
+        self, items: Sequence[DeliveryItem], should_stop: Callable[[], bool]
+    ) -> Iterator[Receipt]:
+        self.attempts += 1
+        for item in items:
+            if should_stop():
+                return
+            self.order.append(item.instance)
+            self.tries[item.instance] += 1
+            verdict = self.script(item, self.tries[item.instance])
+            detail = "" if verdict.is_done else f"it is {verdict}"
+            yield Receipt(instance=item.instance, verdict=verdict, status="", detail=detail)
+
+    def check(self) -> str:
+        return "scripted"
+
+
+@dataclass
+class Running:
+    """A queue, and what it reported."""
+
+    queue: DestinationQueue
+    events: list[Event]
+
+    def of[T](self, kind: type[T]) -> list[T]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def finished(self, job: str = "job") -> Finished:
+        wait_for(lambda: any(event.job == job for event in self.of(Finished)))
+        return next(event for event in self.of(Finished) if event.job == job)
+
+
+@contextmanager
+def running(
+    destination: Destination, backoff: Backoff = QUICK, disk: Disk | None = None
+) -> Iterator[Running]:
+    events: list[Event] = []
+    queue = DestinationQueue("pacs", destination, disk or Disk(), events.append, backoff=backoff)
+    queue.start()
+    try:
+        yield Running(queue, events)
+    finally:
+        assert queue.stop(10)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.002)
+
+
+def has_tried_twice(node: Running) -> bool:
+    return len(node.of(Waiting)) > 1 or bool(node.of(Finished))
+
+
+def job(folder: Path, instances: Sequence[str], name: str = "job") -> Delivery:
+    identity = Identity(
+        sop_class_uid="1.2",
+        sop_instance_uid="1.2.3",
+        study_instance_uid="1.2.4",
+        series_instance_uid="1.2.5",
+    )
+    items = tuple(
+        DeliveryItem(
+            instance=each,
+            identity=identity,
+            path=folder / each,
+            transfer_syntax="1.2",
+            original=folder / each,
+            original_transfer_syntax="1.2",
+            sha256="",
+        )
+        for each in instances
+    )
+    return Delivery(job=name, receipts=folder / f"receipts-{name}", items=items)
+
+
+# -- a good day ------------------------------------------------------------------------------------
+
+
+def test_a_job_is_delivered_and_reported(tmp_path: Path) -> None:
+    with running(Scripted()) as node:
+        node.queue.add(job(tmp_path, "abc"))
+        finished = node.finished()
+
+    assert finished == Finished(job="job", destination="pacs", delivered=3, held={})
+    reported = [each.instance for event in node.of(Progress) for each in event.receipts]
+    assert reported == ["a", "b", "c"]
+    assert list(load(tmp_path / "receipts-job").done) == ["a", "b", "c"]
+
+
+def test_small_jobs_share_an_attempt(tmp_path: Path) -> None:
+    destination = Scripted()
+    events: list[Event] = []
+    queue = DestinationQueue("pacs", destination, Disk(), events.append)
+    for name in ("one", "two", "three"):
+        queue.add(job(tmp_path, "a", name))
+
+    queue.start()
+    wait_for(lambda: len([each for each in events if isinstance(each, Finished)]) == 3)
+    queue.stop(10)
+
+    assert destination.attempts == 1
+
+
+def test_progress_is_reported_after_its_receipts_are_durable(tmp_path: Path) -> None:
+    synced: set[str] = set()
+    too_early: list[Event] = []
+
+    class Watching(Disk):
+        def sync_file(self, file: DurableFile) -> None:
+            super().sync_file(file)
+            synced.update(load(file.path).done)
+
+    def report(event: Event) -> None:
+        if isinstance(event, Progress) and {each.instance for each in event.receipts} - synced:
+            too_early.append(event)
+        if isinstance(event, Finished) and len(synced) < 200:
+            too_early.append(event)
+
+    queue = DestinationQueue("pacs", Scripted(), Watching(), report)
+    queue.add(job(tmp_path, [str(number) for number in range(200)]))
+    queue.start()
+    wait_for(lambda: not queue.snapshot().jobs)
+    queue.stop(10)
+
+    assert not too_early
+    assert len(synced) == 200
+
+
+def test_a_power_failure_repeats_no_more_than_64_instances(tmp_path: Path) -> None:
+    unsynced = most = 0
+
+    class Counting(Disk):
+        def write(self, file: DurableFile, data: bytes | bytearray | memoryview) -> None:
+            nonlocal unsynced, most
+            unsynced += 1
+            most = max(most, unsynced)
+            super().write(file, data)
+
+        def sync_file(self, file: DurableFile) -> None:
+            nonlocal unsynced
+            super().sync_file(file)
+            unsynced = 0
+
+    with running(Scripted(), disk=Counting()) as node:
+        node.queue.add(job(tmp_path, [str(number) for number in range(300)]))
+        node.finished()
+
+    assert 1 < most <= 64
+
+
+def test_a_delivery_is_one_line_of_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a").write_bytes(bytes(1000))
+    caplog.set_level(logging.INFO)
+
+    with running(Scripted(lambda item, number: Verdict.WARNING)) as node:
+        node.queue.add(job(tmp_path, "a"))
+        node.finished()
+
+    (line,) = [each for each in caplog.messages if each.startswith("delivered")]
+    assert line.startswith("delivered to pacs: 1 instances, 1000 bytes, 0.")
+    assert line.endswith("1 warnings")
+
+
+# -- instances that fail ---------------------------------------------------------------------------
+
+
+def test_held_instances_do_not_keep_a_job_from_finishing(tmp_path: Path) -> None:
+    def script(item: DeliveryItem, number: int) -> Verdict:
+        return Verdict.HELD if item.instance == "b" else Verdict.DELIVERED
+
+    with running(Scripted(script)) as node:
+        node.queue.add(job(tmp_path, "abc"))
+        finished = node.finished()
+
+    assert finished.delivered == 2
+    assert finished.held == {"b": "it is held"}
+
+
+def test_a_limited_instance_is_tried_five_times_and_then_held(tmp_path: Path) -> None:
+    def script(item: DeliveryItem, number: int) -> Verdict:
+        return Verdict.LIMITED if item.instance == "b" else Verdict.DELIVERED
+
+    destination = Scripted(script)
+    with running(destination) as node:
+        node.queue.add(job(tmp_path, "abc"))
+        finished = node.finished()
+
+    assert destination.tries == {"a": 1, "b": 5, "c": 1}
+    assert finished.held == {"b": "it is limited (tried 5 times)"}
+    assert len(node.of(Waiting)) == 4
+
+
+def test_a_transient_instance_is_tried_until_it_is_taken(tmp_path: Path) -> None:
+    def script(item: DeliveryItem, number: int) -> Verdict:
+        return Verdict.DELIVERED if item.instance != "b" or number > 8 else Verdict.TRANSIENT
+
+    destination = Scripted(script)
+    with running(destination) as node:
+        node.queue.add(job(tmp_path, "abc"))
+        finished = node.finished()
+
+    assert finished.delivered == 3
+    assert destination.tries == {"a": 1, "b": 9, "c": 1}
+
+
+def test_a_new_job_does_not_wait_behind_an_instance_that_fails(tmp_path: Path) -> None:
+    def script(item: DeliveryItem, number: int) -> Verdict:
+        return Verdict.TRANSIENT if item.instance == "bad" else Verdict.DELIVERED
+
+    with running(Scripted(script), SLOW) as node:
+        node.queue.add(job(tmp_path, ["bad"], "first"))
+        wait_for(lambda: node.of(Waiting))
+        node.queue.add(job(tmp_path, ["good"], "second"))
+
+        assert node.finished("second").delivered == 1
+        assert list(node.queue.snapshot().jobs) == ["first"]
+
+
+def test_three_times_later_in_a_row_ends_the_attempt(tmp_path: Path) -> None:
+    destination = Scripted(lambda item, number: Verdict.TRANSIENT)
+
+    with running(destination, SLOW) as node:
+        node.queue.add(job(tmp_path, "abcdefgh"))
+        wait_for(lambda: node.of(Waiting))
+
+    assert destination.order == ["a", "b", "c"]
+
+
+def test_a_fault_in_the_destination_costs_only_its_instance(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def script(item: DeliveryItem, number: int) -> Verdict:
+        if item.instance == "b":
+            raise RuntimeError("a defect")
+        return Verdict.DELIVERED
+
+    with running(Scripted(script)) as node:
+        node.queue.add(job(tmp_path, "abc"))
+        finished = node.finished()
+
+    assert finished.delivered == 2
+    assert finished.held == {"b": "internal_error: RuntimeError (tried 5 times)"}
+    assert "a defect" in caplog.text
+
+
+# -- a destination that fails ----------------------------------------------------------------------
+
+
+def test_an_unavailable_destination_is_tried_again_without_repeats(tmp_path: Path) -> None:
+    def script(item: DeliveryItem, number: int) -> Verdict:
+        if item.instance in "bd" and number < 4:
+            raise PeerUnavailableError("nobody there")
+        return Verdict.DELIVERED
+
+    destination = Scripted(script)
+    with running(destination) as node:
+        node.queue.add(job(tmp_path, "abcde"))
+        finished = node.finished()
+
+    assert finished.delivered == 5
+    assert destination.tries == {"a": 1, "b": 4, "c": 1, "d": 4, "e": 1}
+    assert node.of(Waiting)[0].reason == "nobody there"
+
+
+def test_all_jobs_wait_for_an_unavailable_destination(tmp_path: Path) -> None:
+    def script(item: DeliveryItem, number: int) -> Verdict:
+        raise PeerUnavailableError("nobody there")
+
+    destination = Scripted(script)
+    with running(destination, SLOW) as node:
+        node.queue.add(job(tmp_path, "a", "first"))
+        wait_for(lambda: node.of(Waiting))
+        node.queue.add(job(tmp_path, "a", "second"))
+        snapshot = node.queue.snapshot()
+
+    assert destination.attempts == 1
+    assert snapshot.jobs == {"first": 1, "second": 1}
+    assert (snapshot.pending, snapshot.last_error) == (2, "nobody there")
+    assert snapshot.oldest is not None
+    assert snapshot.next_try is not None
+    assert 700 < snapshot.next_try - time.time() <= 1000
+
+
+def test_a_destination_that_rejects_gets_five_tries_and_then_all_is_held(tmp_path: Path) -> None:
+    class Rejecting(Scripted):
+        def deliver(
+            self, items: Sequence[DeliveryItem], should_stop: Callable[[], bool]
+        ) -> Iterator[Receipt]:
+            self.attempts += 1
+            raise PeerRejectedError("called AE title not recognised")
+
+    destination = Rejecting()
+    with running(destination) as node:
+        node.queue.add(job(tmp_path, "abc"))
+        finished = node.finished()
+
+    assert destination.attempts == 5
+    assert finished.held == dict.fromkeys("abc", "called AE title not recognised (tried 5 times)")
+
+
+def test_retrying_ends_every_wait(tmp_path: Path) -> None:
+    def script(item: DeliveryItem, number: int) -> Verdict:
+        if number == 1 and item.instance == "c":
+            raise PeerUnavailableError("nobody there")
+        return {"a": Verdict.TRANSIENT, "b": Verdict.LIMITED}.get(
+            item.instance if number == 1 else "", Verdict.DELIVERED
+        )
+
+    with running(Scripted(script), SLOW) as node:
+        node.queue.add(job(tmp_path, "abc"))
+        wait_for(lambda: node.of(Waiting))
+        node.queue.retry_now()
+
+        assert node.finished().delivered == 3
+
+
+def test_retrying_one_job_tries_what_is_held_of_it_and_leaves_the_others(tmp_path: Path) -> None:
+    def script(item: DeliveryItem, number: int) -> Verdict:
+        if number > 1:
+            return Verdict.DELIVERED
+        return Verdict.HELD if item.instance == "h" else Verdict.TRANSIENT
+
+    destination = Scripted(script)
+    with running(destination, SLOW) as node:
+        node.queue.add(job(tmp_path, "hx", "first"))
+        node.queue.add(job(tmp_path, "y", "second"))
+        wait_for(lambda: {each.job for each in node.of(Waiting)} == {"first", "second"})
+        node.queue.retry_now("first")
+
+        assert node.finished("first").delivered == 2
+    assert destination.tries == {"h": 2, "x": 2, "y": 1}
+
+
+# -- stopping, restarting, removing ----------------------------------------------------------------
+
+
+def test_what_a_stop_interrupts_goes_on_without_repeats(tmp_path: Path) -> None:
+    reached, go_on = threading.Event(), threading.Event()
+
+    def script(item: DeliveryItem, number: int) -> Verdict:
+        if item.instance == "c":
+            reached.set()
+            assert go_on.wait(10)
+        return Verdict.DELIVERED
+
+    first, second = Scripted(script), Scripted()
+    with running(first) as node:
+        node.queue.add(job(tmp_path, "abcde"))
+        assert reached.wait(10)
+        threading.Timer(0.05, go_on.set).start()
+    with running(second) as node:
+        node.queue.add(job(tmp_path, "abcde"))
+        finished = node.finished()
+
+    assert (first.order, second.order) == (["a", "b", "c"], ["d", "e"])
+    assert finished.delivered == 5
+
+
+def test_a_stop_that_takes_too_long_says_so(tmp_path: Path) -> None:
+    go_on, reached = threading.Event(), threading.Event()
+
+    def script(item: DeliveryItem, number: int) -> Verdict:
+        reached.set()
+        go_on.wait(10)
+        return Verdict.DELIVERED
+
+    with running(Scripted(script)) as node:
+        node.queue.add(job(tmp_path, "a"))
+        assert reached.wait(10)
+        stopped = node.queue.stop(0.05)
+        go_on.set()
+
+    assert not stopped
+
+
+def test_waits_survive_a_restart(tmp_path: Path) -> None:
+    def script(item: DeliveryItem, number: int) -> Verdict:
+        raise PeerUnavailableError("nobody there")
+
+    with running(Scripted(script), SLOW) as node:
+        node.queue.add(job(tmp_path, "a"))
+        wait_for(lambda: node.of(Waiting))
+        (before,) = node.of(Waiting)
+    after = Scripted()
+    with running(after, SLOW) as node:
+        node.queue.add(job(tmp_path, "a"))
+        snapshot = node.queue.snapshot()
+
+    assert after.attempts == 0
+    assert snapshot.next_try == pytest.approx(before.retry_at, abs=5)
+
+
+def test_tries_are_counted_over_restarts(tmp_path: Path) -> None:
+    def script(item: DeliveryItem, number: int) -> Verdict:
+        return Verdict.LIMITED
+
+    total = 0
+    for _ in range(3):
+        destination = Scripted(script)
+        with running(destination) as node:
+            node.queue.add(job(tmp_path, "a"))
+            wait_for(partial(has_tried_twice, node))
+        total += destination.tries["a"]
+
+    assert total == 5
+
+
+def test_a_job_that_was_done_before_is_finished_at_once(tmp_path: Path) -> None:
+    with running(Scripted()) as node:
+        node.queue.add(job(tmp_path, "ab"))
+        node.finished()
+    again = Scripted()
+    with running(again) as node:
+        node.queue.add(job(tmp_path, "ab"))
+        finished = node.finished()
+
+    assert finished.delivered == 2
+    assert again.attempts == 0
+
+
+def test_a_held_job_that_is_released_is_tried_again(tmp_path: Path) -> None:
+    with running(Scripted(lambda item, number: Verdict.HELD)) as node:
+        node.queue.add(job(tmp_path, "ab"))
+        assert len(node.finished().held) == 2
+    release_held(Disk(), tmp_path / "receipts-job", time.time())
+    with running(Scripted()) as node:
+        node.queue.add(job(tmp_path, "ab"))
+
+        assert node.finished().delivered == 2
+
+
+def test_the_same_job_added_twice_is_delivered_once(tmp_path: Path) -> None:
+    destination = Scripted()
+    with running(destination) as node:
+        node.queue.add(job(tmp_path, "ab"))
+        node.queue.add(job(tmp_path, "ab"))
+        node.finished()
+
+    assert destination.tries == {"a": 1, "b": 1}
+
+
+def test_a_removed_job_ends_after_the_instance_at_hand_and_is_not_reported(tmp_path: Path) -> None:
+    go_on, reached = threading.Event(), threading.Event()
+
+    def script(item: DeliveryItem, number: int) -> Verdict:
+        if item.instance == "b":
+            reached.set()
+            go_on.wait(10)
+        return Verdict.DELIVERED
+
+    destination = Scripted(script)
+    with running(destination) as node:
+        node.queue.add(job(tmp_path, "abc", "first"))
+        node.queue.add(job(tmp_path, "d", "second"))
+        assert reached.wait(10)
+        in_time = node.queue.remove("first", timeout=0.05)
+        go_on.set()
+        later = node.queue.remove("first", timeout=10)
+        node.finished("second")
+
+    assert (in_time, later) == (False, True)
+    assert destination.tries == {"a": 1, "b": 1, "d": 1}
+    assert [each.job for each in node.of(Finished)] == ["second"]
+    assert "b" not in load(tmp_path / "receipts-first").done
+
+
+# -- a disk that fails -----------------------------------------------------------------------------
+
+
+def test_nothing_is_reported_while_receipts_cannot_be_written(tmp_path: Path) -> None:
+    class Failing(Disk):
+        is_broken = True
+
+        def sync_file(self, file: DurableFile) -> None:
+            if self.is_broken:
+                with self._watched("fsync"):
+                    raise OSError(errno.EIO, "broken")
+            super().sync_file(file)
+
+    disk, destination = Failing(), Scripted()
+    with running(destination, disk=disk) as node:
+        node.queue.add(job(tmp_path, "ab"))
+        wait_for(lambda: "receipts" in node.queue.snapshot().last_error)
+        early = list(node.of(Progress)) + list(node.of(Finished))
+        disk.is_broken = False
+        finished = node.finished()
+
+    assert not early
+    assert finished.delivered == 2
+    assert destination.tries == {"a": 1, "b": 1}
+    assert list(load(tmp_path / "receipts-job").done) == ["a", "b"]
+
+
+# -- with real destinations ------------------------------------------------------------------------
+
+
+def test_a_series_reaches_a_folder(tmp_path: Path) -> None:
+    items = ct_items(tmp_path / "spool", 10)
+    section = FolderDestination(kind="folder", path=tmp_path / "archive")
+    delivery = Delivery(job="job", receipts=tmp_path / "receipts", items=tuple(items))
+
+    with running(FolderDestinationWriter("archive", section, Disk())) as node:
+        node.queue.add(delivery)
+        finished = node.finished()
+
+    assert finished.delivered == 10
+    assert len(list((tmp_path / "archive").rglob("*.dcm"))) == 10
+
+
+def test_a_series_reaches_a_peer_that_breaks_off_again_and_again(tmp_path: Path) -> None:
+    items = ct_items(tmp_path / "spool", 10)
+    delivery = Delivery(job="job", receipts=tmp_path / "receipts", items=tuple(items))
+
+    with HandPeer(answer=lambda number: "abort" if number % 3 == 1 else 0) as peer:
+        destination = DicomDestination("pacs", peer.section(), no_decoder)
+        with running(destination) as node:
+            node.queue.add(delivery)
+            finished = node.finished()
+
+    assert finished.delivered == 10
+    arrived = Counter(each.sop_instance_uid for each in peer.stored)
+    assert arrived.keys() == {each.identity.sop_instance_uid for each in items}
+
+
+def test_an_instance_that_breaks_every_association_does_not_keep_new_jobs_waiting(
+    tmp_path: Path,
+) -> None:
+    items = ct_items(tmp_path / "spool", 3)
+    poison = items[0].identity.sop_instance_uid
+    peer = HandPeer()
+    peer.answer = lambda number: "abort" if peer.stored[number].sop_instance_uid == poison else 0
+
+    with peer:
+        destination = DicomDestination("pacs", peer.section(), no_decoder)
+        with running(destination, SLOW) as node:
+            node.queue.add(Delivery(job="first", receipts=tmp_path / "r1", items=tuple(items[:2])))
+            wait_for(lambda: node.of(Waiting))
+            node.queue.add(Delivery(job="second", receipts=tmp_path / "r2", items=(items[2],)))
+
+            assert node.finished("second").delivered == 1
+    assert list(load(tmp_path / "r1").done) == [items[1].instance]
