@@ -150,8 +150,10 @@ class PumpedDul(DULServiceProvider):
         self.pump()
 
     def pump(self) -> None:
-        """Act on everything that waits."""
-        while not self.event_queue.empty() or self._process_recv_primitive():
+        """Act on everything that waits, unless the connection is over."""
+        while not self._kill_thread and (
+            not self.event_queue.empty() or self._process_recv_primitive()
+        ):
             self.state_machine.do_action(self.event_queue.get_nowait())
 
 

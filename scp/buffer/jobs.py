@@ -225,14 +225,14 @@ def sweep(layout: Layout, disk: Disk, *, receivers: Iterable[str]) -> None:
         doomed += folder.glob(".*")
     for entry in doomed:
         disk.remove_tree(entry)
-    for folder in (layout.growing, layout.jobs, layout.held):
-        disk.sync_folder(folder)
-    for series in _folders(layout.growing):
-        disk.sync_folder(layout.growing / series)
     for job in _folders(layout.jobs):
-        disk.sync_folder(layout.jobs / job)
         if (source := layout.jobs / job / SOURCE).is_dir():
             disk.sync_folder(source)
+        disk.sync_folder(layout.jobs / job)
+    for series in _folders(layout.growing):
+        disk.sync_folder(layout.growing / series)
+    for folder in (layout.held, layout.jobs, layout.growing):
+        disk.sync_folder(folder)
 
 
 def drop_empty_jobs(layout: Layout, disk: Disk) -> None:

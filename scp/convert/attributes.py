@@ -167,7 +167,6 @@ def refuse_ineligible(
     file: DicomFile, elements: list[Element], attributes: PixelAttributes, max_frame_bytes: int
 ) -> None:
     """Raise for what HTJ2K cannot hold. Eligibility was decided before; this guards the output."""
-    refuse_transfer_syntax(file.transfer_syntax)
     for element in elements:
         if element.tag in _SIGNATURES:
             raise NotConvertibleError(PassReason.DIGITAL_SIGNATURE, f"{element.tag:08X}")

@@ -260,7 +260,10 @@ def _gdcm_decode(data: bytes, attributes: PixelAttributes) -> Frame:
         )
     )
     # It hands out its buffer as a str with surrogates for bytes that are no UTF-8.
-    words = image.GetBuffer().encode("utf-8", "surrogateescape")
+    buffer = image.GetBuffer()
+    if buffer is None:
+        raise ValueError("GDCM cannot decode it")
+    words = buffer.encode("utf-8", "surrogateescape")
     return np.frombuffer(words, f"<u{attributes.bits_allocated // 8}")
 
 
@@ -292,7 +295,7 @@ def _decode_rle(data: bytes, attributes: PixelAttributes) -> Frame:
         raise mismatch(f"{count} RLE segments")
     bounds = [*offsets[:count], len(data)]
     if bounds[0] < 64 or bounds != sorted(bounds):
-        raise mismatch("RLE segments do not ascend")
+        raise CodecError("RLE segments do not ascend")
     frame = np.empty((attributes.rows * attributes.columns, attributes.samples, size), np.uint8)
     for segment in range(count):
         plane = _unpack_bits(data[bounds[segment] : bounds[segment + 1]], len(frame))

@@ -13,6 +13,7 @@ from scp.convert.attributes import (
     PixelAttributes,
     read_attributes,
     refuse_ineligible,
+    refuse_transfer_syntax,
 )
 from scp.convert.codec_cpu import container_type
 from scp.convert.decoders import decode_frame, mismatch
@@ -101,6 +102,7 @@ def open_source(path: Path, limits: SourceLimits | None = None) -> SourceImage:
     """
     limits = limits or SourceLimits()
     file = open_dicom(path, max_inflated_bytes=limits.inflated_bytes)
+    refuse_transfer_syntax(file.transfer_syntax)
     elements = file.walk()
     attributes = read_attributes(file, elements)
     refuse_ineligible(file, elements, attributes, limits.frame_bytes)

@@ -104,6 +104,8 @@ class Coordinator:
         """Recover, say so on the descriptor ``ready``, then work until SIGTERM."""
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if self._config.codec.backend == "gpu":
+            logger.warning("codec backend gpu is not in this version: the CPU converts")
         self._recover()
         control = ControlServer(
             self._layout.control,

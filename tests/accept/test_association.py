@@ -46,7 +46,10 @@ def reject(result: int, source: int, reason: int) -> bytes:
 def results(accept: A_ASSOCIATE_AC) -> dict[int, tuple[int, str]]:
     """Result and transfer syntax of each context."""
     return {
-        item.context_id: (item.result, str(item.transfer_syntax))
+        item.context_id or 0: (
+            -1 if item.result is None else item.result,
+            str(item.transfer_syntax),
+        )
         for item in accept.presentation_context
     }
 
@@ -112,7 +115,9 @@ def test_the_store_learns_who_sends() -> None:
 def test_an_ipv4_peer_of_an_ipv6_port_has_its_ipv4_address() -> None:
     with serving(host="::") as node, RawPeer(node.address) as peer:
         peer.associate()
-        assert node.store.opened[0].peer_address == "127.0.0.1"
+        peer.release()
+
+    assert node.store.opened[0].peer_address == "127.0.0.1"
 
 
 def test_the_longest_pdu_of_the_configuration_is_announced_and_taken() -> None:

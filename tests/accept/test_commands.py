@@ -1,5 +1,6 @@
 """Command sets, checked against pynetdicom's own encoder and decoder."""
 
+import contextlib
 from io import BytesIO
 
 import pytest
@@ -83,7 +84,5 @@ def test_a_damaged_command_is_read_or_refused_by_one_error(place: int, damage: b
     command = store_command()
     damaged = command[:place] + damage + command[place + len(damage) :]
 
-    try:
-        decode_command(damaged)
-    except MalformedError as error:
-        assert "command set" in str(error)
+    with contextlib.suppress(MalformedError):
+        assert 0 <= decode_command(damaged).message_id < 2**16

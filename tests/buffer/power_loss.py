@@ -25,6 +25,8 @@ class _Folder:
 
 
 type _Node = _File | _Folder
+type Keep = Callable[[str], bool]
+"""Asked with ``name``, ``rename``, ``removal`` or ``content``."""
 
 
 @dataclass(slots=True)
@@ -34,6 +36,12 @@ class _Change:
     removed: tuple[_Folder, str] | None
     added: tuple[_Folder, str, _Node] | None
     is_synced: bool = False
+
+    @property
+    def kind(self) -> str:
+        if self.removed is None:
+            return "name"
+        return "removal" if self.added is None else "rename"
 
     def touches(self, folder: _Folder) -> bool:
         return any(part is not None and part[0] is folder for part in (self.removed, self.added))
@@ -76,11 +84,11 @@ class FileSystem:
                 for change in self._changes:
                     change.is_synced = change.is_synced or change.touches(folder)
 
-    def lose_power(self, target: Path, keep: Callable[[], bool] = lambda: False) -> None:
+    def lose_power(self, target: Path, keep: Keep = lambda _: False) -> None:
         """Build in ``target`` what is left; ``keep`` is asked about each thing that was not synced."""
         left: dict[int, dict[str, _Node]] = {id(self._root): {}}
         for change in self._changes:
-            if not (change.is_synced or keep()):
+            if not (change.is_synced or keep(change.kind)):
                 continue
             if change.removed is not None:
                 folder, name = change.removed
@@ -91,7 +99,7 @@ class FileSystem:
         for path, node in _tree(self._root, left, target):
             if isinstance(node, _Folder):
                 path.mkdir(exist_ok=True)
-            elif keep():
+            elif keep("content"):
                 path.write_bytes(node.written)
             else:
                 path.write_bytes(node.synced)

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataelem import RawDataElement
-from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import generate_frames
+from pydicom.pixels import pixel_array
 from pydicom.uid import (
     CTImageStorage,
     ExplicitVRBigEndian,
@@ -41,7 +42,7 @@ def image(
     photometric: str | None = None,
     transfer_syntax: str = ExplicitVRLittleEndian,
     planar: bool = False,
-) -> FileDataset:
+) -> Dataset:
     """A dataset with native pixels.
 
     Parameters
@@ -52,7 +53,8 @@ def image(
         Colour by plane.
     """
     count, rows, columns, samples = frames.shape
-    dataset = FileDataset("", {}, preamble=bytes(128), file_meta=FileMetaDataset())
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = transfer_syntax
     dataset.SOPClassUID = (
         CTImageStorage if samples == 1 else MultiFrameTrueColorSecondaryCaptureImageStorage
@@ -122,18 +124,12 @@ def pixels(path: Path) -> Array:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dataset = dcmread(path)
-        array = dataset.pixel_array if dataset.SamplesPerPixel == 1 else _raw(dataset)
+        array = pixel_array(dataset, raw=True)
     shape = (
         int(dataset.get("NumberOfFrames") or 1), dataset.Rows, dataset.Columns,
         dataset.SamplesPerPixel,
     )  # fmt: skip
     return array.reshape(shape)
-
-
-def _raw(dataset: Dataset) -> Array:
-    from pydicom.pixels import pixel_array
-
-    return pixel_array(dataset, raw=True)
 
 
 def codestreams(path: Path) -> list[bytes]:
@@ -170,7 +166,7 @@ def differences(one: Dataset, other: Dataset, *, raw: bool, where: str = "") -> 
     Parameters
     ----------
     raw
-        Compare the bytes of values; else what they mean, because the byte order differs.
+        Compare the bytes of values; else what they mean, because ``one`` is big endian.
     """
     top = not where
     tags = {int(tag) for tag in (*one.keys(), *other.keys())}
@@ -192,6 +188,10 @@ def differences(one: Dataset, other: Dataset, *, raw: bool, where: str = "") -> 
         elif raw and isinstance(left, RawDataElement) and isinstance(right, RawDataElement):
             if (left.value or b"") != (right.value or b""):
                 found.append(f"{name} has another value")
+        elif one[tag].VR == "OW" and not raw:
+            # pydicom hands out words as they lie in the file.
+            if words(np.frombuffer(one[tag].value, ">u2")) != other[tag].value:
+                found.append(f"{name} has other words")
         elif repr(one[tag].value) != repr(other[tag].value):
             found.append(f"{name} has another value")
     return found

@@ -2,6 +2,7 @@
 
 import hashlib
 import struct
+from multiprocessing import Pipe
 from pathlib import Path
 
 import numpy as np
@@ -410,10 +411,10 @@ def test_a_full_disk_is_no_room_and_leaves_no_file(source: Path) -> None:
 
 
 def test_the_reason_survives_the_way_between_processes() -> None:
-    import pickle
-
     error = NotConvertibleError(PassReason.HIGH_BIT, "High Bit 3")
 
-    copy = pickle.loads(pickle.dumps(error))
+    there, back = Pipe()
+    there.send(error)
+    copy = back.recv()
 
     assert (copy.reason, copy.detail, str(copy)) == (error.reason, "High Bit 3", str(error))

@@ -298,6 +298,15 @@ def test_a_peer_that_breaks_every_association_is_unavailable(tmp_path: Path) -> 
     assert len(peer.stored) == 2
 
 
+def test_breaks_with_answers_between_them_do_not_make_the_peer_unavailable(tmp_path: Path) -> None:
+    items = ct_items(tmp_path, 8)
+
+    with HandPeer(answer=lambda number: "abort" if number % 2 else 0) as peer:
+        receipts = deliver(peer.section(), items)
+
+    assert [each.verdict for each in receipts] == [Verdict.DELIVERED, Verdict.TRANSIENT] * 4
+
+
 # -- C-ECHO and other people's peers ---------------------------------------------------------------
 
 

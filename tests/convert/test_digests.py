@@ -1,0 +1,159 @@
+"""When two datasets count as the same."""
+
+import hashlib
+import struct
+from pathlib import Path
+
+import pytest
+from pydicom import Dataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from scp.convert.digests import dataset_sha256, digest, normal_sha256
+from scp.convert.refusals import NotConvertibleError
+from tests.convert.images import convert, dataset_bytes, ramp, save, shipped
+from tests.convert.test_recode import rich
+
+SYNTAXES = [
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian,
+]
+
+
+def nested(dataset: Dataset) -> Dataset:
+    """With a private sequence, which only its items tell from other values."""
+    inner = Dataset()
+    inner.CodeValue = "1"
+    inner.CodeMeaning = "one"
+    block = dataset.private_block(0x0031, "NOBODY KNOWS", create=True)
+    block.add_new(0x05, "SQ", [inner, inner])
+    block.add_new(0x06, "SQ", [])
+    return dataset
+
+
+@pytest.mark.parametrize("transfer_syntax", SYNTAXES[1:], ids=["implicit", "big", "deflated"])
+def test_the_same_dataset_has_the_same_normal_digest_in_every_encoding(
+    tmp_path: Path, transfer_syntax: str
+) -> None:
+    plain = save(nested(rich(ExplicitVRLittleEndian)), tmp_path / "explicit.dcm")
+    other = save(nested(rich(transfer_syntax)), tmp_path / "other.dcm")
+
+    assert normal_sha256(plain) == normal_sha256(other)
+    assert dataset_sha256(plain) != dataset_sha256(other)
+
+
+def test_length_forms_do_not_count(tmp_path: Path) -> None:
+    one = save(nested(rich(ImplicitVRLittleEndian)), tmp_path / "one.dcm")
+    dataset = nested(rich(ExplicitVRLittleEndian))
+    for element in dataset.iterall():
+        if element.VR == "SQ":
+            element.is_undefined_length = True
+    two = save(dataset, tmp_path / "two.dcm")
+
+    assert normal_sha256(one) == normal_sha256(two)
+
+
+def test_group_lengths_do_not_count(tmp_path: Path) -> None:
+    one = save(rich(ExplicitVRLittleEndian), tmp_path / "one.dcm")
+    content = one.read_bytes()
+    at = content.index(b"\x08\0\x05\0CS")
+    two = tmp_path / "two.dcm"
+    two.write_bytes(content[:at] + b"\x08\0\0\0UL\x04\0" + struct.pack("<L", 99) + content[at:])
+
+    assert normal_sha256(one) == normal_sha256(two)
+
+
+@pytest.mark.parametrize("what", ["header", "nested", "pixel", "tag"])
+def test_another_value_is_another_dataset(tmp_path: Path, what: str) -> None:
+    one = save(rich(ExplicitVRLittleEndian), tmp_path / "one.dcm")
+    dataset = rich(ExplicitVRLittleEndian)
+    if what == "header":
+        dataset.PatientWeight = "71"
+    elif what == "nested":
+        item = dataset.ReferencedImageSequence[0].PurposeOfReferenceCodeSequence[0]
+        item.CodeValue = "113077"
+    elif what == "pixel":
+        dataset.PixelData = dataset.PixelData[:-1] + b"\x7f"
+    else:
+        dataset.ImageComments = ""
+    two = save(dataset, tmp_path / "two.dcm")
+
+    assert normal_sha256(one) != normal_sha256(two)
+
+
+def test_a_value_moved_into_an_item_is_another_dataset(tmp_path: Path) -> None:
+    inside, outside = rich(ExplicitVRLittleEndian), rich(ExplicitVRLittleEndian)
+    item = Dataset()
+    item.StudyDescription = "text"
+    inside.ReferencedStudySequence = [item]
+    outside.ReferencedStudySequence = [Dataset()]
+    outside.StudyDescription = "text"
+
+    one = save(inside, tmp_path / "one.dcm")
+    two = save(outside, tmp_path / "two.dcm")
+
+    assert normal_sha256(one) != normal_sha256(two)
+
+
+def test_the_dataset_digest_is_of_the_bytes_after_the_meta_group(tmp_path: Path) -> None:
+    path = save(rich(ExplicitVRLittleEndian), tmp_path / "one.dcm")
+
+    assert dataset_sha256(path) == hashlib.sha256(dataset_bytes(path)).hexdigest()
+    assert digest(path).dataset == dataset_sha256(path)
+
+
+def test_the_meta_group_does_not_count(tmp_path: Path) -> None:
+    dataset = rich(ExplicitVRLittleEndian)
+    one = save(dataset, tmp_path / "one.dcm")
+    dataset.file_meta.SourceApplicationEntityTitle = "ANOTHER"
+    two = save(dataset, tmp_path / "two.dcm")
+
+    assert digest(one) == digest(two)
+
+
+def test_a_dataset_that_cannot_be_read_has_one_digest(tmp_path: Path) -> None:
+    path = save(rich(ExplicitVRLittleEndian), tmp_path / "one.dcm")
+    path.write_bytes(path.read_bytes()[:600])
+
+    assert digest(path).normal == digest(path).dataset
+
+
+def test_a_broken_deflated_dataset_has_one_digest(tmp_path: Path) -> None:
+    path = save(rich(DeflatedExplicitVRLittleEndian), tmp_path / "one.dcm")
+    content = path.read_bytes()
+    path.write_bytes(content[: -len(dataset_bytes(path))] + b"\xff" * 50)
+
+    assert digest(path).normal == digest(path).dataset == hashlib.sha256(b"\xff" * 50).hexdigest()
+
+
+def test_what_is_no_dicom_file_has_no_digest(tmp_path: Path) -> None:
+    path = tmp_path / "text.dcm"
+    path.write_bytes(b"nothing" * 50)
+
+    with pytest.raises(NotConvertibleError):
+        digest(path)
+
+
+def test_transcoding_gives_the_digests_along_the_way(tmp_path: Path) -> None:
+    for name in ("CT_small.dcm", "MR_small_implicit.dcm", "MR_small_expb.dcm", "MR_small_RLE.dcm",
+                 "SC_rgb_small_odd.dcm", "image_dfl.dcm"):  # fmt: skip
+        result = convert(shipped(name), tmp_path / name)
+
+        assert result.source == digest(shipped(name)), name
+
+
+def test_fragments_count_with_their_transfer_syntax(tmp_path: Path) -> None:
+    rle = shipped("MR_small_RLE.dcm")
+    other = tmp_path / "other.dcm"
+    content = rle.read_bytes()
+    other.write_bytes(content.replace(b"1.2.840.10008.1.2.5\0", b"1.2.840.10008.1.2.6\0", 1))
+
+    assert ramp().size
+    assert dataset_sha256(rle) == dataset_sha256(other)
+    assert normal_sha256(rle) != normal_sha256(other)
