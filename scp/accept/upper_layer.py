@@ -9,8 +9,6 @@ What differs from pynetdicom 3.0.4, and which behaviour of it makes that necessa
 ``PumpedDul.receive``, ``HandedSocket.recv``
     dul.py:302 reads as many bytes as a PDU announces, 4 KiB at a time into a growing copy
     (transport.py:598), without a deadline. Here ``PduReader`` has bounded and read it before.
-``HandedSocket._shutdown_socket``
-    transport.py:641 leaves the descriptor open when the peer has closed its side first.
 ``StorageAcse``
     acse.py:319 admits by calling title alone, counts threads to limit associations (:378), and
     negotiates with contexts that transport.py:765 copies deeply for each association (60 ms).
@@ -24,6 +22,8 @@ What differs from pynetdicom 3.0.4, and which behaviour of it makes that necessa
     After a release, rejection or abort fsm.py leaves closing to the polling thread, and ``abort``
     waits for that (association.py:541). Timers measure wall time (timer.py:95), ``PduReader``
     measures monotonic time.
+``StorageAssociation._close``
+    transport.py:641 leaves the descriptor open when the peer has closed the connection first.
 ``Messages`` reads P-DATA
     dimse.py:248 holds a whole message in memory without a bound, decoding drops what follows it in
     the same PDU (dimse_messages.py:502), and an unknown command field is a KeyError (:443) that
@@ -35,7 +35,6 @@ What differs from pynetdicom 3.0.4, and which behaviour of it makes that necessa
 So EVT_C_STORE, EVT_C_ECHO, EVT_DATA_RECV and EVT_PDU_RECV never fire for messages.
 """
 
-import contextlib
 import logging
 import socket
 from collections.abc import Callable, Sequence
@@ -95,12 +94,6 @@ class HandedSocket(AssociationSocket):
         taken = self._handed[:nr_bytes]
         del self._handed[:nr_bytes]
         return taken
-
-    def _shutdown_socket(self) -> None:
-        if self.socket is not None:
-            with contextlib.suppress(OSError):
-                self.socket.shutdown(socket.SHUT_RDWR)
-            self.socket.close()
 
 
 class PumpedDul(DULServiceProvider):

@@ -229,7 +229,9 @@ def test_a_request_in_single_bytes_is_accepted() -> None:
         pytest.param(b"\x01", id="one byte"),
     ],
 )
-def test_what_is_no_request_ends_the_connection_and_nothing_else(noise: bytes) -> None:
+def test_what_is_no_request_ends_the_connection_and_nothing_else(
+    noise: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     with serving(pdu_seconds=0.2) as node:
         with RawPeer(node.address) as peer:
             peer.send(noise)
@@ -238,6 +240,7 @@ def test_what_is_no_request_ends_the_connection_and_nothing_else(noise: bytes) -
             other.associate()
 
     assert len(node.store.opened) == 1
+    assert not [record for record in caplog.records if record.name.startswith("pynetdicom")]
 
 
 def test_a_connection_without_a_request_is_closed() -> None:

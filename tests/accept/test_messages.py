@@ -259,7 +259,9 @@ NO_DATASET = (0x0800, b"\1\1")
             p_data((1, 3, store_command()), (3, 0, DATA)), provider_abort(6), id="data elsewhere"
         ),
         pytest.param(
-            p_data((1, 1, store_command()), (3, 3, DATA)), provider_abort(6), id="command elsewhere"
+            p_data((1, 1, store_command()[:50]), (3, 3, store_command()[50:])),
+            provider_abort(6),
+            id="command in two contexts",
         ),
         pytest.param(
             b"".join(p_data((1, 1, bytes(60_000))) for _ in range(2)),
@@ -290,6 +292,28 @@ def test_what_breaks_the_protocol_ends_in_an_abort(pdus: bytes, answer: bytes) -
 
     assert received == [answer]
     assert node.store.kept == []
+
+
+def test_an_abort_reaches_a_peer_that_has_sent_much_more() -> None:
+    with serving() as node, RawPeer(node.address) as peer:
+        peer.associate()
+        peer.send(p_data((1, LAST, DATA)) + bytes(300_000))
+        answer = peer.read_pdu()
+
+    assert answer == USER_ABORT
+
+
+def test_a_peer_that_reads_no_answers_is_dropped() -> None:
+    echoes = p_data((3, COMMAND | LAST, echo_command())) * 500
+
+    with serving(pdu_seconds=0.3) as node, RawPeer(node.address) as peer:
+        peer.associate()
+        with pytest.raises(OSError, match="reset|Broken pipe|timed out"):
+            while not node.store.closed:
+                peer.send(echoes)
+            peer.send(echoes)
+            peer.send(echoes)
+        assert eventually(lambda: node.store.closed)
 
 
 def test_a_cancel_request_finds_nothing_to_cancel() -> None:

@@ -7,9 +7,9 @@ whole or not at all, as every journalling file system has it.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from tests.buffer.recorder import Operation
+from tests.buffer.recorder import MARKS, Operation
 
 
 @dataclass(slots=True, eq=False)
@@ -53,11 +53,14 @@ class FileSystem:
     def __init__(self, operations: Iterable[Operation] = ()) -> None:
         self._root = _Folder()
         self._changes: list[_Change] = []
+        self._unsynced: list[_Change] = []
         for operation in operations:
             self.apply(operation)
 
     def apply(self, operation: Operation) -> None:
         """Do one operation; marks do nothing."""
+        if operation.kind in MARKS:
+            return
         parent, name = self._place(operation.path)
         match operation.kind:
             case "create":
@@ -81,8 +84,9 @@ class FileSystem:
                 file.synced = file.written
             case "sync_folder":
                 folder = self._node(operation.path)
-                for change in self._changes:
-                    change.is_synced = change.is_synced or change.touches(folder)
+                for change in self._unsynced:
+                    change.is_synced = change.touches(folder)
+                self._unsynced = [change for change in self._unsynced if not change.is_synced]
 
     def lose_power(self, target: Path, keep: Keep = lambda _: False) -> None:
         """Build in ``target`` what is left; ``keep`` is asked about each thing that was not synced."""
@@ -107,7 +111,9 @@ class FileSystem:
     def _change(
         self, removed: tuple[_Folder, str] | None, added: tuple[_Folder, str, _Node] | None
     ) -> None:
-        self._changes.append(_Change(removed, added))
+        change = _Change(removed, added)
+        self._changes.append(change)
+        self._unsynced.append(change)
         if removed is not None:
             del removed[0].entries[removed[1]]
         if added is not None:
@@ -121,7 +127,7 @@ class FileSystem:
         self._change((parent, name), None)
 
     def _place(self, path: str) -> tuple[_Folder, str]:
-        *parents, name = PurePosixPath(path).parts or (".",)
+        *parents, name = path.split("/")
         folder: _Node = self._root
         for part in parents:
             assert isinstance(folder, _Folder)

@@ -68,6 +68,10 @@ class HookedDisk(Disk):
         super().remove_tree(path)
 
 
+MARKS = ("acknowledged", "committed", "recorded", "finished")
+"""What a test writes down beside the operations: the promises that were given."""
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One call that was done, or a mark that the test set. Paths are relative to the data folder."""

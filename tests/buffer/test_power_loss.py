@@ -200,7 +200,7 @@ def test_nothing_acknowledged_is_lost_after_any_operation(
 
 
 @given(until=st.floats(0, 1), seed=st.integers(0, 2**32), kept=st.sampled_from([0.1, 0.5, 0.9]))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_what_was_not_synced_may_be_there_in_part(
     recorded: list[Operation],
     tmp_path_factory: pytest.TempPathFactory,

@@ -11,8 +11,9 @@ from pydicom.data import get_testdata_file
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import generate_frames
-from pydicom.pixels import pixel_array
+from pydicom.pixels.utils import pixel_array
 from pydicom.uid import (
+    UID,
     CTImageStorage,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -29,6 +30,7 @@ type Array = NDArray[Any]
 ENCODER = OpenJphEncoder()
 OPENJPEG = OpenJpegDecoder()
 OPENJPH = OpenJphDecoder()
+NOISE: Array = np.random.default_rng(3).integers(0, 4096, (3, 21, 34, 1)).astype("<u2")
 CHANGING = {
     0x00280004, 0x00280006, 0x7FE00000, 0x7FE00001, 0x7FE00002, 0x7FE00003, 0x7FE00010,
 }  # fmt: skip
@@ -55,7 +57,7 @@ def image(
     count, rows, columns, samples = frames.shape
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = transfer_syntax
+    dataset.file_meta.TransferSyntaxUID = UID(transfer_syntax)
     dataset.SOPClassUID = (
         CTImageStorage if samples == 1 else MultiFrameTrueColorSecondaryCaptureImageStorage
     )
@@ -178,7 +180,8 @@ def differences(one: Dataset, other: Dataset, *, raw: bool, where: str = "") -> 
         if tag not in one or tag not in other:
             found.append(f"{name} only once")
             continue
-        left, right = one.get_item(tag), other.get_item(tag)
+        left: Any = one.get_item(tag)
+        right: Any = other.get_item(tag)
         values = (one[tag].value, other[tag].value) if one[tag].VR == "SQ" else ()
         if values:
             if len(values[0]) != len(values[1]):

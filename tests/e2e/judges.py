@@ -84,7 +84,7 @@ def dataset_bytes(path: Path) -> bytes:
     assert content[128:132] == b"DICM"
     position = 132
     while position + 8 <= len(content) and unpack_from("<H", content, position)[0] == 2:
-        is_long = content[position + 4 : position + 6] in (b"OB", b"UN", b"OW", b"UT", b"SQ")
+        is_long = content[position + 4 : position + 6] in (b"OB", b"UN", b"UR", b"UT")
         if is_long:
             position += 12 + int(unpack_from("<L", content, position + 8)[0])
         else:

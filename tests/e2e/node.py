@@ -189,6 +189,11 @@ class RunningNode:
         """What lies in one of the spool's folders."""
         return sorted((self.data / "spool" / part).iterdir())
 
+    def left_in_spool(self) -> list[Path]:
+        """What no folder of the spool should have when everything is delivered."""
+        parts = ("incoming/r0", "growing", "jobs", "held", "trash", "encoded")
+        return [path for part in parts for path in self.spool(part)]
+
     def archived(self) -> list[Path]:
         """Every file of the folder destination, hidden and temporary ones included."""
         return sorted(path for path in self.archive.rglob("*") if path.is_file())

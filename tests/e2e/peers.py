@@ -1,0 +1,74 @@
+"""Real peers of the node: DCMTK's programs and pynetdicom."""
+
+import os
+import socket
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE, evt
+from pynetdicom.presentation import AllStoragePresentationContexts
+
+from tests.conftest import peer_program
+
+
+def free_port() -> int:
+    """A TCP port of the loopback address that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def storescu(port: int, paths: Sequence[Path], *options: str, calling: str = "MODALITY") -> None:
+    """DCMTK's sender; it fails unless every instance is answered 0000."""
+    subprocess.run(
+        [
+            peer_program("storescu"),
+            *("-aet", calling, "-aec", "DCMPRESS", "--no-halt", *options),
+            *("127.0.0.1", str(port), *map(str, paths)),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=60,
+        env={**os.environ, "TCP_NODELAY": "1"},
+    )
+
+
+def echoscu(port: int, *options: str) -> int:
+    """DCMTK's C-ECHO; its exit code."""
+    done = subprocess.run(
+        [peer_program("echoscu"), *options, "127.0.0.1", str(port)],
+        check=False,
+        capture_output=True,
+        timeout=30,
+    )
+    return done.returncode
+
+
+@contextmanager
+def pynetdicom_archive(folder: Path, *syntaxes: str, port: int = 0) -> Iterator[int]:
+    """An SCP that keeps what it gets, in these transfer syntaxes and native; yields its port."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def keep(event: evt.Event) -> int:
+        path = folder / f"{event.request.AffectedSOPInstanceUID}.dcm"
+        if path.exists():
+            return 0x0111
+        path.write_bytes(event.encoded_dataset())
+        return 0x0000
+
+    entity = AE("PYNETDICOM")
+    accepted = [*syntaxes, str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian)]
+    for context in AllStoragePresentationContexts:
+        entity.add_supported_context(str(context.abstract_syntax), accepted)
+    server = entity.start_server(
+        ("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, keep)]
+    )
+    assert server is not None
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
