@@ -1,8 +1,16 @@
 """Who may associate."""
 
 import ipaddress
+import re
+from typing import Final
 
 from scp.config.schema import AccessSection
+
+NAMELESS: Final = b"UNKNOWN"
+"""Stands for an AE title of blanks."""
+
+_FORBIDDEN: Final = re.compile(rb"[^ -\[\]-~]")
+"""What an AE title may not hold (PS3.5 6.2): all but printable ASCII, and the backslash."""
 
 
 class AccessList:
@@ -31,3 +39,8 @@ def plain_address(address: str) -> str:
     plain = ipaddress.ip_address(address.partition("%")[0])
     mapped = getattr(plain, "ipv4_mapped", None)
     return str(mapped or plain)
+
+
+def plain_title(title: bytes) -> bytes:
+    """The 16 bytes of an AE title as the standard allows them, whatever a peer put there."""
+    return (_FORBIDDEN.sub(b"_", title.strip(b" \0")) or NAMELESS).ljust(16)

@@ -14,6 +14,7 @@ from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.transport import AddressInformation
 
+from scp import telemetry
 from scp.accept.access import AccessList, plain_address
 from scp.accept.contexts import ACCEPTED, Acceptance
 from scp.accept.messages import INVALID_PARAMETER, Messages, Negotiated
@@ -88,12 +89,13 @@ class StorageAssociation(Association):
 
     def run_reactor(self) -> None:
         """The thread's one loop."""
-        try:
-            self._run()
-        except Exception:
-            logger.exception("association failed")
-        finally:
-            self._close()
+        with telemetry.context(association=self.name):
+            try:
+                self._run()
+            except Exception:
+                logger.exception("association failed")
+            finally:
+                self._close()
 
     def _run(self) -> None:
         self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import itertools
 import logging
-import os
 import selectors
 import socket
 import threading
@@ -57,7 +56,9 @@ class Listener:
         self._open: set[StorageAssociation] = set()
         self._changed = threading.Condition()
         self._is_stopping = False
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._wake, self._waker = socket.socketpair()
+        self._wake.setblocking(False)
+        self._waker.setblocking(False)
 
     @property
     def open_associations(self) -> int:
@@ -82,8 +83,8 @@ class Listener:
                 is_listening = should_listen
                 ready = {key.fd for key, _ in selector.select(PAUSE_SECONDS if is_paused else None)}
                 is_paused = False
-                if self._wake in ready:
-                    os.eventfd_read(self._wake)
+                if self._wake.fileno() in ready:
+                    self._wake.recv(4096)
                 if self._is_stopping or not ready.isdisjoint(stop_descriptors):
                     return
                 if is_listening and self._socket.fileno() in ready:
@@ -92,7 +93,7 @@ class Listener:
     def stop(self) -> None:
         """Make :meth:`serve` return; from any thread or a signal handler."""
         self._is_stopping = True
-        os.eventfd_write(self._wake, 1)
+        self._wake_up()
 
     def drain(self, deadline_seconds: float) -> int:
         """Close the port, let open associations finish, abort the rest after the deadline.
@@ -104,7 +105,8 @@ class Listener:
         int
             How many had to be aborted.
         """
-        self._socket.close()
+        for ours in (self._socket, self._wake, self._waker):
+            ours.close()
         if self._await_end(deadline_seconds):
             return 0
         with self._changed:
@@ -155,5 +157,8 @@ class Listener:
         with self._changed:
             self._open.discard(association)
             self._changed.notify_all()
-        with contextlib.suppress(OSError):
-            os.eventfd_write(self._wake, 1)
+        self._wake_up()
+
+    def _wake_up(self) -> None:
+        with contextlib.suppress(OSError):  # full: it wakes anyway; closed: nobody serves
+            self._waker.send(b"x")

@@ -15,6 +15,8 @@ What differs from pynetdicom 3.0.4, and which behaviour of it makes that necessa
 ``PumpedDul.proposals`` and ``answers``
     pdu.py and presentation.py check every UID of every context several times by regular
     expressions: 15 ms for the 120 contexts that DCMTK's storescu proposes.
+``plain_title``
+    _validators.py:12 refuses titles that are blank, padded with NUL or not ASCII, which are sent.
 ``StorageAssociation`` is made by ``Listener``
     transport.py:745 makes associations of a fixed class, and the server binds its port itself
     (:984); here the listening socket is inherited.
@@ -51,6 +53,7 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.transport import AssociationSocket
 
+from scp.accept.access import plain_title
 from scp.accept.contexts import Acceptance, Answer, Proposal, put_answers, take_proposals
 
 if TYPE_CHECKING:
@@ -127,6 +130,7 @@ class PumpedDul(DULServiceProvider):
         """
         if pdu[0] == _A_ASSOCIATE_RQ:
             pdu, self.proposals = take_proposals(pdu)
+            pdu = pdu[:10] + plain_title(pdu[10:26]) + plain_title(pdu[26:42]) + pdu[42:]
         self._handed.hand(pdu)
         self._read_pdu_data()
         self.pump()

@@ -202,9 +202,15 @@ def open_instance(path: Path) -> SpooledInstance:
 
 
 def same_dataset(first: Path, second: Path) -> bool:
-    """Whether two files hold the same transfer syntax and dataset bytes; their meta groups may differ."""
+    """Whether two files hold the same transfer syntax and dataset bytes; their meta groups may differ.
+
+    A file that the disk has spoiled is the same as none.
+    """
     with open(first, "rb") as a, open(second, "rb") as b:
-        head_a, head_b = read_file_meta(a.read(65536)), read_file_meta(b.read(65536))
+        try:
+            head_a, head_b = read_file_meta(a.read(_FIRST_READ)), read_file_meta(b.read(_FIRST_READ))
+        except UnreadableInstanceError:
+            return False
         if head_a.transfer_syntax != head_b.transfer_syntax:
             return False
         a.seek(head_a.dataset_start)

@@ -5,6 +5,7 @@ import mmap
 import os
 import struct
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -150,7 +151,8 @@ def _meta(whole: memoryview) -> tuple[int, list[Element]]:
             if end <= len(whole) and all(element.tag >> 16 == 2 for element in elements):
                 return end, elements
     # Without a group length that holds, the group ends where another begins.
-    elements = list(walk(whole, EXPLICIT_LITTLE, start=META, stop_before=0x00030000))
+    walked = walk(whole, EXPLICIT_LITTLE, start=META, stop_before=0x00030000)
+    elements = list(takewhile(lambda element: element.tag >> 16 == 2, walked))
     return (elements[-1].end if elements else META), elements
 
 

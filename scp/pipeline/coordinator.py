@@ -58,7 +58,7 @@ class Timers:
 class Coordinator:
     """Everything between an instance's landing and its ledger row."""
 
-    def __init__(self, orders: Orders) -> None:
+    def __init__(self, orders: Orders, disk: Disk | None = None) -> None:
         config = orders.config
         self._config = config
         self._layout = Layout(config.node.data)
@@ -66,7 +66,7 @@ class Coordinator:
         self._inbox = Inbox()
         self._timers = Timers()
         self._chores = Chores(self._inbox)
-        disk = Disk()
+        self._disk = disk = disk or Disk()
         folders = JobFolders(self._layout, disk)
         self._ledger = SqlLedger.open_for_writing(self._layout.ledger, disk)
         self._accounts = Accounts(self._ledger, config.series.resend_window_seconds)
@@ -126,7 +126,7 @@ class Coordinator:
 
     def _recover(self) -> None:
         """Take up what the folders say; nothing else knows."""
-        drop_empty_jobs(self._layout, Disk())
+        drop_empty_jobs(self._layout, self._disk)
         self._dispatch.recover_held()
         for job in self._dispatch.recover_jobs():
             self._intake.recover_job(job)

@@ -264,7 +264,8 @@ class Dispatch:
             self._ledger.record(rows)
             trash = [
                 self._folders.finish(
-                    live.job.name, from_held=live.folder.parent != self._folders.folder("").parent
+                    live.job.name,
+                    from_held=live.folder == self._folders.held_folder(live.job.name),
                 )
                 for live, _ in batch
             ]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scp.accept.access import AccessList, plain_address
+from scp.accept.access import AccessList, plain_address, plain_title
 from scp.config.schema import AccessSection, Peer
 
 LISTED = AccessList(
@@ -53,3 +53,17 @@ def test_an_empty_list_admits_nobody() -> None:
 )
 def test_an_address_is_given_as_people_write_it(address: str, plain: str) -> None:
     assert plain_address(address) == plain
+
+
+@pytest.mark.parametrize(
+    ("title", "plain"),
+    [
+        (b"CT1".ljust(16), b"CT1".ljust(16)),
+        (b"CT1".ljust(16, b"\0"), b"CT1".ljust(16)),
+        (b" CT 1 \0\0", b"CT 1".ljust(16)),
+        (b"CT\\1\n\xe4", b"CT_1__".ljust(16)),
+        (b" " * 16, b"UNKNOWN".ljust(16)),
+    ],
+)
+def test_a_title_is_given_as_the_standard_allows_it(title: bytes, plain: bytes) -> None:
+    assert plain_title(title) == plain

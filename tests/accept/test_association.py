@@ -112,6 +112,20 @@ def test_the_store_learns_who_sends() -> None:
     assert node.store.opened == node.store.closed == [origin]
 
 
+@pytest.mark.parametrize(
+    ("title", "known_as"),
+    [(b"CT1".ljust(16, b"\0"), "CT1"), (b" " * 16, "UNKNOWN"), (b"CT\xd6".ljust(16), "CT_")],
+)
+def test_a_title_outside_the_standard_is_no_reason_to_refuse(title: bytes, known_as: str) -> None:
+    request = associate_request()
+
+    with serving() as node, RawPeer(node.address) as peer:
+        peer.associate(request[:26] + title + request[42:])
+        peer.release()
+
+    assert node.store.opened[0].calling_ae_title == known_as
+
+
 def test_an_ipv4_peer_of_an_ipv6_port_has_its_ipv4_address() -> None:
     with serving(host="::") as node, RawPeer(node.address) as peer:
         peer.associate()
@@ -223,6 +237,7 @@ def test_a_request_in_single_bytes_is_accepted() -> None:
         pytest.param(b"GET / HTTP/1.1\r\nHost: node\r\n\r\n", id="HTTP"),
         pytest.param(associate_request()[:74] + b"\x20\0\xff\xff", id="cut item"),
         pytest.param(p_data((1, 3, echo_command())), id="P-DATA before an association"),
+        pytest.param(bytes.fromhex("99000000000400000000"), id="unknown PDU"),
         pytest.param(RELEASE_RQ, id="release before an association"),
         pytest.param(ABORT, id="abort before an association"),
         pytest.param(bytes.fromhex("0100ffffffff"), id="request of 4 GiB"),
@@ -324,13 +339,16 @@ def test_an_announced_length_costs_no_memory() -> None:
 
 
 def test_a_peer_that_never_closes_is_left_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scp.accept.association.CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr("scp.accept.association.CLOSE_SECONDS", 0.4)
 
     with serving() as node, RawPeer(node.address) as peer:
         peer.associate()
         peer.release()
+        peer.socket.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            peer.read_pdu()
         assert eventually(lambda: node.listener.open_associations == 0, 3)
-        assert peer.read_until_closed() == []
+        assert peer.read_pdu() == b""
 
 
 def test_one_line_is_logged_of_an_association(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,5 +1,6 @@
 """Whatever way a peer cuts messages into PDVs and PDUs, the same instance arrives."""
 
+import contextlib
 import itertools
 import logging
 import struct
@@ -308,12 +309,11 @@ def test_a_peer_that_reads_no_answers_is_dropped() -> None:
 
     with serving(pdu_seconds=0.3) as node, RawPeer(node.address) as peer:
         peer.associate()
-        with pytest.raises(OSError, match="reset|Broken pipe|timed out"):
-            while not node.store.closed:
+        while not node.store.closed:
+            with contextlib.suppress(ConnectionError):
                 peer.send(echoes)
-            peer.send(echoes)
-            peer.send(echoes)
-        assert eventually(lambda: node.store.closed)
+
+    assert node.store.closed == node.store.opened
 
 
 def test_a_cancel_request_finds_nothing_to_cancel() -> None:

@@ -29,7 +29,7 @@ def jpeg_ls(frames: Array, near: int = 0) -> list[bytes]:
     return [bytes(imagecodecs.jpegls_encode(frame[..., 0], level=near)) for frame in frames]
 
 
-def jpeg_2000(frames: Array, *, reversible: bool = True, mct: bool | None = None) -> list[bytes]:
+def jpeg_2000(frames: Array, *, reversible: bool = True, mct: bool = True) -> list[bytes]:
     return [
         bytes(
             imagecodecs.jpeg2k_encode(

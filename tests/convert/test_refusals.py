@@ -1,27 +1,44 @@
 """Every reason for which an instance is not converted."""
 
+import contextlib
 import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
 )
 
+from scp.convert.decode import decode_for_peer
 from scp.convert.decoders import jpeg_header
+from scp.convert.digests import digest
 from scp.convert.refusals import NotConvertibleError
 from scp.convert.source import SourceLimits, has_clean_bits, open_source
 from scp.errors import CodecError
 from scp.model import PassReason
-from tests.convert.images import NOISE, convert, image, pixels, ramp, save
+from tests.convert.images import (
+    NOISE,
+    OPENJPEG,
+    Array,
+    convert,
+    decoded,
+    image,
+    pixels,
+    ramp,
+    save,
+    shipped,
+)
 from tests.convert.streams import compressed, jpeg_2000, jpeg_lossless, jpeg_ls, rle
 
 
@@ -219,6 +236,20 @@ def test_a_broken_frame_is_refused(
     assert refusal(source, target) == PassReason.DECODER_FAILED
 
 
+@pytest.mark.parametrize("damage", [b"", b"\xff\xd0"], ids=["lost", "marker"])
+def test_a_damaged_jpeg_lossless_frame_is_refused(
+    tmp_path: Path, target: Path, damage: bytes
+) -> None:
+    """Of two bytes lost both decoders make an image, but not the same; at a marker one stops."""
+    stream = jpeg_lossless(NOISE[:1])[0]
+    middle = len(stream) // 2
+    damaged = stream[:middle] + damage + stream[middle + 2 :]
+    dataset = compressed(NOISE[:1], [damaged], JPEGLosslessSV1, BitsStored=12, HighBit=11)
+    source = save(dataset, tmp_path / "source.dcm")
+
+    assert refusal(source, target) == PassReason.DECODER_FAILED
+
+
 def test_a_header_that_asks_for_gigabytes_never_reaches_a_decoder(
     tmp_path: Path, target: Path
 ) -> None:
@@ -320,3 +351,34 @@ def test_clean_bits_are_the_extension_of_the_stored_ones(
 def test_what_is_no_jpeg_is_a_codec_error(data: bytes) -> None:
     with pytest.raises(CodecError):
         jpeg_header(data)
+
+
+@settings(max_examples=150)
+@given(
+    name=st.sampled_from(
+        ("CT_small.dcm", "MR_small_implicit.dcm", "MR_small_expb.dcm", "MR_small_RLE.dcm",
+         "MR_small_jp2klossless.dcm", "SC_rgb_small_odd.dcm")
+    ),
+    at=st.floats(0, 1),
+    near_the_start=st.booleans(),
+    damage=st.binary(min_size=1, max_size=4),
+    cut=st.booleans(),
+)  # fmt: skip
+def test_a_damaged_file_is_converted_or_refused_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory,
+    name: str, at: float, near_the_start: bool, damage: bytes, cut: bool,
+) -> None:  # fmt: skip
+    content = shipped(name).read_bytes()
+    size = min(len(content), 3000) if near_the_start else len(content)
+    place = 132 + int(at * (size - 132))
+    source = tmp_path_factory.mktemp("damaged") / "source.dcm"
+    source.write_bytes(content[:place] + damage + content[place if cut else place + len(damage) :])
+    native, target = source.with_name("native.dcm"), source.with_name("target.dcm")
+
+    with contextlib.suppress(NotConvertibleError):
+        digest(source)
+    with contextlib.suppress(NotConvertibleError):
+        decode_for_peer(source, native, ImplicitVRLittleEndian, decode_lossy=True)
+    with contextlib.suppress(NotConvertibleError):
+        convert(source, target)
+        assert decoded(target, OPENJPEG).size

@@ -25,7 +25,9 @@ tables, the pixel data (PS3.5 8.2, PS3.3 C.7.6.3)."""
 
 
 def transfer_syntax(path: Path) -> str:
-    return str(pydicom.dcmread(path, stop_before_pixels=True, force=True).file_meta.TransferSyntaxUID)
+    return str(
+        pydicom.dcmread(path, stop_before_pixels=True, force=True).file_meta.TransferSyntaxUID
+    )
 
 
 def assert_converted(source: Path, result: Path, syntax: str | None = RPCL) -> None:
@@ -96,7 +98,13 @@ def patient_values(path: Path) -> Iterator[str]:
     """What must never be in a log: names, identifiers, dates of birth and of the study."""
     with quiet_pydicom():
         dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True)
-        for keyword in ("PatientName", "PatientID", "PatientBirthDate", "StudyDate", "AccessionNumber"):
+        for keyword in (
+            "PatientName",
+            "PatientID",
+            "PatientBirthDate",
+            "StudyDate",
+            "AccessionNumber",
+        ):
             value = str(dataset.get(keyword) or "").strip()
             if len(value) >= 6 and not re.fullmatch(r"[\d.]{1,5}", value):
                 yield value

@@ -148,7 +148,10 @@ class RunningNode:
         """Stop it if it runs, and see that it leaves the accounts in order."""
         if self._process is not None:
             try:
-                assert_balanced(self.status())
+                status = self.status()
+                assert_balanced(status)
+                if not status["pending"]:
+                    until(lambda: not self.spool("jobs"), lambda: f"left: {self.spool('jobs')}")
                 assert self.terminate() == 0, self.log()
             finally:
                 if self._process is not None:

@@ -123,9 +123,7 @@ def test_files_are_named_by_their_uids(hospital: Hospital) -> None:
     names = {path.relative_to(hospital.node.archive) for path in hospital.node.archived()}
 
     assert names >= {
-        Path(
-            dataset.StudyInstanceUID, dataset.SeriesInstanceUID, f"{dataset.SOPInstanceUID}.dcm"
-        )
+        Path(dataset.StudyInstanceUID, dataset.SeriesInstanceUID, f"{dataset.SOPInstanceUID}.dcm")
     }
     assert not [name for name in names if "~" in name.name or name.name.startswith(".")]
 

@@ -1,0 +1,233 @@
+"""What one association sees of the spool, and what the coordinator is told."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scp.buffer.layout import Layout
+from scp.buffer.part10 import open_instance
+from scp.durable import Disk
+from scp.errors import InvalidUidError, StorageFullError, UidMismatchError, UnreadableInstanceError
+from scp.model import StoreRequest
+from tests.buffer.spool import (
+    CT_IMAGE,
+    EXPLICIT_LITTLE,
+    ORIGIN,
+    Sent,
+    ToldNotices,
+    acknowledged_files,
+    dataset_of,
+    element,
+    make_spool,
+    make_store,
+)
+
+SENT = Sent("1.2.3.1")
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return make_spool(tmp_path / "data", Disk())
+
+
+def test_the_dataset_is_kept_byte_for_byte_with_who_sent_it(layout: Layout) -> None:
+    SENT.send(make_store(layout, Disk()))
+
+    (path,) = acknowledged_files(layout)
+    kept = open_instance(path)
+    assert dataset_of(path) == SENT.dataset
+    assert kept.identity == SENT.identity
+    assert kept.origin == ORIGIN
+    assert kept.transfer_syntax == EXPLICIT_LITTLE
+    assert kept.file_bytes == path.stat().st_size
+
+
+def test_nothing_stays_in_incoming(layout: Layout) -> None:
+    SENT.send(make_store(layout, Disk()))
+
+    assert list((layout.incoming / "r0").iterdir()) == []
+
+
+def test_the_coordinator_hears_of_an_instance_as_soon_as_its_header_is_there(
+    layout: Layout,
+) -> None:
+    notices = ToldNotices()
+    incoming = make_store(layout, Disk(), notices).begin(SENT.request)
+    folder = SENT.key.folder
+
+    for byte in SENT.dataset[:-1]:
+        incoming.write(bytes([byte]))
+    assert notices.told == [("arriving", folder)]
+    incoming.write(SENT.dataset[-1:])
+    incoming.commit()
+
+    assert notices.told == [("arriving", folder), ("landed", folder, SENT.file_name)]
+    assert dataset_of(layout.growing / folder / SENT.file_name) == SENT.dataset
+
+
+def test_an_instance_that_is_abandoned_leaves_nothing(layout: Layout) -> None:
+    notices = ToldNotices()
+    incoming = make_store(layout, Disk(), notices).begin(SENT.request)
+    incoming.write(SENT.dataset)
+
+    incoming.abandon()
+    incoming.abandon()
+
+    assert list((layout.incoming / "r0").iterdir()) == []
+    assert list(layout.growing.iterdir()) == []
+    assert [kind for kind, *_ in notices.told] == ["arriving", "given_up"]
+
+
+def test_the_same_dataset_again_is_one_instance(layout: Layout) -> None:
+    notices = ToldNotices()
+    store = make_store(layout, Disk(), notices)
+    SENT.send(store)
+
+    SENT.send(store)
+
+    assert len(acknowledged_files(layout)) == 1
+    assert [kind for kind, *_ in notices.told] == ["arriving", "landed", "arriving", "repeated"]
+
+
+def test_the_same_bytes_in_another_transfer_syntax_are_another_dataset(layout: Layout) -> None:
+    store = make_store(layout, Disk())
+    SENT.send(store)
+    request = StoreRequest(
+        origin=ORIGIN,
+        sop_class_uid=CT_IMAGE,
+        sop_instance_uid=SENT.uid,
+        transfer_syntax="1.2.840.10008.1.2.4.70",
+    )
+    incoming = store.begin(request)
+    incoming.write(SENT.dataset)
+
+    incoming.commit()
+
+    assert len(acknowledged_files(layout)) == 2
+
+
+def test_a_dataset_whose_twin_on_disk_is_damaged_is_kept_beside_it(layout: Layout) -> None:
+    store = make_store(layout, Disk())
+    SENT.send(store)
+    (path,) = acknowledged_files(layout)
+    path.write_bytes(b"damaged")
+
+    SENT.send(store)
+
+    stem = SENT.identity.file_stem
+    assert dataset_of(path.with_name(f"{stem}~2.dcm")) == SENT.dataset
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "uid", "error"),
+    [
+        (CT_IMAGE, "1.2.3.2", UidMismatchError),
+        ("1.2.840.10008.5.1.4.1.1.4", SENT.uid, UidMismatchError),
+    ],
+)
+def test_a_command_that_names_another_instance_than_the_dataset_is_refused(
+    layout: Layout, sop_class: str, uid: str, error: type[Exception]
+) -> None:
+    notices = ToldNotices()
+    request = StoreRequest(
+        origin=ORIGIN, sop_class_uid=sop_class, sop_instance_uid=uid, transfer_syntax=EXPLICIT_LITTLE
+    )
+    incoming = make_store(layout, Disk(), notices).begin(request)
+    incoming.write(SENT.dataset)
+
+    with pytest.raises(error):
+        incoming.commit()
+    incoming.abandon()
+
+    assert acknowledged_files(layout) == []
+    assert list((layout.incoming / "r0").iterdir()) == []
+    assert [kind for kind, *_ in notices.told] == ["arriving", "given_up"]
+
+
+@pytest.mark.parametrize("uid", ["", "1.2/3", "../../etc/passwd", "1.2\\3", "1.2.x", "\0", "1.2.3\n"])
+def test_a_command_whose_uid_is_none_is_refused_before_anything_is_written(
+    layout: Layout, uid: str
+) -> None:
+    request = StoreRequest(
+        origin=ORIGIN, sop_class_uid=CT_IMAGE, sop_instance_uid=uid, transfer_syntax=EXPLICIT_LITTLE
+    )
+    store = make_store(layout, Disk())
+
+    with pytest.raises(InvalidUidError):
+        store.begin(request)
+
+    assert list((layout.incoming / "r0").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n", id="not DICOM"),
+        pytest.param(SENT.dataset[:80], id="cut"),
+        pytest.param(element(0x0008, 0x0018, b"UI", SENT.uid), id="no series"),
+        pytest.param(b"\0" * 3_000_000, id="zeros"),
+    ],
+)
+def test_a_dataset_that_does_not_parse_to_its_series_is_refused_at_its_end(
+    layout: Layout, dataset: bytes
+) -> None:
+    incoming = make_store(layout, Disk()).begin(SENT.request)
+    for start in range(0, len(dataset), 100_000):
+        incoming.write(dataset[start : start + 100_000])
+
+    with pytest.raises(UnreadableInstanceError):
+        incoming.commit()
+    incoming.abandon()
+
+    assert list((layout.incoming / "r0").iterdir()) == []
+    assert list(layout.growing.iterdir()) == []
+
+
+def test_uids_of_dots_alone_never_become_a_path(layout: Layout) -> None:
+    sent = Sent("..", series="....")
+
+    sent.send(make_store(layout, Disk()))
+
+    (path,) = acknowledged_files(layout)
+    assert path == layout.growing / sent.key.folder / sent.file_name
+
+
+def test_a_header_of_many_megabytes_is_read_to_its_end(layout: Layout) -> None:
+    class LongHeader(Sent):
+        @property
+        def dataset(self) -> bytes:
+            whole = super().dataset
+            start = whole.index(element(0x0020, 0x000D, b"UI", "1.2.826.0.1.1"))
+            return whole[:start] + element(0x0009, 0x1001, b"OB", bytes(5_000_000)) + whole[start:]
+
+    sent = LongHeader("1.2.3.1")
+
+    sent.send(make_store(layout, Disk()))
+
+    (path,) = acknowledged_files(layout)
+    assert dataset_of(path) == sent.dataset
+
+
+def test_without_room_above_the_reserve_nothing_begins(layout: Layout) -> None:
+    store = make_store(layout, Disk())
+    assert store.has_room()
+
+    store.needs(2**62)
+
+    assert not store.has_room()
+    with pytest.raises(StorageFullError):
+        store.begin(SENT.request)
+    store.needs(0)
+    SENT.send(store)
+
+
+def test_the_folder_of_a_series_says_when_and_under_which_rules_it_began(layout: Layout) -> None:
+    SENT.send(make_store(layout, Disk()))
+
+    content = json.loads((layout.growing / SENT.key.folder / "series.json").read_bytes())
+    assert content["study_instance_uid"] == SENT.key.study_instance_uid
+    assert content["series_instance_uid"] == SENT.key.series_instance_uid
+    assert content["rules"] == "rules-1"
+    assert content["opened"].endswith("+00:00")

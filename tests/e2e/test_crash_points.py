@@ -1,0 +1,77 @@
+"""kill -9 right before every call of the disk that the way of an instance makes, one after the other."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pydicom
+import pytest
+import yaml
+
+from scp.ledger.ports import State
+from scp.ledger.sql import SqlLedger
+from tests.conftest import REPOSITORY
+from tests.deliver.peers import HandPeer
+from tests.e2e.judges import assert_converted
+from tests.material import ct_series, write_all
+
+SHARES = 2
+DEATHS = 40
+"""At most, in one share; there is material for so many."""
+INSTANCES = 3
+
+
+@pytest.mark.parametrize("share", range(SHARES))
+def test_what_was_acknowledged_is_delivered_once_wherever_the_node_dies(
+    share: int, tmp_path: Path
+) -> None:
+    sources = tmp_path / "sources"
+    for number in range(DEATHS):
+        write_all(ct_series(INSTANCES, 16, 16, seed=number + 1), sources / f"{number:03d}")
+    with HandPeer() as pacs:
+        config = {
+            "node": {"data": str(tmp_path / "data")},
+            "series": {"quiet_seconds": 0.1},
+            "codec": {"workers": 1},
+            "destinations": {
+                "archive": {"kind": "folder", "path": str(tmp_path / "archive")},
+                "pacs": {"kind": "dicom", "host": "127.0.0.1", "port": pacs.port, "ae_title": "P"},
+            },
+            "default": {"send_to": ["archive", "pacs"]},
+        }
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+        lives = run_driver(tmp_path / "config.yaml", sources, share)
+        stored = Counter(each.sop_instance_uid for each in pacs.stored)
+
+    assert lives[0]["ended"] == lives[-1]["ended"] == "exit 0"
+    assert {life["ended"] for life in lives[1:-1]} == {"killed"}, lives
+    sent = [
+        path for folder in sorted(sources.iterdir())[: len(lives) - 1] for path in folder.iterdir()
+    ]
+    archived = [path for path in (tmp_path / "archive").rglob("*") if path.is_file()]
+    assert sorted(path.name for path in archived) == sorted(path.name for path in sent)
+    by_name = {path.name: path for path in archived}
+    for path in sent:
+        assert_converted(path, by_name[path.name])
+    ledger = SqlLedger.open_for_reading(tmp_path / "data" / "ledger.sqlite")
+    assert ledger.totals().states[State.DELIVERED] == len(sent)
+    ledger.close()
+    assert set(stored) == {str(pydicom.dcmread(path).SOPInstanceUID) for path in sent}
+    assert max(stored.values()) <= 2
+
+
+def run_driver(config: Path, sources: Path, share: int) -> list[dict[str, str]]:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "tests.e2e.crash_driver"),
+            *(str(config), str(sources), str(share), str(SHARES)),
+        ],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
