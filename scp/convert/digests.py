@@ -125,11 +125,16 @@ def _normal(
 ) -> None:
     if depth > MAX_DEPTH:
         raise MalformedError(f"sequences more than {MAX_DEPTH} deep")
+    append, little = pieces.append, encoding.little
     for element in elements:
         tag, length = element.tag, element.length
         if tag & 0xFFFF == 0:
             continue
         value: bytes | memoryview = data[element.value : element.end]
+        if length < 8 and little and element.vr != b"SQ":
+            append(_value_header(_VALUE, tag, length))
+            append(value)
+            continue
         if tag != PIXEL_DATA and (
             element.vr == b"SQ"
             or (length >= 8 and value[0] == _ITEM[0] and bytes(value[:4]) == _ITEM)
@@ -143,15 +148,15 @@ def _normal(
                 continue
             if items is not None:
                 value = b""
-        elif not encoding.little:
+        elif not little:
             value = swapped(element.vr, data[element.value : element.end])
         if len(value) > _LARGE:
             known = pixel_value_sha256 if tag == PIXEL_DATA and depth == 0 else None
-            pieces.append(_value_header(_DIGEST, tag, len(value)))
-            pieces.append(known or hashlib.sha256(value).digest())
+            append(_value_header(_DIGEST, tag, len(value)))
+            append(known or hashlib.sha256(value).digest())
         else:
-            pieces.append(_value_header(_VALUE, tag, len(value)))
-            pieces.append(value)
+            append(_value_header(_VALUE, tag, len(value)))
+            append(value)
 
 
 def _items(

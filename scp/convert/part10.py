@@ -9,6 +9,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from scp.convert.refusals import NotConvertibleError
 from scp.elements import (
     EXPLICIT_LITTLE,
@@ -42,6 +44,8 @@ class DicomFile:
     whole: memoryview
     """The file."""
     dataset_start: int
+    meta: list[Element]
+    """The file meta group; offsets count from the start of ``whole``."""
     transfer_syntax: str
     encoding: Encoding
     dataset: memoryview
@@ -104,6 +108,7 @@ def dicom_file(
     return DicomFile(
         whole=whole,
         dataset_start=start,
+        meta=elements,
         transfer_syntax=transfer_syntax,
         encoding=encoding_of(transfer_syntax),
         dataset=dataset,
@@ -115,10 +120,9 @@ def meta_with(file: DicomFile, transfer_syntax: str) -> tuple[bytes, int]:
 
     Also returns where the transfer syntax lies in it.
     """
-    _, elements = _meta(file.whole)
     uid = transfer_syntax.encode() + b"\0" * (len(transfer_syntax) % 2)
     changed = struct.pack("<HH2sH", 0x0002, 0x0010, b"UI", len(uid))
-    others = [e for e in elements if e.tag not in (_GROUP_LENGTH, _TRANSFER_SYNTAX)]
+    others = [e for e in file.meta if e.tag not in (_GROUP_LENGTH, _TRANSFER_SYNTAX)]
     lower = b"".join(file.whole[e.start : e.end] for e in others if e.tag < _TRANSFER_SYNTAX)
     upper = b"".join(file.whole[e.start : e.end] for e in others if e.tag > _TRANSFER_SYNTAX)
     length = len(lower) + len(changed) + len(uid) + len(upper)
@@ -136,7 +140,7 @@ def load(descriptor: int) -> memoryview:
     size = os.fstat(descriptor).st_size
     if size > _MAPPED_ABOVE:
         return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY))
-    content = memoryview(bytearray(size))
+    content = np.empty(size, np.uint8).data
     filled = os.preadv(descriptor, [content], 0)
     return content[:filled]
 

@@ -14,7 +14,7 @@ from scp.choose.eligibility import ineligible
 from scp.choose.image_header import read_image_header
 from scp.convert.codec_cpu import OpenJpegDecoder, OpenJphEncoder
 from scp.convert.decode import decode_for_peer
-from scp.convert.digests import Digests, digest
+from scp.convert.digests import digest
 from scp.convert.ports import FrameDecoder, FrameEncoder
 from scp.convert.refusals import NotConvertibleError
 from scp.convert.transcode import transcode
@@ -58,12 +58,10 @@ class Workbench:
 
     def _examine(self, task: ConvertTask) -> Outcome:
         started = time.perf_counter()
-        digests = Digests(dataset="", normal="")
         try:
-            digests = digest(task.source)
             if task.target is None:
                 raise NotConvertibleError(PassReason.RULE_SAYS_ORIGINAL, "")
-            return self._convert(task, digests, started)
+            return self._convert(task, started)
         except FileNotFoundError:
             return Outcome(source_missing=True)
         except NotConvertibleError as error:
@@ -83,9 +81,9 @@ class Workbench:
             reason, detail = PassReason.ENCODER_FAILED, f"defect: {type(error).__name__}"
         if task.target is not None:
             task.target.unlink(missing_ok=True)
-        return self._passed(task, digests, reason, detail, started)
+        return self._passed(task, reason, detail, started)
 
-    def _convert(self, task: ConvertTask, digests: Digests, started: float) -> Outcome:
+    def _convert(self, task: ConvertTask, started: float) -> Outcome:
         assert task.target is not None
         header = read_image_header(task.source)
         refusal = ineligible(header, max_native_bytes=task.max_bytes)
@@ -99,8 +97,8 @@ class Workbench:
             self._verifier if task.verify else None,
         )
         return Outcome(
-            dataset_sha256=digests.dataset,
-            normal_sha256=digests.normal,
+            dataset_sha256=made.source.dataset,
+            normal_sha256=made.source.normal,
             pixel_sha256=made.pixel_sha256,
             transfer_syntax=made.transfer_syntax,
             result_sha256=made.result_sha256,
@@ -111,10 +109,9 @@ class Workbench:
             seconds=time.perf_counter() - started,
         )
 
-    def _passed(
-        self, task: ConvertTask, digests: Digests, reason: str, detail: str, started: float
-    ) -> Outcome:
+    def _passed(self, task: ConvertTask, reason: str, detail: str, started: float) -> Outcome:
         try:
+            digests = digest(task.source)
             with task.source.open("rb") as file:
                 whole = hashlib.file_digest(file, "sha256").hexdigest()
         except FileNotFoundError:

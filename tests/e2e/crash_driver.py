@@ -14,7 +14,6 @@ import logging
 import os
 import re
 import signal
-import socket
 import sys
 import threading
 import time
@@ -30,8 +29,8 @@ from scp.choose.rules import RuleSet
 from scp.config.load import load
 from scp.config.schema import Config
 from scp.deliver.dicomfile import read_meta
-from scp.deliver.send import item_of
 from scp.deliver.ports import Receipt
+from scp.deliver.send import item_of
 from scp.model import Origin, StoreRequest
 from scp.pipeline.control import ask
 from scp.pipeline.coordinator import Coordinator
@@ -87,7 +86,7 @@ def _shape(path: Path) -> str:
         else:
             ending = Path(part).suffix if part.endswith((".dcm", ".part")) else ""
             parts.append(part if _KEPT.fullmatch(part) else f"*{ending}")
-    return "/".join(parts)
+    return "/".join(parts) or "."
 
 
 class Node:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import AllStoragePresentationContexts
 
 from tests.conftest import peer_program
@@ -54,6 +55,7 @@ def pynetdicom_archive(folder: Path, *syntaxes: str, port: int = 0) -> Iterator[
     folder.mkdir(parents=True, exist_ok=True)
 
     def keep(event: evt.Event) -> int:
+        assert isinstance(event.request, C_STORE)
         path = folder / f"{event.request.AffectedSOPInstanceUID}.dcm"
         if path.exists():
             return 0x0111
