@@ -5,7 +5,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -121,12 +121,16 @@ class JobFolders:
         """Delete what was made before a commit that never came."""
         self._disk.remove_tree(self._layout.jobs / job / RESULTS)
 
-    def commit(self, job: Job) -> None:
-        """Make the results durable, then the commit: the single point after which nothing is made again."""
+    def commit(self, job: Job, synced: Collection[str] = ()) -> None:
+        """Make the results durable, then the commit: the single point after which nothing is made again.
+
+        The content of the results of ``synced`` instances is on the disk already; their names are not.
+        """
         folder = self._layout.jobs / job.name
         forms = {i.form for i in job.instances if i.form != ORIGINAL and not i.repeat_of}
         for instance in job.instances:
-            if instance.form in forms and not instance.repeat_of:
+            is_made = instance.form in forms and not instance.repeat_of
+            if is_made and instance.name not in synced:
                 self._disk.sync_path(folder / RESULTS / instance.form / instance.name)
         for form in sorted(forms):
             self._disk.sync_folder(folder / RESULTS / form)

@@ -208,7 +208,10 @@ def same_dataset(first: Path, second: Path) -> bool:
     """
     with open(first, "rb") as a, open(second, "rb") as b:
         try:
-            head_a, head_b = read_file_meta(a.read(_FIRST_READ)), read_file_meta(b.read(_FIRST_READ))
+            head_a, head_b = (
+                read_file_meta(a.read(_FIRST_READ)),
+                read_file_meta(b.read(_FIRST_READ)),
+            )
         except UnreadableInstanceError:
             return False
         if head_a.transfer_syntax != head_b.transfer_syntax:

@@ -69,7 +69,6 @@ class _Run:
     """One run over one tree."""
 
     def __init__(self, config: Config, root: Path, target: Path) -> None:
-        self._config = config
         self._root = root
         self._target = target
         self._disk = Disk()
@@ -136,16 +135,7 @@ class _Run:
                 modality=_modality(source),
             )
             work.aside.unlink(missing_ok=True)
-            yield (
-                work,
-                ConvertTask(
-                    source=source,
-                    target=work.aside,
-                    parameters=self._config.htj2k,
-                    verify=self._config.codec.verify != "off",
-                    max_bytes=self._config.codec.max_instance_bytes,
-                ),
-            )
+            yield work, ConvertTask(source=source, target=work.aside)
 
     def _done(self, work: _Work, answer: Answer | Lost) -> None:
         try:

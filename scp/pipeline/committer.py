@@ -83,7 +83,10 @@ class Committer:
     def _commit(self, closed: ClosedJob, job: Job) -> None:
         def work() -> None:
             self._move_results(closed, job)
-            self._folders.commit(job)
+            self._folders.commit(
+                job,
+                {i.name for i in closed.instances.values() if i.outcome and i.outcome.is_synced},
+            )
 
         self._chores.do(
             work,

@@ -86,13 +86,7 @@ class Converter:
         size = instance.spooled.file_bytes
         has_room = free_bytes(self._layout.encoded) > size + _HEADROOM_BYTES
         target = self._new_target() if wants_conversion and has_room else None
-        task = ConvertTask(
-            source=instance.spooled.path,
-            target=target,
-            parameters=self._config.htj2k,
-            verify=self._config.codec.verify != "off",
-            max_bytes=self._config.codec.max_instance_bytes,
-        )
+        task = ConvertTask(source=instance.spooled.path, target=target)
         unconverted = "" if has_room or not wants_conversion else PassReason.NO_ROOM
 
         def done(answer: Answer | Lost) -> None:

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from scp.config.schema import Htj2kSection
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvertTask:
@@ -12,10 +10,6 @@ class ConvertTask:
 
     source: Path
     target: Path | None
-    parameters: Htj2kSection
-    verify: bool
-    max_bytes: int
-    """A larger instance, native size counted, is not converted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +30,8 @@ class Outcome:
     frames: int = 0
     encoder: str = ""
     verified_by: str = ""
+    is_synced: bool = False
+    """The worker has synced ``target``; nobody has synced its name."""
     seconds: float = 0.0
 
     @property

@@ -12,12 +12,14 @@ from multiprocessing.connection import Connection
 from scp import telemetry
 from scp.choose.eligibility import ineligible
 from scp.choose.image_header import read_image_header
+from scp.config.schema import Config
 from scp.convert.codec_cpu import OpenJpegDecoder, OpenJphEncoder
 from scp.convert.decode import decode_for_peer
 from scp.convert.digests import digest
 from scp.convert.ports import FrameDecoder, FrameEncoder
 from scp.convert.refusals import NotConvertibleError
 from scp.convert.transcode import transcode
+from scp.durable import Disk
 from scp.errors import ConversionError, ScpError, StorageFullError
 from scp.model import PassReason
 from scp.pipeline.processes import read_orders
@@ -36,7 +38,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(_NICENESS)
     coordinator = Connection(socket.socket(fileno=orders.sockets[0]).detach())
-    work = Workbench(OpenJphEncoder(), OpenJpegDecoder())
+    work = Workbench(orders.config, OpenJphEncoder(), OpenJpegDecoder())
     while True:
         try:
             task: Task = coordinator.recv()
@@ -46,11 +48,14 @@ def main() -> None:
 
 
 class Workbench:
-    """What one worker does; also in the process of a command that converts files."""
+    """What one worker does."""
 
-    def __init__(self, encoder: FrameEncoder, verifier: FrameDecoder) -> None:
+    def __init__(self, config: Config, encoder: FrameEncoder, verifier: FrameDecoder) -> None:
+        self._parameters = config.htj2k
+        self._max_bytes = config.codec.max_instance_bytes
+        self._disk = Disk()
         self._encoder = encoder
-        self._verifier = verifier
+        self._verifier = verifier if config.codec.verify != "off" else None
 
     def do(self, task: Task) -> Answer:
         """Do one task; whatever happens is said in the answer."""
@@ -86,16 +91,18 @@ class Workbench:
     def _convert(self, task: ConvertTask, started: float) -> Outcome:
         assert task.target is not None
         header = read_image_header(task.source)
-        refusal = ineligible(header, max_native_bytes=task.max_bytes)
+        refusal = ineligible(header, max_native_bytes=self._max_bytes)
         if refusal is not None:
             raise NotConvertibleError(refusal.reason, refusal.detail)
         made = transcode(
             task.source,
             task.target,
-            task.parameters,
+            self._parameters,
             self._encoder,
-            self._verifier if task.verify else None,
+            self._verifier,
         )
+        # Here, because a series that still grows has time for it and a closed one has not.
+        self._disk.sync_path(task.target)
         return Outcome(
             dataset_sha256=made.source.dataset,
             normal_sha256=made.source.normal,
@@ -106,6 +113,7 @@ class Workbench:
             frames=made.frames,
             encoder=made.encoder,
             verified_by=made.decoder,
+            is_synced=True,
             seconds=time.perf_counter() - started,
         )
 

@@ -23,3 +23,43 @@ def node(tmp_path: Path) -> Iterator[StartNode]:
     yield start
     for running in started:
         running.close()
+
+
+SHARED: Tree = {
+    "series": {"quiet_seconds": 0.6, "max_open_seconds": 5.0},
+    "rules": [
+        {
+            "name": "radiographs at once",
+            "match": {"Modality": ["CR", "DX"]},
+            "deliver": "at_once",
+            "send_to": ["archive"],
+        },
+        {
+            "name": "slow senders",
+            "match": {"called_ae_title": "SLOW"},
+            "quiet_seconds": 3.0,
+            "send_to": ["archive"],
+        },
+        {"name": "nowhere", "match": {"called_ae_title": "NOWHERE"}, "send_to": []},
+        {
+            "name": "as it came",
+            "match": {"called_ae_title": "ORIGINAL"},
+            "convert": "original",
+            "send_to": ["archive"],
+        },
+        {
+            "name": "whole series only",
+            "match": {"called_ae_title": "COUNTED", "instances": {"ge": 3}},
+            "convert": "original",
+            "send_to": ["archive"],
+        },
+    ],
+}
+
+
+@pytest.fixture(scope="session")
+def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
+    """One node for the tests of the group "shared node", each with series of its own."""
+    running = RunningNode(tmp_path_factory.mktemp("shared") / "node", SHARED).start()
+    yield running
+    running.close()

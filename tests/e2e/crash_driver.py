@@ -231,7 +231,7 @@ def main(config_file: Path, sources: Path, share: int, shares: int) -> None:
     say("", _in_a_process(lambda: watched(first)))
     before.append(first)
     calls: dict[str, int] = json.loads((base / "calls").read_text())
-    deaths = [where for where in calls if changes_something(where)]
+    deaths = sorted(filter(changes_something, calls))
     for where in islice(deaths, share, None, shares):
         folder = next(folders)
 

@@ -78,14 +78,14 @@ class RunningNode:
                 cwd=REPOSITORY,
             )
         deadline = time.monotonic() + START_SECONDS
-        while not self._is_ready():
+        while not self.is_ready():
             assert self._process.poll() is None, f"the node ended:\n{self.log()}"
             assert time.monotonic() < deadline, f"the node is not ready:\n{self.log()}"
             time.sleep(POLL_SECONDS)
         self.processes()
         return self
 
-    def _is_ready(self) -> bool:
+    def is_ready(self) -> bool:
         status = None
         with contextlib.suppress(FileNotFoundError, NodeError):
             status = ask(self.data / "control", {"command": "status"})

@@ -7,12 +7,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import AllStoragePresentationContexts
 
+from tests.accept.raw_peer import COMMAND, LAST, p_data, store_command
 from tests.conftest import peer_program
+from tests.e2e.judges import dataset_bytes
 
 
 def free_port() -> int:
@@ -47,6 +50,19 @@ def echoscu(port: int, *options: str) -> int:
         timeout=30,
     )
     return done.returncode
+
+
+def first_half(path: Path) -> bytes:
+    """The command and half of the dataset of a C-STORE of a CT, for a :class:`RawPeer`."""
+    dataset = dataset_bytes(path)
+    command = store_command(str(dcmread(path, stop_before_pixels=True).SOPInstanceUID))
+    return p_data((1, COMMAND | LAST, command)) + p_data((1, 0, dataset[: len(dataset) // 2]))
+
+
+def second_half(path: Path) -> bytes:
+    """The rest of it."""
+    dataset = dataset_bytes(path)
+    return p_data((1, LAST, dataset[len(dataset) // 2 :]))
 
 
 @contextmanager

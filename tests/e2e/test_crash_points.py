@@ -23,6 +23,7 @@ DEATHS = 40
 INSTANCES = 3
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("share", range(SHARES))
 def test_what_was_acknowledged_is_delivered_once_wherever_the_node_dies(
     share: int, tmp_path: Path
