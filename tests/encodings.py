@@ -1,13 +1,12 @@
 """Datasets in every encoding of PS3.5, written by pydicom, and generators of random ones."""
 
 import zlib
-from io import BytesIO
 
 from hypothesis import strategies as st
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.filebase import DicomBytesIO, DicomIO
+from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import (
@@ -30,7 +29,7 @@ def encoded(dataset: Dataset, transfer_syntax: str) -> bytes:
     buffer = DicomBytesIO()
     buffer.is_little_endian = transfer_syntax != ExplicitVRBigEndian
     buffer.is_implicit_VR = transfer_syntax == ImplicitVRLittleEndian
-    write_dataset(_output(buffer), dataset)
+    write_dataset(buffer, dataset)
     raw = buffer.getvalue()
     return deflated(raw) if transfer_syntax == DeflatedExplicitVRLittleEndian else raw
 
@@ -39,11 +38,6 @@ def deflated(raw: bytes, level: int = 6) -> bytes:
     """A raw deflate stream (PS3.5 A.5)."""
     compressor = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
     return compressor.compress(raw) + compressor.flush()
-
-
-def _output(buffer: BytesIO) -> DicomIO:
-    assert isinstance(buffer, DicomIO)
-    return buffer
 
 
 _TEXT = st.text("ABC 123", max_size=12).map(str.strip)
@@ -92,8 +86,10 @@ _PRIVATE = st.builds(
     st.integers(0x1000, 0x10FF),
 )
 _STANDARD = st.sampled_from(
-    [0x00080016, 0x00080020, 0x00080060, 0x00100010, 0x00180050, 0x00189073, 0x0020000D]
-    + [0x00200013, 0x00209165, 0x00280002, 0x00400310, 0x00660016]
+    (
+        *(0x00080016, 0x00080020, 0x00080060, 0x00100010, 0x00180050, 0x00189073, 0x0020000D),
+        *(0x00200013, 0x00209165, 0x00280002, 0x00400310, 0x00660016),
+    )
 )
 _SEQUENCES = st.sampled_from([0x00081140, 0x00081115, 0x00209116, 0x00400275])
 

@@ -1,14 +1,12 @@
-"""The DICOM file around a received dataset (PS3.10 section 7), and the routing header inside it."""
+"""The file that the spool makes of a received dataset (PS3.10 section 7), and its routing header."""
 
 import os
 import re
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from struct import pack
 
 from scp.elements import (
-    EXPLICIT_LITTLE,
     Buffer,
     Encoding,
     bounded_inflate,
@@ -23,7 +21,8 @@ from scp.errors import (
     UidMismatchError,
     UnreadableInstanceError,
 )
-from scp.model import Identity, Origin, SpooledInstance, StoreRequest
+from scp.model import Identity, SpooledInstance, StoreRequest
+from scp.part10 import FileMeta, file_meta_of
 
 IMPLEMENTATION_CLASS_UID = "2.25.171893218640427711486871205842913284177"
 IMPLEMENTATION_VERSION_NAME = "DCMPRESS_" + version("dcmpress").replace(".", "")[:7]
@@ -41,16 +40,6 @@ _INFLATE_LIMIT = 4 * 2**20
 _FIRST_READ = 16 * 1024
 _HEADER_LIMIT = 64 * 2**20
 """What may lie before the Series Instance UID."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileMeta:
-    """What the spool reads back from the file meta group."""
-
-    transfer_syntax: str
-    origin: Origin
-    dataset_start: int
-    """Offset of the first byte of the dataset."""
 
 
 def file_head(request: StoreRequest) -> bytes:
@@ -72,38 +61,6 @@ def file_head(request: StoreRequest) -> bytes:
         )
     )
     return PREAMBLE + pack("<HH2sHL", 2, 0, b"UL", 4, len(group)) + group
-
-
-def read_file_meta(data: Buffer) -> FileMeta:
-    """Read the meta group of a file that begins with a preamble.
-
-    Raises
-    ------
-    UnreadableInstanceError
-        It is no DICOM file, or names no transfer syntax.
-    """
-    if bytes(data[128:132]) != b"DICM":
-        raise UnreadableInstanceError("no DICOM file: DICM is missing at byte 128")
-    values: dict[int, str] = {}
-    position = 132
-    try:
-        for element in walk(data, EXPLICIT_LITTLE, start=132, stop_before=0x00030000):
-            raw = bytes(data[element.value : element.value_end])
-            values[element.tag] = raw.decode("ascii", "replace").rstrip("\0 ").lstrip()
-            position = element.end
-    except (TruncatedError, MalformedError) as error:
-        raise UnreadableInstanceError(f"file meta group: {error}") from error
-    if not values.get(0x00020010):
-        raise UnreadableInstanceError("the file meta group names no transfer syntax")
-    return FileMeta(
-        transfer_syntax=values[0x00020010],
-        origin=Origin(
-            calling_ae_title=values.get(0x00020016, ""),
-            called_ae_title=values.get(0x00020018, ""),
-            peer_address=values.get(0x00020026, "").removeprefix("dicom://").strip("[]"),
-        ),
-        dataset_start=position,
-    )
 
 
 def read_identity(dataset: Buffer, transfer_syntax: str) -> Identity:
@@ -146,7 +103,8 @@ def _routing_values(dataset: Buffer, encoding: Encoding) -> dict[int, str]:
             end = element.end
             if element.tag in _ROUTING:
                 raw = bytes(dataset[element.value : element.value_end])
-                found[element.tag] = raw.decode("ascii", "replace").rstrip("\0 ").lstrip()
+                # The first of several: it is the same however much of the dataset is there yet.
+                found.setdefault(element.tag, raw.decode("ascii", "replace").strip("\0 "))
     except MalformedError as error:
         raise UnreadableInstanceError(str(error)) from error
     except TruncatedError:
@@ -182,7 +140,7 @@ def open_instance(path: Path) -> SpooledInstance:
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         head = file.read(_FIRST_READ)
-        meta = read_file_meta(head)
+        meta = _meta_of(head)
         while True:
             try:
                 identity = read_identity(head[meta.dataset_start :], meta.transfer_syntax)
@@ -201,6 +159,14 @@ def open_instance(path: Path) -> SpooledInstance:
     )
 
 
+def _meta_of(head: bytes) -> FileMeta:
+    """The meta group, which :func:`file_head` kept short."""
+    try:
+        return file_meta_of(head, is_whole=len(head) < _FIRST_READ)
+    except (MalformedError, TruncatedError) as error:
+        raise UnreadableInstanceError(f"file meta group: {error}") from error
+
+
 def same_dataset(first: Path, second: Path) -> bool:
     """Whether two files hold the same transfer syntax and dataset bytes; their meta groups may differ.
 
@@ -209,8 +175,8 @@ def same_dataset(first: Path, second: Path) -> bool:
     with open(first, "rb") as a, open(second, "rb") as b:
         try:
             head_a, head_b = (
-                read_file_meta(a.read(_FIRST_READ)),
-                read_file_meta(b.read(_FIRST_READ)),
+                _meta_of(a.read(_FIRST_READ)),
+                _meta_of(b.read(_FIRST_READ)),
             )
         except UnreadableInstanceError:
             return False

@@ -17,11 +17,6 @@ from scp.config.schema import Config, Destination, FolderDestination, Rule
 from scp.errors import MalformedError, TruncatedError
 from scp.model import Origin
 
-_CALLING: Final = (0x00020017, 0x00020016)
-"""Sending Application Entity Title, else Source Application Entity Title."""
-_CALLED: Final = 0x00020018
-_PRESENTATION_ADDRESS: Final = 0x00020026
-_SOP_CLASS: Final = 0x00020002
 _STUDY: Final = 0x0020000D
 _SERIES: Final = 0x0020000E
 
@@ -132,9 +127,9 @@ class _Seen:
         try:
             with open_header(path) as header:
                 self.transfer_syntax = header.transfer_syntax
-                self.sop_class_uid = header.meta.get(_SOP_CLASS, "")
+                self.sop_class_uid = header.meta.sop_class_uid
                 if origin is None:
-                    self.origin = _origin_in(header.meta)
+                    self.origin = header.meta.origin
                 uids = [
                     header.value(element, 64).decode("latin-1").strip(" \0")
                     for element in header.elements(_SERIES + 1)
@@ -191,23 +186,6 @@ def _explain_rule(rule: Rule, answer: RuleAnswer, facts: Facts) -> RuleExplained
             )
         )
     return RuleExplained(rule=rule.name, answer=answer.answer, conditions=tuple(conditions))
-
-
-def _origin_in(meta: dict[int, str]) -> Origin:
-    calling = next((meta[tag] for tag in _CALLING if meta.get(tag)), "")
-    return Origin(
-        calling_ae_title=calling,
-        called_ae_title=meta.get(_CALLED, ""),
-        peer_address=_host(meta.get(_PRESENTATION_ADDRESS, "")),
-    )
-
-
-def _host(address: str) -> str:
-    """Of a Source Presentation Address, ``dicom://host:port`` or without scheme (PS3.10 7.1)."""
-    host = address.partition("://")[2] or address
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0] if host.count(":") == 1 else host
 
 
 def _where(destination: Destination) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 from scp.elements import (
-    EXPLICIT_LITTLE,
     PIXEL_DATA,
     UNDEFINED,
     Buffer,
@@ -21,6 +20,7 @@ from scp.elements import (
     walk,
 )
 from scp.errors import MalformedError, TruncatedError
+from scp.part10 import read_file_meta
 
 MAX_VALUE_BYTES: Final = 16 * 1024
 """Of one attribute's value; the longest limited text, LT, has 10,240 characters (PS3.5 6.2)."""
@@ -30,8 +30,6 @@ _FIRST_WINDOW: Final = 32 * 1024
 _MAX_WINDOW: Final = 64 * 2**20
 """For a sequence that has to be walked to find its end, and for inflating."""
 _MAX_FRAGMENTS: Final = 1_000_000
-_FILE_META_END: Final = 0x00030000
-_TRANSFER_SYNTAX: Final = 0x00020010
 _DEFLATED_REFERENCES: Final = ("1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205")
 """JPIP Referenced Deflate, JPIP HTJ2K Referenced Deflate."""
 
@@ -65,12 +63,9 @@ class FileHeader:
 
     def __init__(self, read: _Read, size: int) -> None:
         self._window = _Window(read, size)
-        self._dataset = 132
-        self.meta = self._read_meta()
-        """Text by tag, padding stripped."""
-        self.transfer_syntax = self.meta.get(_TRANSFER_SYNTAX, "")
-        if not self.transfer_syntax:
-            raise MalformedError("the file names no transfer syntax")
+        self.meta = read_file_meta(self._window.read)
+        self._dataset = self.meta.dataset_start
+        self.transfer_syntax = self.meta.transfer_syntax
         self.encoding = encoding_of(self.transfer_syntax)
         if is_deflated(self.transfer_syntax) or self.transfer_syntax in _DEFLATED_REFERENCES:
             deflated = read(self._dataset, _MAX_WINDOW)
@@ -86,17 +81,6 @@ class FileHeader:
         """The start of the element's value, as written."""
         length = min(element.value_end - element.value, limit)
         return self._window.read(element.value, length)
-
-    def _read_meta(self) -> dict[int, str]:
-        if self._window.read(128, 4) != b"DICM":
-            raise MalformedError("no DICOM file: DICM is missing after the preamble")
-        meta = {}
-        for element in self._window.walk(self._dataset, EXPLICIT_LITTLE, _FILE_META_END):
-            if element.vr in (b"UI", b"AE", b"SH", b"UR"):
-                text = self.value(element, 256).decode("ascii", errors="replace")
-                meta[element.tag] = text.strip(" \0")
-            self._dataset = element.end
-        return meta
 
 
 class _Window:

@@ -87,7 +87,7 @@ def _wait_for_port(node: subprocess.Popen[bytes], control: Path, log: Path) -> i
         if node.poll() is not None:
             raise NodeError(f"the node did not start; {log} says why")
         status = ask(control, {"command": "status"}) if control.exists() else None
-        if status is not None:
+        if status is not None and status["workers"]["ready"]:
             return int(status["port"])
         time.sleep(_POLL_SECONDS)
     raise NodeError(f"the node was not ready in {_START_SECONDS:.0f} s; {log} says why")

@@ -98,7 +98,7 @@ def discard_job(job: str, reason: str, path: Path | None) -> None:
 
 def _ask(path: Path | None, request: dict[str, Any]) -> dict[str, Any]:
     """Ask the running node, or do it on its folders, under the lock, when it is down."""
-    from scp.pipeline.requests import ask_node
+    from scp.pipeline.client import ask_node
 
     answer = ask_node(load_config(path), request)
     for warning in answer.pop("warnings", []):

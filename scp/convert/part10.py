@@ -1,11 +1,9 @@
 """DICOM files (PS3.10 section 7) as bytes and element positions; nothing is decoded, nothing rewritten."""
 
-import contextlib
 import mmap
 import os
 import struct
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +11,6 @@ import numpy as np
 
 from scp.convert.refusals import NotConvertibleError
 from scp.elements import (
-    EXPLICIT_LITTLE,
     Element,
     Encoding,
     bounded_inflate,
@@ -23,9 +20,8 @@ from scp.elements import (
 )
 from scp.errors import MalformedError, TruncatedError
 from scp.model import PassReason
+from scp.part10 import file_meta_of
 
-META: Final = 132
-"""Where the file meta group begins: after the preamble and ``DICM``."""
 MAX_INFLATED_BYTES: Final = 2**29
 """A deflated dataset lies in memory as a whole; zlib packs up to 1000:1, so the size is bounded."""
 
@@ -44,7 +40,7 @@ class DicomFile:
     whole: memoryview
     """The file."""
     dataset_start: int
-    meta: list[Element]
+    meta: tuple[Element, ...]
     """The file meta group; offsets count from the start of ``whole``."""
     transfer_syntax: str
     encoding: Encoding
@@ -90,27 +86,19 @@ def dicom_file(
     whole: memoryview, *, max_inflated_bytes: int = MAX_INFLATED_BYTES, inflate: bool = True
 ) -> DicomFile:
     """As :func:`open_dicom`, of a file's bytes."""
-    if bytes(whole[128:META]) != b"DICM":
-        raise NotConvertibleError(PassReason.UNREADABLE, "no DICM prefix")
     try:
-        start, elements = _meta(whole)
+        meta = file_meta_of(whole)
     except (MalformedError, TruncatedError) as error:
         raise NotConvertibleError(PassReason.UNREADABLE, f"file meta group: {error}") from error
-    named = [e for e in elements if e.tag == _TRANSFER_SYNTAX]
-    if len(named) != 1:
-        raise NotConvertibleError(
-            PassReason.UNREADABLE, "no transfer syntax in the file meta group"
-        )
-    transfer_syntax = bytes(whole[named[0].value : named[0].end]).rstrip(b"\0 ").decode("latin-1")
-    dataset = whole[start:]
-    if inflate and is_deflated(transfer_syntax):
+    dataset = whole[meta.dataset_start :]
+    if inflate and is_deflated(meta.transfer_syntax):
         dataset = _inflate(dataset, max_inflated_bytes)
     return DicomFile(
         whole=whole,
-        dataset_start=start,
-        meta=elements,
-        transfer_syntax=transfer_syntax,
-        encoding=encoding_of(transfer_syntax),
+        dataset_start=meta.dataset_start,
+        meta=meta.elements,
+        transfer_syntax=meta.transfer_syntax,
+        encoding=encoding_of(meta.transfer_syntax),
         dataset=dataset,
     )
 
@@ -143,21 +131,6 @@ def load(descriptor: int) -> memoryview:
     content = np.empty(size, np.uint8).data
     filled = os.preadv(descriptor, [content], 0)
     return content[:filled]
-
-
-def _meta(whole: memoryview) -> tuple[int, list[Element]]:
-    """Where the dataset starts, and the elements of the file meta group."""
-    length = whole[META + 8 : META + 12]
-    if bytes(whole[META : META + 8]) == b"\x02\0\0\0UL\x04\0" and len(length) == 4:
-        end = META + 12 + int.from_bytes(length, "little")
-        with contextlib.suppress(MalformedError, TruncatedError):
-            elements = list(walk(whole[:end], EXPLICIT_LITTLE, start=META))
-            if end <= len(whole) and all(element.tag >> 16 == 2 for element in elements):
-                return end, elements
-    # Without a group length that holds, the group ends where another begins.
-    walked = walk(whole, EXPLICIT_LITTLE, start=META, stop_before=0x00030000)
-    elements = list(takewhile(lambda element: element.tag >> 16 == 2, walked))
-    return (elements[-1].end if elements else META), elements
 
 
 def _inflate(deflated: memoryview, limit: int) -> memoryview:

@@ -1,5 +1,6 @@
 """From a closed series to its commit: everything examined and converted, then one job.json."""
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable
@@ -81,16 +82,18 @@ class Committer:
     # -- the commit ----------------------------------------------------------------------------
 
     def _commit(self, closed: ClosedJob, job: Job) -> None:
-        def work() -> None:
+        def work() -> Job:
             self._move_results(closed, job)
+            whole = self._with_digests(job)
             self._folders.commit(
-                job,
+                whole,
                 {i.name for i in closed.instances.values() if i.outcome and i.outcome.is_synced},
             )
+            return whole
 
         self._chores.do(
             work,
-            lambda _: self._committed(closed, job),
+            lambda whole: self._committed(closed, whole),
             lambda error: self._not_committed(closed, job, error),
         )
 
@@ -99,10 +102,22 @@ class Committer:
             self._folders.make_results(job.name, form)
         for instance in job.instances:
             encoded = closed.instances[instance.name].encoded
-            if encoded is not None and instance.form != ORIGINAL and encoded.exists():
+            if encoded is not None and instance.form != ORIGINAL:
                 self._disk.rename(
                     encoded, self._folders.result(job.name, instance.form, instance.name)
                 )
+
+    def _with_digests(self, job: Job) -> Job:
+        """Digests for what no worker came to digest: delivery checks them, and `dcmpress verify`."""
+        instances = tuple(
+            i if i.result_sha256 else replace(i, result_sha256=self._digest(job, i))
+            for i in job.instances
+        )
+        return replace(job, instances=instances)
+
+    def _digest(self, job: Job, instance: JobInstance) -> str:
+        with self._folders.result(job.name, instance.form, instance.name).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def _committed(self, closed: ClosedJob, job: Job) -> None:
         self._release(closed)
@@ -119,6 +134,24 @@ class Committer:
         self._dispatch.start(job)
 
     def _not_committed(self, closed: ClosedJob, job: Job, error: Exception) -> None:
+        if isinstance(error, FileNotFoundError):
+            logger.warning("conversions of job %s were deleted; they are made again", job.name)
+            self._convert_again(closed)
+        else:
+            self._commit_originals(closed, job, error)
+
+    def _convert_again(self, closed: ClosedJob) -> None:
+        """Somebody emptied the cache, which is allowed at any time."""
+        self._accounts.forget(closed.name)
+        self._folders.drop_results(closed.name)
+        for instance in closed.instances.values():
+            self._converter.forget(instance)
+            if instance.outcome is not None and instance.outcome.is_converted:
+                instance.outcome = None
+        self._ready.discard(closed.name)
+        self.begin(closed)
+
+    def _commit_originals(self, closed: ClosedJob, job: Job, error: Exception) -> None:
         """The disk is full or failed: originals need no room but that of job.json; try until it works."""
         logger.error("job %s could not be committed: %s; tried again", job.name, error)
         if not isinstance(error, (StorageFullError, OSError)):

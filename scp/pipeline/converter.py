@@ -84,7 +84,7 @@ class Converter:
 
     def _submit(self, instance: Tracked, priority: int, *, wants_conversion: bool) -> None:
         size = instance.spooled.file_bytes
-        has_room = free_bytes(self._layout.encoded) > size + _HEADROOM_BYTES
+        has_room = free_bytes(self._layout.spool) > size + _HEADROOM_BYTES
         target = self._new_target() if wants_conversion and has_room else None
         task = ConvertTask(source=instance.spooled.path, target=target)
         unconverted = "" if has_room or not wants_conversion else PassReason.NO_ROOM
@@ -135,6 +135,7 @@ class Converter:
             done()
 
     def _new_target(self) -> Path:
+        self._layout.encoded.mkdir(exist_ok=True)  # It may be deleted at any time.
         return self._layout.encoded / f"{next(self._numbers)}{INSTANCE_ENDING}"
 
 

@@ -171,6 +171,7 @@ class Coordinator:
             "series": self._intake.snapshot(),
             "repeats": self._intake.repeats,
             "workers": {
+                "ready": self._pool.ready,
                 "busy": self._pool.busy,
                 "queued": self._pool.queued,
                 "replaced": self._pool.replaced,

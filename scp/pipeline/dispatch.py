@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from scp.buffer.job import Job
-from scp.buffer.jobs import JobFolders
+from scp.buffer.jobs import SOURCE, JobFolders, instances_in
 from scp.deliver import receipts as receipt_files
 from scp.deliver.events import Delivery, Event, Finished, Progress
 from scp.deliver.queue import DestinationQueue
 from scp.durable import Disk
-from scp.errors import NodeError
+from scp.errors import NodeError, StorageFullError
 from scp.ledger.ports import Ledger, LedgerRow, Totals
 from scp.pipeline.accounts import Accounts
 from scp.pipeline.live import LEFT_CONFIGURATION, Live
@@ -54,6 +54,8 @@ class Dispatch:
         """Jobs that are being delivered."""
         self.held: dict[str, Live] = {}
         """Jobs that need a person."""
+        self.unreadable: dict[str, int] = {}
+        """Held jobs whose commit cannot be understood, and how many instances lie there."""
         self._to_record: list[tuple[Live, str]] = []
         self._is_recording = False
 
@@ -73,22 +75,23 @@ class Dispatch:
 
         A job whose commit cannot be understood is held: a person may have the version that wrote it.
         """
-        uncommitted = []
-        for name in self._folders.jobs():
-            try:
-                job = self._folders.load(self._folders.folder(name))
-            except NodeError as error:
-                logger.error("job %s is held: %s", name, error)
-                self._folders.hold(name, {"": {"job_unreadable": 1}})
-                continue
-            if job is None:
-                uncommitted.append(name)
-                continue
-            self._accounts.remember(job)
-            live = Live(job=job, folder=self._folders.folder(name))
-            self._read_receipts(live)
-            self._deliver(live)
-        return uncommitted
+        return [name for name in self._folders.jobs() if not self._recover_job(name)]
+
+    def _recover_job(self, name: str) -> bool:
+        """False: it has no commit."""
+        try:
+            job = self._folders.load(self._folders.folder(name))
+        except NodeError as error:
+            logger.error("job %s is held: %s", name, error)
+            self._hold_unreadable(name)
+            return True
+        if job is None:
+            return False
+        self._accounts.remember(job)
+        live = Live(job=job, folder=self._folders.folder(name))
+        self._read_receipts(live)
+        self._deliver(live)
+        return True
 
     def recover_held(self) -> None:
         """Know what is held, for the counters and for repeats."""
@@ -97,12 +100,23 @@ class Dispatch:
                 job = self._folders.load(self._folders.held_folder(name))
             except NodeError as error:
                 logger.error("held job %s: %s", name, error)
+                job = None
+            if job is None:
+                self.unreadable[name] = _count(self._folders.held_folder(name))
                 continue
-            if job is not None:
-                live = Live(job=job, folder=self._folders.held_folder(name))
-                self._read_receipts(live)
-                self._accounts.remember(job)
-                self.held[name] = live
+            live = Live(job=job, folder=self._folders.held_folder(name))
+            self._read_receipts(live)
+            for destination, reasons in self._folders.reasons(name).items():
+                # Receipts tell of refusals only, not of a destination that was not there to refuse.
+                if destination not in live.held:
+                    waiting = live.waiting_for(destination)
+                    live.held[destination] = dict.fromkeys(waiting, next(iter(reasons), ""))
+            self._accounts.remember(job)
+            self.held[name] = live
+
+    def _hold_unreadable(self, name: str) -> None:
+        self.unreadable[name] = _count(self._folders.folder(name))
+        self._folders.hold(name, {"": {"job_unreadable": self.unreadable[name]}})
 
     def _read_receipts(self, live: Live) -> None:
         for destination in live.destinations:
@@ -119,10 +133,8 @@ class Dispatch:
         for destination in live.destinations:
             queue = self._queues.get(destination)
             if queue is None:
-                names = [item.instance for item in live.items_for(destination)]
-                waiting = [n for n in names if destination not in live.taken.get(n, {})]
                 live.unfinished.discard(destination)
-                if waiting:
+                if waiting := live.waiting_for(destination):
                     live.held[destination] = dict.fromkeys(waiting, LEFT_CONFIGURATION)
                 continue
             queue.add(
@@ -166,7 +178,7 @@ class Dispatch:
         reasons = {d: dict(Counter(held.values())) for d, held in live.held.items()}
         try:
             self._folders.hold(name, reasons)
-        except OSError as error:
+        except (OSError, StorageFullError) as error:
             logger.error("job %s could not be set aside: %s; tried again", name, error)
             self._later(_AGAIN_SECONDS, lambda: self._finish_if_done(live))
             return
@@ -185,12 +197,17 @@ class Dispatch:
         """
         wanted = list(names)
         for name in wanted:
-            if name not in self.held and name not in self.live:
+            if name not in self.held | self.unreadable | self.live:
                 raise NodeError(f"no job {name} is held or waits; see dcmpress held")
         tried = []
-        for name in wanted or [*self.held, *self.live]:
+        for name in wanted or [*self.live, *self.held, *self.unreadable]:
             if name in self.held:
-                self._release(self.held.pop(name))
+                self._release(self.held[name])
+            elif name in self.unreadable:
+                del self.unreadable[name]
+                self._folders.release(name)
+                if not self._recover_job(name):
+                    self._hold_unreadable(name)
             else:
                 for queue in (self._queues or {}).values():
                     queue.retry_now(name)
@@ -202,6 +219,7 @@ class Dispatch:
         for destination in live.held:
             receipt_files.release_held(self._disk, live.receipts_path(destination), time.time())
         self._folders.release(name)
+        del self.held[name]
         live.held = {}
         live.folder = self._folders.folder(name)
         self._deliver(live)
@@ -215,6 +233,8 @@ class Dispatch:
             No such job is held.
         """
         live = self.held.pop(name, None)
+        if name in self.unreadable:
+            raise NodeError(f"job {name} cannot be read, so there is no record of what it holds")
         if live is None:
             raise NodeError(f"no job {name} is held; see dcmpress held")
         count = sum(live.state_of(instance) is None for instance in live.job.instances)
@@ -231,9 +251,20 @@ class Dispatch:
         NodeError
             The job named is not held.
         """
-        if name is not None and name not in self.held:
+        if name is not None and name not in self.held | self.unreadable:
             raise NodeError(f"no job {name} is held")
-        return [
+        unreadable: list[dict[str, Any]] = [
+            {
+                "job": job,
+                "instances": count,
+                "created": "",
+                "reasons": self._folders.reasons(job),
+                "folder": str(self._folders.held_folder(job)),
+            }
+            for job, count in sorted(self.unreadable.items())
+            if name in (None, job)
+        ]
+        return unreadable + [
             {
                 "job": job,
                 "instances": sum(live.is_held(i) for i in live.job.instances),
@@ -302,3 +333,8 @@ class Dispatch:
         self._is_recording = False
         self._to_record = [*batch, *self._to_record]
         self._later(_AGAIN_SECONDS, self._record_next)
+
+
+def _count(job: Path) -> int:
+    source = job / SOURCE
+    return len(instances_in(source)) if source.is_dir() else 0

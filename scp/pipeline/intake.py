@@ -12,8 +12,8 @@ from scp.buffer.layout import Layout
 from scp.choose.attributes import read_attributes
 from scp.choose.rules import Facts, RuleSet
 from scp.config.schema import Config
-from scp.errors import UnreadableInstanceError
-from scp.model import Deliver, Form, Identity, Origin, SpooledInstance
+from scp.errors import StorageFullError, UnreadableInstanceError
+from scp.model import Deliver, Identity, Origin, SpooledInstance
 from scp.pipeline.committer import Committer
 from scp.pipeline.converter import Converter
 from scp.pipeline.notices import Notice
@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 _BUSY_SECONDS = 0.05
 """Until a series is tried again in whose folder an association was just landing."""
+_FULL_SECONDS = 2.0
+"""Until it is tried again where the disk had no room for a folder."""
 
 
 class Intake:
@@ -76,8 +78,8 @@ class Intake:
         instance.decision = self._rules.decide_open(instance.facts)
         decision = instance.decision
         if decision is not None:
-            if decision.deliver is Deliver.AT_ONCE and decision.convert is not Form.ENHANCED:
-                self._take_one(known, instance)
+            is_at_once = decision.deliver is Deliver.AT_ONCE
+            if is_at_once and self._take_one(known, instance):
                 return
             if decision.quiet_seconds is not None:
                 self._clock.set_quiet_seconds(series, decision.quiet_seconds)
@@ -86,10 +88,18 @@ class Intake:
         self.open_bytes += instance.spooled.file_bytes
         self._converter.ahead(instance)
 
-    def _take_one(self, series: OpenSeries, instance: Tracked) -> None:
-        job = self._folders.take_one(series.folder, instance.name)
+    def _take_one(self, series: OpenSeries, instance: Tracked) -> bool:
+        """Give an instance a job of its own; False: it has to wait for its series."""
+        try:
+            job = self._folders.take_one(series.folder, instance.name)
+        except StorageFullError as error:
+            if not instance.spooled.path.exists():
+                raise  # Moved, and not durably: a restart takes up what the folders say.
+            logger.error("an instance cannot be delivered at once: %s", error)
+            return False
         if job is not None:
             self._begin(job, series, {instance.name: instance}, was_cut=False, is_at_once=True)
+        return True
 
     # -- closing -------------------------------------------------------------------------------
 
@@ -119,7 +129,14 @@ class Intake:
         if not (self._layout.growing / series).is_dir():
             self._drop(series)  # Announced, and then nothing landed.
             return True
-        job = self._folders.close(series)
+        try:
+            job = self._folders.close(series)
+        except StorageFullError as error:
+            if not (self._layout.growing / series).is_dir():
+                raise  # Moved, and not durably: a restart takes up what the folders say.
+            logger.error("series %s cannot be closed: %s; tried again", series, error)
+            self._busy_until = now + _FULL_SECONDS
+            return False
         if job is None:
             self._busy_until = now + _BUSY_SECONDS
             return False

@@ -52,6 +52,11 @@ class Live:
             if i.is_delivered and destination in i.send_to
         ]
 
+    def waiting_for(self, destination: str) -> list[str]:
+        """Instances that this destination has not taken."""
+        names = [item.instance for item in self.items_for(destination)]
+        return [name for name in names if destination not in self.taken.get(name, {})]
+
     def path_of(self, instance: JobInstance) -> Path:
         if instance.form == ORIGINAL:
             return self.folder / SOURCE / instance.name

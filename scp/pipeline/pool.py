@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from scp.model import PassReason
 from scp.pipeline import processes
 from scp.pipeline.processes import Orders
-from scp.pipeline.tasks import Answer, ConvertTask, DecodeTask, Lost, Task
+from scp.pipeline.tasks import Answer, ConvertTask, DecodeTask, Lost, Ready, Task
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ class _Worker:
     connection: Connection
     entry: Entry | None = None
     deadline: float = 0.0
+    is_ready: bool = False
 
 
 class WorkerPool:
@@ -77,6 +78,11 @@ class WorkerPool:
     def busy(self) -> int:
         return sum(worker.entry is not None for worker in self._workers)
 
+    @property
+    def ready(self) -> int:
+        """Workers that have loaded their libraries."""
+        return sum(worker.is_ready for worker in self._workers)
+
     def submit(self, task: Task, priority: int, done: Done) -> Entry:
         """Queue a task; lower priorities run first. ``done`` is called from :meth:`readable`."""
         entry = Entry(priority, next(self._numbers), task, done)
@@ -93,9 +99,12 @@ class WorkerPool:
         """A worker answered, or died."""
         worker = next(w for w in self._workers if w.connection is connection)
         try:
-            answer: Answer = connection.recv()
+            answer: Answer | Ready = connection.recv()
         except (EOFError, OSError):
             self._replace(worker, PassReason.WORKER_LOST)
+            return
+        if isinstance(answer, Ready):
+            worker.is_ready = True
         else:
             entry, worker.entry = worker.entry, None
             self._feed()

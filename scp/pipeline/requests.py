@@ -1,22 +1,13 @@
-"""What the control socket understands, and the same on the folders when the node is down."""
+"""What the control socket understands."""
 
-import threading
-import time
 from collections.abc import Callable
 
-from scp.buffer.jobs import JobFolders, instances_in
-from scp.buffer.layout import Layout, is_locked, lock_data
 from scp.config.schema import Config
-from scp.durable import Disk, free_bytes
+from scp.durable import free_bytes
 from scp.errors import NodeError
-from scp.ledger.sql import SqlLedger
 from scp.pipeline.accounts import Accounts
-from scp.pipeline.control import Reply, Request, ask
+from scp.pipeline.control import Reply, Request
 from scp.pipeline.dispatch import Dispatch
-from scp.pipeline.threads import Chores, Inbox
-
-_ANSWER_SECONDS = 20.0
-_LOCK_SECONDS = 2.0
 
 
 class Requests:
@@ -59,7 +50,8 @@ class Requests:
     def status(self) -> Reply:
         """Counters and what is going on; no UIDs, nothing of patients."""
         live = [*self._dispatch.live.values(), *self._dispatch.held.values()]
-        counters = self._accounts.counters(self._uncommitted(), live)
+        unreadable = sum(self._dispatch.unreadable.values())
+        counters = self._accounts.counters(self._uncommitted(), live, unreadable)
         totals = self._accounts.totals
         node = self._config.node
         return {
@@ -74,56 +66,3 @@ class Requests:
             "verify": self._config.codec.verify,
             **self._details(),
         }
-
-
-def ask_node(config: Config, request: Request) -> Reply:
-    """Ask the running node; without one, work on its folders under the lock.
-
-    Raises
-    ------
-    NodeError
-        It cannot be done, or there is no such folder.
-    """
-    layout = Layout(config.node.data)
-    if not layout.data.is_dir():
-        raise NodeError(f"no node has run on {layout.data} yet; start one with dcmpress serve")
-    answer = ask(layout.control, request, _ANSWER_SECONDS)
-    if answer is not None:
-        return answer
-    if is_locked(layout):
-        # It holds the folder and does not answer: it starts, stops, or is being replaced.
-        time.sleep(_LOCK_SECONDS)
-        answer = ask(layout.control, request, _ANSWER_SECONDS)
-        if answer is not None:
-            return answer
-    return _answer_offline(config, layout, request)
-
-
-def _answer_offline(config: Config, layout: Layout, request: Request) -> Reply:
-    disk = Disk()
-    layout.make(disk)
-    lock_data(layout, _LOCK_SECONDS)  # Held until this process ends.
-    inbox = Inbox()
-    chores = Chores(inbox)
-    ledger = SqlLedger.open_for_writing(layout.ledger, disk)
-    folders = JobFolders(layout, disk)
-    accounts = Accounts(ledger, config.series.resend_window_seconds)
-    dispatch = Dispatch(None, folders, disk, accounts, ledger, chores, lambda _, __: None)
-    dispatch.recover_held()
-    uncommitted = sum(
-        len(instances_in(folder))
-        for folder in (
-            *(layout.growing / series for series in folders.growing()),
-            *(folders.source(job) for job in dispatch.recover_jobs()),
-        )
-    )
-    details: Reply = {"running": False, "destinations": {}, "series": []}
-    requests = Requests(config, accounts, dispatch, lambda: uncommitted, lambda: details)
-    answer = requests.handle(request)
-    finished = threading.Event()
-    chores.do(lambda: None, lambda _: finished.set(), lambda _: finished.set())
-    while not finished.is_set():
-        inbox.run_posted()
-        time.sleep(0.005)
-    ledger.close()
-    return answer

@@ -59,6 +59,11 @@ class Decoded:
 
 
 @dataclass(frozen=True, slots=True)
+class Ready:
+    """What a worker says first: its libraries are loaded."""
+
+
+@dataclass(frozen=True, slots=True)
 class Lost:
     """The task took its worker with it, twice, or missed its deadline."""
 

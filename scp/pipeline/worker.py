@@ -23,7 +23,7 @@ from scp.durable import Disk
 from scp.errors import ConversionError, ScpError, StorageFullError
 from scp.model import PassReason
 from scp.pipeline.processes import read_orders
-from scp.pipeline.tasks import Answer, ConvertTask, Decoded, DecodeTask, Outcome, Task
+from scp.pipeline.tasks import Answer, ConvertTask, Decoded, DecodeTask, Outcome, Ready, Task
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ def main() -> None:
     os.nice(_NICENESS)
     coordinator = Connection(socket.socket(fileno=orders.sockets[0]).detach())
     work = Workbench(orders.config, OpenJphEncoder(), OpenJpegDecoder())
+    coordinator.send(Ready())
     while True:
         try:
             task: Task = coordinator.recv()
@@ -67,8 +68,10 @@ class Workbench:
             if task.target is None:
                 raise NotConvertibleError(PassReason.RULE_SAYS_ORIGINAL, "")
             return self._convert(task, started)
-        except FileNotFoundError:
-            return Outcome(source_missing=True)
+        except FileNotFoundError as error:
+            if not task.source.exists():
+                return Outcome(source_missing=True)
+            reason, detail = PassReason.ENCODER_FAILED, str(error.strerror)
         except NotConvertibleError as error:
             reason, detail = error.reason, error.detail
         except ConversionError as error:

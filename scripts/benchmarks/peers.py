@@ -18,6 +18,8 @@ from scp.cli.demo_material import ct_series, write
 from scp.pipeline.control import ask
 
 _START_SECONDS = 60.0
+_WORKERS = os.cpu_count() or 1
+"""As many as a node starts by itself; what they cost before they are ready is not measured."""
 _SENDER = {"TCP_NODELAY": "1"}
 """Without it DCMTK's programs lose 40 ms an instance to Nagle's algorithm."""
 
@@ -107,7 +109,7 @@ def node(folder: Path, **sections: Any) -> Iterator[tuple[int, int, Path]]:
         )
         try:
             deadline = time.monotonic() + _START_SECONDS
-            while (status := _status(folder)) is None:
+            while (status := _status(folder)) is None or status["workers"]["ready"] < _WORKERS:
                 if time.monotonic() > deadline or process.poll() is not None:
                     raise SystemExit((folder / "node.log").read_text())
                 time.sleep(0.05)

@@ -1,7 +1,6 @@
 """Receiving alone, one association: DCMTK's storescp, which does not sync, and the fsyncs beside us."""
 
 import statistics
-import time
 from pathlib import Path
 
 from scripts.benchmarks import peers
@@ -26,7 +25,6 @@ def run(folder: Path) -> None:
         with peers.node(
             folder / f"node-{number}", rules=_NOTHING_ELSE, series={"quiet_seconds": 600}
         ) as (port, process, _):
-            time.sleep(2.0)  # Until the workers have started, too.
             before = cpu_seconds(process)
             ours.append(peers.storescu(port, folder / "ct"))
             our_cpu.append(cpu_seconds(process) - before)

@@ -95,11 +95,13 @@ class RecordingDisk(HookedDisk):
         """Write down what a promise was given about."""
         self.operations.append(Operation(kind, name, content=content))
 
-    def written_elsewhere(self, path: Path, content: bytes) -> None:
+    def written_elsewhere(self, path: Path, content: bytes, *, synced: bool) -> None:
         """Do what another process does that writes a file without this disk."""
         path.write_bytes(content)
         self._record("create", path)
         self._record("write", path, content=content)
+        if synced:
+            self._record("sync_file", path)
 
     def create(self, path: Path) -> DurableFile:
         with self._order:

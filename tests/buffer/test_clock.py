@@ -122,9 +122,7 @@ def test_after_a_restart_a_series_has_a_fresh_quiet_period_and_its_age(clock: Se
     assert clock.due(10.0) == [("a", True)]
 
 
-@pytest.mark.parametrize(
-    ("age", "cut_at"), [(-3600.0, 900.0), (1e12, 0.0), (float("-inf"), 900.0)]
-)
+@pytest.mark.parametrize(("age", "cut_at"), [(-3600.0, 900.0), (1e12, 0.0), (float("-inf"), 900.0)])
 def test_an_age_from_a_clock_that_was_set_is_clamped(
     clock: SeriesClock, age: float, cut_at: float
 ) -> None:

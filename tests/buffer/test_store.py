@@ -131,7 +131,10 @@ def test_a_command_that_names_another_instance_than_the_dataset_is_refused(
 ) -> None:
     notices = ToldNotices()
     request = StoreRequest(
-        origin=ORIGIN, sop_class_uid=sop_class, sop_instance_uid=uid, transfer_syntax=EXPLICIT_LITTLE
+        origin=ORIGIN,
+        sop_class_uid=sop_class,
+        sop_instance_uid=uid,
+        transfer_syntax=EXPLICIT_LITTLE,
     )
     incoming = make_store(layout, Disk(), notices).begin(request)
     incoming.write(SENT.dataset)
@@ -145,7 +148,9 @@ def test_a_command_that_names_another_instance_than_the_dataset_is_refused(
     assert [kind for kind, *_ in notices.told] == ["arriving", "given_up"]
 
 
-@pytest.mark.parametrize("uid", ["", "1.2/3", "../../etc/passwd", "1.2\\3", "1.2.x", "\0", "1.2.3\n"])
+@pytest.mark.parametrize(
+    "uid", ["", "1.2/3", "../../etc/passwd", "1.2\\3", "1.2.x", "\0", "1.2.3\n"]
+)
 def test_a_command_whose_uid_is_none_is_refused_before_anything_is_written(
     layout: Layout, uid: str
 ) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,7 +88,7 @@ class Traced:
 
 
 @pytest.fixture(scope="module")
-def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
+def traced(tmp_path_factory: pytest.TempPathFactory) -> Traced:
     program = peer_program("strace")
     folder = tmp_path_factory.mktemp("strace")
     trace = folder / "trace"
@@ -119,7 +118,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
         node.wait_for(delivered=5, pending=0)
     finally:
         node.close()
-    yield Traced(
+    return Traced(
         data=node.data,
         archive=node.archive,
         calls=strace.read(trace),
@@ -166,9 +165,7 @@ def test_before_each_success_the_name_of_a_new_series_is_synced_too(traced: Trac
 def test_before_an_incoming_name_is_unlinked_its_successor_is_synced(traced: Traced) -> None:
     incoming = traced.data / "spool" / "incoming"
     unlinked = [
-        call
-        for call in traced.of("unlink", "unlinkat")
-        if call.paths[0].is_relative_to(incoming)
+        call for call in traced.of("unlink", "unlinkat") if call.paths[0].is_relative_to(incoming)
     ]
     assert len(unlinked) == len(traced.sent)
     for unlink in unlinked:
@@ -221,14 +218,15 @@ def test_a_commit_comes_after_its_results_and_is_synced_itself(traced: Traced) -
     for source, target, rename in commits:
         job = target.parent
         results = [
-            (made, call)
-            for _, made, call in traced.renames()
+            (cached, made, call)
+            for cached, made, call in traced.renames()
             if made.is_relative_to(job / "results")
         ]
         assert results
-        for made, call in results:
-            content = traced.assert_synced(made, after=call.ended, before=rename.began)
-            name = traced.assert_synced(made.parent, after=content.ended, before=rename.began)
+        for cached, made, call in results:
+            # The worker syncs the content where it writes it; the names are the commit's.
+            traced.assert_synced(cached, before=call.began)
+            name = traced.assert_synced(made.parent, after=call.ended, before=rename.began)
             parent = traced.assert_synced(job / "results", after=name.ended, before=rename.began)
             traced.assert_synced(job, after=parent.ended, before=rename.began)
 
@@ -299,7 +297,9 @@ def _commit_of(traced: Traced, job: Path) -> Call:
 
 def _trashed(traced: Traced, job: Path) -> Call:
     return next(
-        call for source, target, call in traced.renames() if source == job and "trash" in target.parts
+        call
+        for source, target, call in traced.renames()
+        if source == job and "trash" in target.parts
     )
 
 

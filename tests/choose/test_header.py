@@ -123,4 +123,4 @@ def test_a_file_that_ends_inside_an_element_is_truncated(cut: int) -> None:
 def test_the_file_meta_information_is_text_by_tag() -> None:
     with open_header(image()) as header:
         assert header.transfer_syntax == EXPLICIT
-        assert header.meta[0x00020003] == "1.2.3.4"
+        assert header.meta.sop_instance_uid == "1.2.3.4"

@@ -161,9 +161,17 @@ class RunningNode:
     # -- what it says --------------------------------------------------------------------------
 
     def status(self) -> Tree:
-        status = ask(self.data / "control", {"command": "status"})
-        assert status is not None, f"the node does not answer:\n{self.log()}"
-        return status
+        return self._ask("status")
+
+    def held(self) -> list[Tree]:
+        """What `dcmpress held --json` shows, without its start-up time."""
+        jobs: list[Tree] = self._ask("held")["jobs"]
+        return jobs
+
+    def _ask(self, request: str) -> Tree:
+        answer = ask(self.data / "control", {"command": request})
+        assert answer is not None, f"the node does not answer:\n{self.log()}"
+        return answer
 
     def wait_for(self, deadline: float = WORK_SECONDS, **counters: int) -> Tree:
         """Poll the status until every counter has its value; returns it, balanced."""
@@ -185,12 +193,17 @@ class RunningNode:
         """Until nothing is open or waits."""
         return self.wait_for(deadline, pending=0)
 
+    def settle(self) -> None:
+        """Until everything that was sent has left the spool."""
+        until(lambda: not self.left_in_spool(), lambda: f"{self.left_in_spool()}\n{self.log()}")
+
     def log(self) -> str:
         return self.log_file.read_text() if self.log_file.exists() else ""
 
     def spool(self, part: str) -> list[Path]:
         """What lies in one of the spool's folders."""
-        return sorted((self.data / "spool" / part).iterdir())
+        folder = self.data / "spool" / part
+        return sorted(folder.iterdir()) if folder.is_dir() else []
 
     def left_in_spool(self) -> list[Path]:
         """What no folder of the spool should have when everything is delivered."""

@@ -25,7 +25,6 @@ from tests.accept.raw_peer import (
 from tests.e2e.judges import assert_converted, dataset_bytes, quiet_pydicom
 from tests.e2e.ledger import row_of
 from tests.e2e.node import RunningNode
-from tests.e2e.test_repeats import settle
 from tests.material import ct_series, write, write_all
 
 pytestmark = pytest.mark.xdist_group("shared node")
@@ -39,7 +38,7 @@ def store(
     node: RunningNode, data: bytes, uid: str, sop_class: str = CT, syntax: str = EXPLICIT
 ) -> int:
     """C-STORE of these bytes under this UID; the status."""
-    with RawPeer(("127.0.0.1", node.port)) as peer:
+    with quiet_pydicom(), RawPeer(("127.0.0.1", node.port)) as peer:
         peer.associate(associate_request([(sop_class, (syntax,))]))
         peer.send(p_data((1, COMMAND | LAST, store_command(uid, sop_class))))
         peer.send(p_data((1, LAST, data)))
@@ -131,7 +130,7 @@ def test_uids_of_dots_stay_in_their_folder(shared_node: RunningNode, ct: Path) -
 
     status = store(shared_node, data, uid)
 
-    settle(shared_node)
+    shared_node.settle()
     assert status == 0
     (new,) = set(shared_node.archived()) - before
     assert len(new.relative_to(shared_node.archive).parts) == 3
@@ -151,7 +150,7 @@ def test_uids_of_nested_items_are_not_taken_for_the_real_ones(
 
     shared_node.send([ct])
 
-    settle(shared_node)
+    shared_node.settle()
     assert_converted(ct, shared_node.delivered(dataset))
 
 
@@ -161,7 +160,7 @@ def test_a_wrong_group_length_changes_nothing(shared_node: RunningNode, ct: Path
 
     status = store(shared_node, data, uid_of(ct))
 
-    settle(shared_node)
+    shared_node.settle()
     assert status == 0
     assert_converted(ct, shared_node.delivered(pydicom.dcmread(ct)))
 
@@ -170,7 +169,7 @@ def passed(node: RunningNode, path: Path, data: bytes, **how: Any) -> str:
     """Send; it must be delivered byte for byte; the reason why it was not converted."""
     dataset = pydicom.dcmread(path, stop_before_pixels=True)
     status = store(node, data, uid_of(path), **how)
-    settle(node)
+    node.settle()
     assert status == 0
     assert dataset_bytes(node.delivered(dataset)) == data
     return row_of(node, path).reason or ""
@@ -252,5 +251,5 @@ def test_after_all_that_the_node_converts_as_before(
 
     shared_node.send([path])
 
-    settle(shared_node)
+    shared_node.settle()
     assert_converted(path, shared_node.delivered(dataset))

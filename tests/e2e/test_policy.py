@@ -1,5 +1,6 @@
 """Rules on a running node: when a series is complete, what is made of it, where it goes."""
 
+import shutil
 import time
 from pathlib import Path
 
@@ -10,7 +11,6 @@ from scp.ledger.ports import State
 from tests.e2e.judges import assert_converted, dataset_bytes
 from tests.e2e.ledger import row_of, rows_of
 from tests.e2e.node import RunningNode, until
-from tests.e2e.test_repeats import settle
 from tests.material import ct_series, mr_series, radiograph, write_all
 
 pytestmark = pytest.mark.xdist_group("shared node")
@@ -33,7 +33,7 @@ def test_at_once_does_not_wait_for_the_series(shared_node: RunningNode, tmp_path
     until(shared_node.delivered(study).exists, "the radiograph waits")
     assert not shared_node.delivered(with_ct).exists()
     assert [each["instances"] for each in shared_node.status()["series"]] == [1]
-    settle(shared_node)
+    shared_node.settle()
     assert_converted(paths[0], shared_node.delivered(study))
     assert_converted(paths[1], shared_node.delivered(with_ct))
 
@@ -50,7 +50,7 @@ def test_a_rule_has_its_own_quiet_seconds(shared_node: RunningNode, tmp_path: Pa
     assert not shared_node.delivered(pydicom.dcmread(slow[0])).exists()
     until(shared_node.delivered(pydicom.dcmread(slow[0])).exists, "the slow series waits")
     assert time.monotonic() - started >= 3.0
-    settle(shared_node)
+    shared_node.settle()
 
 
 def test_nowhere_is_skipped_by_policy_and_counted(shared_node: RunningNode, tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_nowhere_is_skipped_by_policy_and_counted(shared_node: RunningNode, tmp_
 
     shared_node.send(paths, ae_title="NOWHERE")
 
-    settle(shared_node)
+    shared_node.settle()
     after = shared_node.status()
     assert after["skipped"] - before["skipped"] == 2
     assert after["converted"] == before["converted"]
@@ -75,7 +75,7 @@ def test_a_rule_that_says_original_delivers_what_came(
 
     shared_node.send([path], ae_title="ORIGINAL")
 
-    settle(shared_node)
+    shared_node.settle()
     assert dataset_bytes(shared_node.delivered(pydicom.dcmread(path))) == dataset_bytes(path)
     assert row_of(shared_node, path).reason == "rule_says_original"
     after = shared_node.status()
@@ -90,7 +90,7 @@ def test_a_rule_may_ask_how_many_instances_a_series_has(
 
     shared_node.send(paths, ae_title="COUNTED")
 
-    settle(shared_node)
+    shared_node.settle()
     assert {row.rule for row in rows_of(shared_node, paths)} == {rule}
 
 
@@ -101,9 +101,23 @@ def test_a_series_that_never_is_quiet_is_cut(shared_node: RunningNode, tmp_path:
         shared_node.send([path])
         time.sleep(0.35)
 
-    settle(shared_node)
+    shared_node.settle()
     rows = rows_of(shared_node, paths)
     assert len(rows) == 18
     assert {row.state for row in rows} == {State.DELIVERED}
     assert len({row.job for row in rows}) >= 2
     assert ", cut" in shared_node.log()
+
+
+def test_the_cache_of_conversions_may_be_deleted_at_any_time(
+    shared_node: RunningNode, tmp_path: Path
+) -> None:
+    paths = write_all(ct_series(3, 32, 32, seed=211), tmp_path)
+    shared_node.send(paths, ae_title="SLOW")
+    until(lambda: len(shared_node.spool("encoded")) == 3, "nothing is converted ahead")
+
+    shutil.rmtree(shared_node.data / "spool" / "encoded")
+
+    shared_node.settle()
+    for path in paths:
+        assert_converted(path, shared_node.delivered(pydicom.dcmread(path)))

@@ -11,15 +11,10 @@ from pydicom.uid import ImplicitVRLittleEndian
 from scp.ledger.ports import State
 from tests.e2e.judges import assert_converted
 from tests.e2e.ledger import rows_of
-from tests.e2e.node import RunningNode, until
+from tests.e2e.node import RunningNode
 from tests.material import ct_series, write_all
 
 pytestmark = pytest.mark.xdist_group("shared node")
-
-
-def settle(node: RunningNode) -> None:
-    """Until what was sent has left the spool."""
-    until(lambda: not node.left_in_spool(), lambda: f"left: {node.left_in_spool()}\n{node.log()}")
 
 
 def files_of(node: RunningNode, paths: list[Path]) -> list[str]:
@@ -40,7 +35,7 @@ def test_a_series_sent_again_while_it_is_open_is_one_series(
     shared_node.send(paths)
     shared_node.send(paths)
 
-    settle(shared_node)
+    shared_node.settle()
     after = shared_node.status()
     assert files_of(shared_node, paths) == sorted(path.name for path in paths)
     assert after["received"] - before["received"] == 4
@@ -54,11 +49,11 @@ def test_a_series_sent_again_after_its_delivery_is_a_repeat(
     paths = write_all(ct_series(4, 32, 32, seed=102), tmp_path)
     before = shared_node.status()
     shared_node.send(paths)
-    settle(shared_node)
+    shared_node.settle()
 
     shared_node.send(paths)
 
-    settle(shared_node)
+    shared_node.settle()
     after = shared_node.status()
     assert files_of(shared_node, paths) == sorted(path.name for path in paths)
     assert after["received"] - before["received"] == 4
@@ -78,7 +73,7 @@ def test_the_same_dataset_in_implicit_vr_is_a_repeat(
     shared_node.send(implicit)
     shared_node.send(explicit)
 
-    settle(shared_node)
+    shared_node.settle()
     assert files_of(shared_node, explicit) == sorted(path.name for path in explicit)
     assert states_of(shared_node, explicit) == {State.DELIVERED: 2, State.REPEAT: 2}
 
@@ -96,10 +91,10 @@ def test_other_pixels_under_the_same_uid_are_delivered_too(
 
     shared_node.send([first])
     if not is_open:
-        settle(shared_node)
+        shared_node.settle()
     shared_node.send([second])
 
-    settle(shared_node)
+    shared_node.settle()
     delivered = shared_node.delivered(dataset)
     numbered = delivered.with_name(f"{delivered.stem}~2.dcm")
     assert files_of(shared_node, [first]) == sorted([delivered.name, numbered.name])
@@ -131,7 +126,7 @@ def test_two_associations_with_the_same_series_make_one(
     for sender in senders:
         sender.join()
 
-    settle(shared_node)
+    shared_node.settle()
     assert failures == []
     assert files_of(shared_node, paths) == sorted(path.name for path in paths)
     assert shared_node.status()["received"] - before["received"] == 20

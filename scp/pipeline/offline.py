@@ -1,0 +1,54 @@
+"""What the control socket answers, done on the folders while the node is down."""
+
+import threading
+import time
+
+from scp.buffer.jobs import JobFolders, instances_in
+from scp.buffer.layout import Layout, lock_data
+from scp.config.schema import Config
+from scp.durable import Disk
+from scp.ledger.sql import SqlLedger
+from scp.pipeline.accounts import Accounts
+from scp.pipeline.control import Reply, Request
+from scp.pipeline.dispatch import Dispatch
+from scp.pipeline.requests import Requests
+from scp.pipeline.threads import Chores, Inbox
+
+_LOCK_SECONDS = 2.0
+
+
+def answer_offline(config: Config, layout: Layout, request: Request) -> Reply:
+    """Do it under the lock of the data folder, which is held until this process ends.
+
+    Raises
+    ------
+    NodeError
+        It cannot be done, or a node has the folder.
+    """
+    disk = Disk()
+    layout.make(disk)
+    lock_data(layout, _LOCK_SECONDS)
+    inbox = Inbox()
+    chores = Chores(inbox)
+    ledger = SqlLedger.open_for_writing(layout.ledger, disk)
+    folders = JobFolders(layout, disk)
+    accounts = Accounts(ledger, config.series.resend_window_seconds)
+    dispatch = Dispatch(None, folders, disk, accounts, ledger, chores, lambda _, __: None)
+    dispatch.recover_held()
+    uncommitted = sum(
+        len(instances_in(folder))
+        for folder in (
+            *(layout.growing / series for series in folders.growing()),
+            *(folders.source(job) for job in dispatch.recover_jobs()),
+        )
+    )
+    details: Reply = {"running": False, "destinations": {}, "series": []}
+    requests = Requests(config, accounts, dispatch, lambda: uncommitted, lambda: details)
+    answer = requests.handle(request)
+    finished = threading.Event()
+    chores.do(lambda: None, lambda _: finished.set(), lambda _: finished.set())
+    while not finished.is_set():
+        inbox.run_posted()
+        time.sleep(0.005)
+    ledger.close()
+    return answer
