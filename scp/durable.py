@@ -83,13 +83,13 @@ class Disk:
 
     def write(self, file: DurableFile, data: bytes | bytearray | memoryview) -> None:
         view = memoryview(data)
-        with self._watched(f"write {file.path.name}"):
+        with self._watched("write"):
             written = os.write(file.descriptor, view)
             while written < len(view):
                 written += os.write(file.descriptor, view[written:])
 
     def sync_file(self, file: DurableFile) -> None:
-        with self._watched(f"fsync {file.path.name}"):
+        with self._watched("fsync"):
             os.fsync(file.descriptor)
 
     def sync_path(self, path: Path) -> None:
@@ -100,7 +100,7 @@ class Disk:
     # -- names ---------------------------------------------------------------------------------
 
     def sync_folder(self, folder: Path) -> None:
-        with self._watched(f"fsync folder {folder.name}"):
+        with self._watched("fsync of a folder"):
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 os.fsync(descriptor)

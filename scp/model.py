@@ -4,6 +4,10 @@ import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
+
+IMPLEMENTATION_CLASS_UID: Final = "2.25.171893218640427711486871205842913284177"
+"""Who wrote a file, or speaks on an association (PS3.7 D.3.3.2); ours for all versions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,10 +21,9 @@ from scp.errors import (
     UidMismatchError,
     UnreadableInstanceError,
 )
-from scp.model import Identity, SpooledInstance, StoreRequest
+from scp.model import IMPLEMENTATION_CLASS_UID, Identity, SpooledInstance, StoreRequest
 from scp.part10 import FileMeta, file_meta_of
 
-IMPLEMENTATION_CLASS_UID = "2.25.171893218640427711486871205842913284177"
 IMPLEMENTATION_VERSION_NAME = "DCMPRESS_" + version("dcmpress").replace(".", "")[:7]
 PREAMBLE = b"\0" * 128 + b"DICM"
 

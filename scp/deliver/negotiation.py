@@ -17,6 +17,7 @@ from pynetdicom.pdu_primitives import (
 from pynetdicom.presentation import PresentationContext
 
 from scp.errors import PeerRejectedError, PeerUnavailableError
+from scp.model import IMPLEMENTATION_CLASS_UID
 
 MAX_CONTEXTS: Final = 128
 """Odd numbers below 256 (PS3.8 9.3.2.2)."""
@@ -24,7 +25,7 @@ MAX_RECEIVED_PDU: Final = 16384
 """Announced: answers are short."""
 
 _APPLICATION_CONTEXT: Final = UID("1.2.840.10008.3.1.1.1")
-_IMPLEMENTATION_CLASS: Final = UID("2.25.171893218640427711486871205842913284177")
+_IMPLEMENTATION_CLASS: Final = UID(IMPLEMENTATION_CLASS_UID)
 _DEFAULT_PDU: Final = 16384
 _UID: Final = re.compile(r"[0-9.]{1,64}")
 _DECODING_FAULTS: Final = (
