@@ -1,5 +1,6 @@
 """dcmpress transcode: the node's conversion for files that are already there."""
 
+import filecmp
 import os
 import shutil
 import sys
@@ -63,6 +64,8 @@ class _Work:
     size: int
     mtime_ns: int
     modality: str
+    is_recorded: bool
+    """What lies at ``target`` is an earlier result of ours, which this one replaces."""
 
 
 class _Run:
@@ -118,9 +121,6 @@ class _Run:
                 self.resumed += 1
                 self._bar.advance(self._row, state.st_size)
                 continue
-            if known is None and target.exists():
-                self.failed.append(f"{target} is there and was not made from {source}")
-                continue
             if not _is_dicom(source):
                 self._record(_entry(name, state, "", _NOT_DICOM))
                 continue
@@ -133,6 +133,7 @@ class _Run:
                 size=state.st_size,
                 mtime_ns=state.st_mtime_ns,
                 modality=_modality(source),
+                is_recorded=known is not None,
             )
             work.aside.unlink(missing_ok=True)
             yield work, ConvertTask(source=source, target=work.aside)
@@ -152,10 +153,18 @@ class _Run:
             return
         if not outcome.is_converted:
             shutil.copyfile(work.source, work.aside)
-        self._disk.sync_path(work.aside)
         size = work.aside.stat().st_size
-        self._disk.rename(work.aside, work.target)
-        self._disk.sync_folder(work.target.parent)
+        if work.target.exists() and not work.is_recorded:
+            # The same bytes are those of a run that died before it came to its record.
+            is_same = filecmp.cmp(work.aside, work.target, shallow=False)
+            work.aside.unlink()
+            if not is_same:
+                self.failed.append(f"{work.target} is there and was not made from {work.source}")
+                return
+        else:
+            self._disk.sync_path(work.aside)
+            self._disk.rename(work.aside, work.target)
+            self._disk.sync_folder(work.target.parent)
         self._record(
             Entry(
                 source=work.name,

@@ -23,6 +23,7 @@ from scp.pipeline.threads import Chores
 logger = logging.getLogger(__name__)
 
 _AGAIN_SECONDS = 5.0
+_UNREADABLE = "job_unreadable"
 
 type Later = Callable[[float, Callable[[], None]], None]
 
@@ -96,27 +97,31 @@ class Dispatch:
     def recover_held(self) -> None:
         """Know what is held, for the counters and for repeats."""
         for name in self._folders.held():
-            try:
-                job = self._folders.load(self._folders.held_folder(name))
-            except NodeError as error:
-                logger.error("held job %s: %s", name, error)
-                job = None
-            if job is None:
-                self.unreadable[name] = _count(self._folders.held_folder(name))
-                continue
-            live = Live(job=job, folder=self._folders.held_folder(name))
-            self._read_receipts(live)
-            for destination, reasons in self._folders.reasons(name).items():
-                # Receipts tell of refusals only, not of a destination that was not there to refuse.
-                if destination not in live.held:
-                    waiting = live.waiting_for(destination)
-                    live.held[destination] = dict.fromkeys(waiting, next(iter(reasons), ""))
-            self._accounts.remember(job)
-            self.held[name] = live
+            self._recognise(name)
+
+    def _recognise(self, name: str) -> None:
+        folder = self._folders.held_folder(name)
+        job: Job | None = None
+        try:
+            job = self._folders.load(folder)
+        except NodeError as error:
+            logger.error("held job %s: %s", name, error)
+        if job is None:
+            self.unreadable[name] = _count(folder)
+            return
+        self.unreadable.pop(name, None)
+        live = Live(job=job, folder=folder)
+        self._read_receipts(live)
+        for destination, reasons in self._folders.reasons(name).items():
+            # Receipts tell of refusals only, not of a destination that was not there to refuse.
+            if destination not in live.held and (waiting := live.waiting_for(destination)):
+                live.held[destination] = dict.fromkeys(waiting, next(iter(reasons), ""))
+        self._accounts.remember(job)
+        self.held[name] = live
 
     def _hold_unreadable(self, name: str) -> None:
         self.unreadable[name] = _count(self._folders.folder(name))
-        self._folders.hold(name, {"": {"job_unreadable": self.unreadable[name]}})
+        self._folders.hold(name, {"": {_UNREADABLE: self.unreadable[name]}})
 
     def _read_receipts(self, live: Live) -> None:
         for destination in live.destinations:
@@ -201,13 +206,10 @@ class Dispatch:
                 raise NodeError(f"no job {name} is held or waits; see dcmpress held")
         tried = []
         for name in wanted or [*self.live, *self.held, *self.unreadable]:
+            if name in self.unreadable:
+                self._recognise(name)  # It may have been mended.
             if name in self.held:
                 self._release(self.held[name])
-            elif name in self.unreadable:
-                del self.unreadable[name]
-                self._folders.release(name)
-                if not self._recover_job(name):
-                    self._hold_unreadable(name)
             else:
                 for queue in (self._queues or {}).values():
                     queue.retry_now(name)
@@ -258,7 +260,7 @@ class Dispatch:
                 "job": job,
                 "instances": count,
                 "created": "",
-                "reasons": self._folders.reasons(job),
+                "reasons": {"": {_UNREADABLE: count}},
                 "folder": str(self._folders.held_folder(job)),
             }
             for job, count in sorted(self.unreadable.items())

@@ -52,7 +52,10 @@ def by_openjph(dataset: Dataset) -> NDArray[Any]:
     """Every frame, by the other library."""
     count = int(dataset.get("NumberOfFrames") or 1)
     frames = generate_frames(dataset.PixelData, number_of_frames=count)
-    return np.stack([imagecodecs.htj2k_decode(frame) for frame in frames])
+    decoded = [imagecodecs.htj2k_decode(frame, planar=True) for frame in frames]
+    if dataset.SamplesPerPixel > 1:
+        decoded = [np.moveaxis(frame, 0, -1) for frame in decoded]
+    return np.stack(decoded)
 
 
 def differing_elements(before: Dataset, after: Dataset) -> set[int]:

@@ -49,6 +49,7 @@ class RunningNode:
         self.config_file = folder / "dcmpress.yaml"
         self.log_file = folder / "node.log"
         self.expected_tracebacks = 0
+        self.log_level = "INFO"
         self._family: set[int] = set()
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
@@ -72,7 +73,7 @@ class RunningNode:
         assert self._process is None
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [*COMMAND, "serve", "-c", str(self.config_file)],
+                [*COMMAND, "serve", "-c", str(self.config_file), "--log-level", self.log_level],
                 stdin=subprocess.DEVNULL,
                 stderr=log,
                 cwd=REPOSITORY,

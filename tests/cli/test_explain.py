@@ -1,0 +1,60 @@
+"""dcmpress explain: which rule, which plan, and why."""
+
+import json
+from pathlib import Path
+
+import pytest
+from pydicom.data import get_testdata_file
+
+from tests.cli.conftest import Dcmpress
+from tests.material import ct_series, mr_series, write_all
+
+CONFIG = """\
+destinations:
+  archive: {kind: folder, path: %s}
+  pacs: {kind: dicom, host: 10.0.0.9, port: 104, ae_title: PACS}
+rules:
+  - {name: volumes, match: {Modality: CT, SliceThickness: {le: 3}}, send_to: [archive, pacs]}
+  - {name: nothing of MR, match: {Modality: MR}, send_to: []}
+default: {send_to: [archive]}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    file = tmp_path / "dcmpress.yaml"
+    file.write_text(CONFIG % (tmp_path / "archive"))
+    return file
+
+
+def test_the_deciding_rule_and_the_plan_are_said(
+    dcmpress: Dcmpress, tmp_path: Path, config: Path
+) -> None:
+    (ct,) = write_all(ct_series(1, 32, 32), tmp_path / "ct")
+
+    said = dcmpress("explain", ct, "-c", config)
+
+    assert "decided by 'volumes': convert htj2k" in said
+    assert "to archive" in said
+    assert "to pacs" in said
+    assert "as htj2k" in said
+    assert not (tmp_path / "archive").exists()
+
+
+def test_why_not_is_said_in_json(dcmpress: Dcmpress, tmp_path: Path, config: Path) -> None:
+    (mr,) = write_all(mr_series(1, 32, 32), tmp_path / "mr")
+    lossy = str(get_testdata_file("JPEG-lossy.dcm", download=False))
+
+    skipped, passed = json.loads(dcmpress("explain", mr, lossy, "-c", config, "--json"))
+
+    assert "nothing of MR" in json.dumps(skipped)
+    assert "lossy_source" in json.dumps(passed)
+
+
+def test_what_is_no_dicom_file_is_said(dcmpress: Dcmpress, tmp_path: Path, config: Path) -> None:
+    text = tmp_path / "a.txt"
+    text.write_text("text")
+
+    said = dcmpress("explain", text, "-c", config, code=0)
+
+    assert "a.txt" in said

@@ -1,0 +1,109 @@
+"""What every command does with arguments that make no sense, and the small commands."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Dcmpress
+
+GOOD = """\
+destinations:
+  archive: {kind: folder, path: ./archive}
+  pacs: {kind: dicom, host: 127.0.0.1, port: 104, ae_title: PACS}
+rules:
+  - {name: all, send_to: [pacs]}
+default: {send_to: [archive]}
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["no-such-command"],
+        ["serve", "--no-such-option"],
+        ["serve", "--log-format", "xml"],
+        ["serve", "--log-level", "LOUD"],
+        ["check"],
+        ["explain"],
+        ["explain", "no-such-file"],
+        ["transcode"],
+        ["transcode", "only-in"],
+        ["transcode", "no-such-folder", "out"],
+        ["verify"],
+        ["verify", "no-such-file"],
+        ["send", "--to", "A@127.0.0.1:104"],
+        ["send", "some-file"],
+        ["send", "--to", "A@127.0.0.1:104", "no-such-file"],
+        ["status", "too", "many"],
+        ["held", "one", "two"],
+        ["retry"],
+        ["retry", "job", "--all"],
+        ["discard"],
+        ["discard", "job"],
+        ["discard", "job", "--reason", " "],
+        ["doctor", "extra"],
+        ["demo", "extra"],
+        ["version", "extra"],
+    ],
+    ids=" ".join,
+)
+def test_a_usage_error_exits_with_2_and_says_what_is_wrong(
+    arguments: list[str], dcmpress: Dcmpress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    said = dcmpress(*arguments, code=2)
+
+    assert said.strip()
+    assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_command_there_is_help(dcmpress: Dcmpress) -> None:
+    said = dcmpress("--help")
+
+    for command in ("serve", "check", "explain", "transcode", "verify", "send", "status", "doctor"):
+        assert command in said
+
+
+def test_version_is_that_of_the_distribution(dcmpress: Dcmpress) -> None:
+    assert dcmpress("version") == f"{version('dcmpress')}\n"
+
+
+def test_check_finds_a_configuration_good(dcmpress: Dcmpress, tmp_path: Path) -> None:
+    file = tmp_path / "good.yaml"
+    file.write_text(GOOD)
+
+    assert dcmpress("check", file) == f"{file}: good; 2 destinations, 1 rules and the default\n"
+
+
+def test_check_says_every_fault_with_its_place(dcmpress: Dcmpress, tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(
+        GOOD.replace("port: 104", "port: 0").replace("kind: folder", "kind: dolder")
+        + "series: {quiet: 3}\n"
+    )
+
+    lines = dcmpress("check", file, code=2).splitlines()
+
+    assert [line.split(": ")[0] for line in lines] == [
+        f"{file}:2:12",
+        f"{file}:3:46",
+        f"{file}:7:10",
+    ]
+
+
+def test_check_of_a_file_that_is_not_there_says_so(dcmpress: Dcmpress, tmp_path: Path) -> None:
+    said = dcmpress("check", tmp_path / "none.yaml", code=2)
+
+    assert "none.yaml" in said
+
+
+def test_the_configuration_in_the_current_folder_counts(
+    dcmpress: Dcmpress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dcmpress.yaml").write_text("node: {port: eleven}\n")
+
+    assert "dcmpress.yaml:1:14" in dcmpress("status", code=2)
