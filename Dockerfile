@@ -13,7 +13,7 @@ USER dcmpress
 WORKDIR /var/lib/dcmpress
 VOLUME /var/lib/dcmpress/data
 EXPOSE 11112
-HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["dcmpress", "status", "--json"]
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["dcmpress", "status", "--running"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["dcmpress"]
 CMD ["serve"]

@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,10 +26,14 @@ PROBE_SECONDS = 10.0
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+type StrPath = Path | str
+"""Where the receive path goes, a string: taking paths apart and joining them costs a tenth of it."""
+
+
 class DurableFile:
     """A file open for writing. Not durable before :meth:`sync` and a sync of its folder."""
 
-    def __init__(self, disk: "Disk", path: Path, descriptor: int) -> None:
+    def __init__(self, disk: "Disk", path: StrPath, descriptor: int) -> None:
         self._disk = disk
         self.path = path
         self.descriptor = descriptor
@@ -65,6 +69,8 @@ class Disk:
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._failed_at: float | None = None
+        self.has_failed = False
+        """Whether a write or an fsync has ever failed here: names of that time are not to be trusted."""
 
     @property
     def is_healthy(self) -> bool:
@@ -73,7 +79,7 @@ class Disk:
 
     # -- files ---------------------------------------------------------------------------------
 
-    def create(self, path: Path) -> DurableFile:
+    def create(self, path: StrPath) -> DurableFile:
         """Make a new file that must not exist."""
         return DurableFile(self, path, self._open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
 
@@ -99,24 +105,28 @@ class Disk:
 
     # -- names ---------------------------------------------------------------------------------
 
-    def sync_folder(self, folder: Path) -> None:
+    def sync_folder(self, folder: StrPath, descriptor: int | None = None) -> None:
+        """Sync the names in a folder; by a descriptor that the caller has open, if there is one."""
         with self._watched("fsync of a folder"):
+            if descriptor is not None:
+                os.fsync(descriptor)
+                return
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
 
-    def link(self, source: Path, target: Path) -> None:
+    def link(self, source: StrPath, target: StrPath) -> None:
         """Give a file a second name; FileExistsError when the name is taken."""
         with self._watched("link"):
             os.link(source, target)
 
-    def unlink(self, path: Path) -> None:
+    def unlink(self, path: StrPath) -> None:
         with self._watched("unlink"):
             os.unlink(path)
 
-    def rename(self, source: Path, target: Path) -> None:
+    def rename(self, source: StrPath, target: StrPath) -> None:
         with self._watched("rename"):
             os.rename(source, target)
 
@@ -182,24 +192,45 @@ class Disk:
         self._failed_at = None
         return True
 
-    def _open(self, path: Path, flags: int) -> int:
+    def _open(self, path: StrPath, flags: int) -> int:
         with self._watched("open"):
             return os.open(path, flags | os.O_CLOEXEC, 0o640)
 
-    @contextlib.contextmanager
-    def _watched(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno in _NO_ROOM:
-                raise StorageFullError(f"{what}: {error.strerror}") from error
-            if error.errno in (errno.EIO, errno.EROFS):
-                self._failed_at = self._now()
-                raise DiskFailedError(f"{what}: {error.strerror}") from error
-            raise
+    def _watched(self, what: str) -> "_Watched":
+        return _Watched(self, what)
+
+    def judge(self, what: str, error: OSError) -> None:
+        """Raise what an error of the system means, if it means anything to the node."""
+        if error.errno in _NO_ROOM:
+            raise StorageFullError(f"{what}: {error.strerror}") from error
+        if error.errno in (errno.EIO, errno.EROFS):
+            self._failed_at = self._now()
+            self.has_failed = True
+            raise DiskFailedError(f"{what}: {error.strerror}") from error
 
 
-def lock_folder_shared(folder: Path) -> int | None:
+class _Watched:
+    """Hands errors to :meth:`Disk.judge`; a class, because a generator costs four times as much."""
+
+    __slots__ = ("_disk", "_what")
+
+    def __init__(self, disk: Disk, what: str) -> None:
+        self._disk = disk
+        self._what = what
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, OSError):
+            self._disk.judge(self._what, error)
+
+
+def lock_folder_shared(folder: StrPath) -> int | None:
     """Open ``folder`` and lock it against being closed; None when it is gone or was replaced.
 
     The caller closes the descriptor, which gives the lock back.

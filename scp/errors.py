@@ -98,4 +98,8 @@ class PeerUnavailableError(DeliveryError):
 
 
 class PeerRejectedError(DeliveryError):
-    """The peer said no for good: a person decides."""
+    """The peer said no for good: tried five times over an hour, then a person decides."""
+
+
+class DigestMismatchError(DeliveryError):
+    """The file is not the one that was committed: it is not sent, and a person decides."""

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,11 @@ class Origin:
     peer_address: str
 
 
+@lru_cache(maxsize=4096)
+def _hashed(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesKey:
     """What makes instances belong together; who sent them does not."""
@@ -29,8 +35,7 @@ class SeriesKey:
     @property
     def folder(self) -> str:
         """A name that is safe as one path component whatever the UIDs hold."""
-        text = f"{self.study_instance_uid}\0{self.series_instance_uid}"
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
+        return _hashed(f"{self.study_instance_uid}\0{self.series_instance_uid}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +56,7 @@ class Identity:
     @property
     def file_stem(self) -> str:
         """The name of the instance's file in the spool, without suffix or ending."""
-        return hashlib.sha256(self.sop_instance_uid.encode()).hexdigest()[:32]
+        return _hashed(self.sop_instance_uid)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +129,7 @@ class PassReason(StrEnum):
     WORKER_LOST = "worker_lost"
     DEADLINE = "deadline"
     NO_ROOM = "no_room"
+    RESULT_LOST = "result_lost"
     ENHANCED_NOT_AVAILABLE = "enhanced_not_available"
 
 
@@ -142,4 +148,6 @@ class DeliveryItem:
     """The file as it was received; the same as ``path`` where nothing was converted."""
     original_transfer_syntax: str
     sha256: str
-    """Of the file at ``path``, from the job's commit."""
+    """Of the file at ``path``, from the job's commit; empty: not known."""
+    is_conflict: bool = False
+    """Another dataset came under the same SOP Instance UID before."""

@@ -5,6 +5,7 @@ that all associations share. Contexts are read from the A-ASSOCIATE-RQ and writt
 A-ASSOCIATE-AC here, because senders propose 128 of them.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from struct import Struct
@@ -58,6 +59,9 @@ _ITEM: Final = Struct(">BxH")
 _RESULT: Final = Struct(">BxHBxBxBxH")
 _PDU_LENGTH: Final = Struct(">L")
 
+_UID: Final = re.compile(r"[0-9.]{1,64}")
+"""What is accepted ends up in file meta groups and in messages to other peers."""
+
 _CONTEXT: Final = 0x20
 _CONTEXT_RESULT: Final = 0x21
 _ABSTRACT_SYNTAX: Final = 0x30
@@ -71,6 +75,7 @@ class Proposal:
     context_id: int
     abstract_syntax: str
     transfer_syntaxes: tuple[str, ...]
+    """As the peer writes them: perhaps no UIDs, or none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,26 +104,27 @@ class Acceptance:
         }
 
     def answer(self, proposal: Proposal) -> Answer:
+        syntaxes = [syntax for syntax in proposal.transfer_syntaxes if _UID.fullmatch(syntax)]
         result = ACCEPTED
-        if not proposal.transfer_syntaxes:
-            result = TRANSFER_SYNTAX_REFUSED
-        elif not self.is_served(proposal.abstract_syntax):
+        if not self.is_served(proposal.abstract_syntax):
             result = ABSTRACT_SYNTAX_REFUSED
+        elif not syntaxes:
+            result = TRANSFER_SYNTAX_REFUSED
         return Answer(
             context_id=proposal.context_id,
             result=result,
-            transfer_syntax=self.preferred(proposal.transfer_syntaxes or (_IMPLICIT_LITTLE,)),
+            transfer_syntax=self.preferred(syntaxes or (_IMPLICIT_LITTLE,)),
         )
 
     def is_served(self, abstract_syntax: str) -> bool:
         """Whether it is Verification or may be a storage SOP class.
 
         Private and unknown ones may be. Refused are those that the registry (PS3.6 Annex A) knows
-        as something else, and storage of objects that belong to no series.
+        as something else, storage of objects that belong to no series, and what is no UID.
         """
         if abstract_syntax in self._served:
             return True
-        if abstract_syntax in self._seriesless:
+        if abstract_syntax in self._seriesless or not _UID.fullmatch(abstract_syntax):
             return False
         uid = UID(abstract_syntax, config.IGNORE)
         if not uid.type:
@@ -141,7 +147,7 @@ def take_proposals(request: bytes) -> tuple[bytes, list[Proposal]]:
     Raises
     ------
     MalformedError
-        An item does not fit, or a context has no ID or no abstract syntax.
+        An item does not fit, or a context has no ID or no item for its abstract syntax.
     """
     proposals: list[Proposal] = []
     rest = bytearray(request[:_FIXED_BYTES])
@@ -176,15 +182,16 @@ def put_answers(accept: bytes, answers: Sequence[Answer]) -> bytes:
 def _proposal(request: bytes, start: int, stop: int) -> Proposal:
     if stop - start < 4:
         raise MalformedError("a presentation context without an ID")
-    abstract, transfers = "", []
+    abstract: str | None = None
+    transfers: list[str] = []
     for kind, first, last in _items(request, start + 4, stop):
-        # Latin-1 keeps whatever a peer sends as it is, so that an answer can repeat it.
+        # Latin-1 reads whatever a peer sends; what is no UID is refused later, its context alone.
         value = request[first:last].decode("latin-1").rstrip("\0 ")
         if kind == _ABSTRACT_SYNTAX:
             abstract = value
         elif kind == _TRANSFER_SYNTAX:
             transfers.append(value)
-    if not abstract:
+    if abstract is None:
         raise MalformedError("a presentation context without an abstract syntax")
     return Proposal(
         context_id=request[start], abstract_syntax=abstract, transfer_syntaxes=tuple(transfers)

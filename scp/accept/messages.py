@@ -146,7 +146,10 @@ class Messages:
             if status == StoreStatus.SUCCESS:
                 self.instances += 1
                 self.dataset_bytes += reception.received_bytes
-            self._answer(command, status)
+            try:
+                self._answer(command, status)
+            finally:
+                reception.tidy()
 
     def _answer(self, command: Command, status: StoreStatus) -> None:
         response = encode_response(command, status)

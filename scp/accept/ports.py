@@ -28,6 +28,10 @@ class IncomingInstance(Protocol):
         """
         ...
 
+    def tidy(self) -> None:
+        """Do what need not be waited for, after the answer to a successful :meth:`commit`; never raises."""
+        ...
+
     def abandon(self) -> None:
         """Forget everything. Also after an error of the other two; never raises."""
         ...

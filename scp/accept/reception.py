@@ -23,6 +23,7 @@ class Reception:
         self._request = request
         self._max_bytes = max_bytes
         self._incoming: IncomingInstance | None = None
+        self._committed: IncomingInstance | None = None
         self._status = StoreStatus.SUCCESS
         self.received_bytes = 0
         self._attempt(self._begin)
@@ -41,9 +42,15 @@ class Reception:
         """Commit, unless the store has refused; on return the status may be sent."""
         if self._incoming is not None:
             self._attempt(self._incoming.commit)
-            self._incoming = None
+            self._committed, self._incoming = self._incoming, None
         logger.debug("answered %04X to %d bytes", self._status, self.received_bytes)
         return self._status
+
+    def tidy(self) -> None:
+        """Have the store do what the sender need not wait for; after the answer."""
+        if self._committed is not None:
+            self._committed.tidy()
+            self._committed = None
 
     def abandon(self) -> None:
         """Forget what was not committed."""

@@ -1,10 +1,11 @@
 """A closed series: what job.json says. Written once, at the commit, and never changed."""
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from scp.errors import NodeError
-from scp.model import Identity, Origin
+from scp.model import Form, Identity, Origin, PassReason
 
 FORMAT = 1
 
@@ -60,7 +61,7 @@ class Job:
     created: float
     """Wall time of the commit."""
     rules: str
-    """The rule set that decided."""
+    """The rule set under which the series began."""
     was_cut: bool = False
     """Closed by a limit, not by quiet."""
     encoder: str = ""
@@ -95,13 +96,30 @@ class Job:
                 )
                 for entry in content.pop("instances")
             )
+            for instance in instances:
+                Form(instance.form)
+                if instance.reason:
+                    PassReason(instance.reason)
             return cls(**content, instances=instances)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise NodeError(f"job.json is damaged: {error}") from error
 
-    def as_originals(self, reason: str) -> "Job":
-        """The same job with every conversion given up."""
+    def as_originals(self, reason: str, names: Collection[str]) -> "Job":
+        """The same job with the conversions of the named instances given up; digests still to come."""
         return replace(
             self,
-            instances=tuple(replace(i, form="original", reason=reason) for i in self.instances),
+            instances=tuple(
+                replace(
+                    i,
+                    form="original",
+                    reason=reason,
+                    transfer_syntax=i.source_transfer_syntax,
+                    result_bytes=i.source_bytes,
+                    result_sha256="",
+                    verified_by="",
+                )
+                if i.name in names and i.form != "original"
+                else i
+                for i in self.instances
+            ),
         )

@@ -120,8 +120,9 @@ def lock_data(layout: Layout, wait_seconds: float) -> int:
                     "stop it, or give this one a data folder of its own"
                 ) from None
             time.sleep(0.05)
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    with contextlib.suppress(OSError):  # For a message only; a full disk must not keep us down.
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
 
 

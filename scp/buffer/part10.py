@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from struct import pack
 
+from scp.durable import StrPath
 from scp.elements import (
     Buffer,
     Encoding,
@@ -114,8 +115,18 @@ def _routing_values(dataset: Buffer, encoding: Encoding) -> dict[int, str]:
     return found
 
 
-def check_request_uid(request: StoreRequest) -> None:
-    """Refuse a SOP Instance UID that is none (PS3.7 C.5.x status 0117)."""
+def check_request(request: StoreRequest) -> None:
+    """Refuse UIDs that are none, before anything is kept under them.
+
+    Raises
+    ------
+    InvalidUidError
+        The SOP Instance UID (PS3.7 annex C, status 0117).
+    UnreadableInstanceError
+        The SOP Class or the transfer syntax.
+    """
+    if not _UID.fullmatch(request.sop_class_uid) or not _UID.fullmatch(request.transfer_syntax):
+        raise UnreadableInstanceError("the SOP Class or the transfer syntax is no UID")
     if not _UID.fullmatch(request.sop_instance_uid):
         raise InvalidUidError("the command's Affected SOP Instance UID is empty or no UID")
 
@@ -128,7 +139,7 @@ def check_identity(request: StoreRequest, identity: Identity) -> None:
         raise UidMismatchError("the dataset's SOP Class UID is not the command's")
 
 
-def open_instance(path: Path) -> SpooledInstance:
+def open_instance(path: StrPath) -> SpooledInstance:
     """Read back what the spool knows of an instance.
 
     Raises
@@ -150,7 +161,7 @@ def open_instance(path: Path) -> SpooledInstance:
                     raise UnreadableInstanceError(str(error)) from error
                 head += more
     return SpooledInstance(
-        path=path,
+        path=Path(path),
         identity=identity,
         origin=meta.origin,
         transfer_syntax=meta.transfer_syntax,
@@ -166,7 +177,7 @@ def _meta_of(head: bytes) -> FileMeta:
         raise UnreadableInstanceError(f"file meta group: {error}") from error
 
 
-def same_dataset(first: Path, second: Path) -> bool:
+def same_dataset(first: StrPath, second: StrPath) -> bool:
     """Whether two files hold the same transfer syntax and dataset bytes; their meta groups may differ.
 
     A file that the disk has spoiled is the same as none.

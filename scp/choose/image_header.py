@@ -19,7 +19,6 @@ _BITS_ALLOCATED: Final = 0x00280100
 _BITS_STORED: Final = 0x00280101
 _HIGH_BIT: Final = 0x00280102
 _PIXEL_REPRESENTATION: Final = 0x00280103
-_LOSSY_IMAGE_COMPRESSION: Final = 0x00282110
 _MAC_PARAMETERS: Final = 0x4FFE0001
 _DIGITAL_SIGNATURES: Final = 0xFFFAFFFA
 _FLOAT_PIXEL_DATA: Final = 0x7FE00008
@@ -37,7 +36,6 @@ _WANTED: Final = frozenset(
         _BITS_STORED,
         _HIGH_BIT,
         _PIXEL_REPRESENTATION,
-        _LOSSY_IMAGE_COMPRESSION,
         _MAC_PARAMETERS,
         _DIGITAL_SIGNATURES,
         _FLOAT_PIXEL_DATA,
@@ -99,8 +97,6 @@ class ImageHeader:
     bits_stored: int | None = None
     high_bit: int | None = None
     pixel_representation: int | None = None
-    is_marked_lossy: bool = False
-    """Lossy Image Compression is 01, now or at some time before (PS3.3 C.7.6.1.1.5)."""
     has_pixel_data: bool = False
     has_float_pixel_data: bool = False
     """Float or Double Float Pixel Data."""
@@ -153,7 +149,6 @@ class _Reading:
             bits_stored=self._number(_BITS_STORED),
             high_bit=self._number(_HIGH_BIT),
             pixel_representation=self._number(_PIXEL_REPRESENTATION),
-            is_marked_lossy=self._text(_LOSSY_IMAGE_COMPRESSION) == "01",
             has_pixel_data=PIXEL_DATA in found,
             has_float_pixel_data=_FLOAT_PIXEL_DATA in found or _DOUBLE_FLOAT_PIXEL_DATA in found,
             has_signature=_MAC_PARAMETERS in found or _DIGITAL_SIGNATURES in found,

@@ -1,6 +1,6 @@
 """What is to become of one instance: the forms it is delivered in, and where each goes."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from scp.choose.eligibility import Refusal
 from scp.choose.rules import Decision
@@ -42,20 +42,6 @@ class Plan:
     def form_for(self, destination: str) -> Form:
         """The form that a destination of this plan gets."""
         return next(planned.form for planned in self.forms if destination in planned.send_to)
-
-    def needs(self, form: Form) -> bool:
-        """Whether some destination gets it."""
-        return any(planned.form is form for planned in self.forms)
-
-    def passed(self, refusal: Refusal) -> "Plan":
-        """The plan after a conversion failed: everywhere the original instead."""
-        forms = (PlannedForm(form=Form.ORIGINAL, send_to=self.destinations),)
-        return replace(
-            self,
-            forms=forms if self.forms else (),
-            reason=refusal.reason,
-            detail=refusal.detail,
-        )
 
 
 def plan_for(decision: Decision, refusal: Refusal | None) -> Plan:

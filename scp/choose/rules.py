@@ -85,11 +85,6 @@ class RuleSet:
         self.identity: str = _identity(rules, default)
         """A digest; equal for rule sets that decide alike because they were written alike."""
 
-    @property
-    def asks_for_instances(self) -> bool:
-        """Whether some rule needs to know how many instances a series has."""
-        return any(rule.asks_for_instances for rule in self._rules)
-
     def decide(self, facts: Facts) -> Decision:
         """The decision for an instance of a closed series: the first rule that matches wins."""
         for rule in self._rules:
@@ -126,7 +121,6 @@ class RuleSet:
 class _CompiledRule:
     def __init__(self, rule: Rule) -> None:
         self.decision = _decision(rule.name, rule, rule.quiet_seconds)
-        self.asks_for_instances = INSTANCES in rule.match
         self._tests = [(key, _compile(key, condition)) for key, condition in rule.match.items()]
 
     def answer(self, facts: Facts) -> Answer:

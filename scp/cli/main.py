@@ -114,7 +114,7 @@ def verify(paths: list[Path], config: ConfigOption = None, json: JsonOption = Fa
 def send(
     paths: list[Path],
     to: Annotated[str, typer.Option("--to", help="AET@HOST:PORT, or a destination's name.")],
-    calling: Annotated[str, typer.Option("--from", help="Our AE title.")] = "DCMPRESS",
+    calling: Annotated[str | None, typer.Option("--from", help="Our AE title.")] = None,
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -125,11 +125,17 @@ def send(
 
 
 @app.command()
-def status(config: ConfigOption = None, json: JsonOption = False) -> None:
+def status(
+    config: ConfigOption = None,
+    json: JsonOption = False,
+    running: Annotated[
+        bool, typer.Option("--running", help="Fail when no node answers; its folders do not count.")
+    ] = False,
+) -> None:
     """Counters, open series and destinations of the node."""
     from scp.cli.node import show_status
 
-    show_status(config, as_json=json)
+    show_status(config, as_json=json, must_run=running)
 
 
 @app.command()

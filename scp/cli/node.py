@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from scp import telemetry
+from scp.buffer.layout import Layout
 from scp.cli import output
 from scp.cli.configuration import load_config
-from scp.errors import UsageError
+from scp.errors import NodeError, UsageError
+from scp.pipeline.control import ask
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -26,8 +28,15 @@ def serve_node(path: Path | None, log_format: str, log_level: str) -> None:
     serve(config, log_format=known_format, log_level=log_level)
 
 
-def show_status(path: Path | None, *, as_json: bool) -> None:
-    status = _ask(path, {"command": "status"})
+def show_status(path: Path | None, *, as_json: bool, must_run: bool) -> None:
+    """Show the counters.
+
+    Raises
+    ------
+    NodeError
+        ``must_run``, and no node answers.
+    """
+    status = _ask(path, {"command": "status"}, must_run=must_run)
     if as_json:
         output.show_json(status)
         return
@@ -96,11 +105,23 @@ def discard_job(job: str, reason: str, path: Path | None) -> None:
     print(f"{job}: {count} instances discarded")
 
 
-def _ask(path: Path | None, request: dict[str, Any]) -> dict[str, Any]:
-    """Ask the running node, or do it on its folders, under the lock, when it is down."""
+def _ask(
+    path: Path | None, request: dict[str, Any], *, must_run: bool = False
+) -> dict[str, Any]:
+    """Ask the running node, or do it on its folders, under the lock, when it is down.
+
+    With ``must_run`` the folders stay untouched, because a node that starts needs that lock.
+    """
     from scp.pipeline.client import ask_node
 
-    answer = ask_node(load_config(path), request)
+    config = load_config(path)
+    if must_run:
+        found = ask(Layout(config.node.data).control, request)
+        if found is None:
+            raise NodeError(f"no node answers on {config.node.data}")
+        answer = found
+    else:
+        answer = ask_node(config, request)
     for warning in answer.pop("warnings", []):
         print(warning, file=sys.stderr)
     return answer

@@ -4,6 +4,9 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from scp.cli import output
 from scp.cli.configuration import load_config
@@ -18,7 +21,7 @@ _PEER = re.compile(r"(?P<title>[^@]{1,16})@(?P<host>\[[^\]]+\]|[^@:]+):(?P<port>
 
 
 def send_paths(
-    paths: list[Path], to: str, calling: str, config: Path | None, *, as_json: bool
+    paths: list[Path], to: str, calling: str | None, config: Path | None, *, as_json: bool
 ) -> None:
     """Send, and say what the peer did not take.
 
@@ -54,8 +57,16 @@ def send_paths(
         raise NodeError(f"{len(refused)} files were not taken")
 
 
-def sent(paths: list[Path], to: str, calling: str, config: Path | None = None) -> Iterator[Receipt]:
-    """Send to ``AET@HOST:PORT`` or to a configured destination, and yield a receipt for each file."""
+def sent(
+    paths: list[Path], to: str, calling: str | None, config: Path | None = None
+) -> Iterator[Receipt]:
+    """Send to ``AET@HOST:PORT`` or to a configured destination, and yield a receipt for each file.
+
+    Parameters
+    ----------
+    calling
+        Our AE title; None: the destination's, or the default.
+    """
     section = _section(to, calling, config)
     with tempfile.TemporaryDirectory(prefix="dcmpress-send-") as folder:
         copy = Path(folder) / "copy.dcm"
@@ -68,19 +79,25 @@ def sent(paths: list[Path], to: str, calling: str, config: Path | None = None) -
         yield from send_files(paths, section, decode)
 
 
-def _section(to: str, calling: str, config: Path | None) -> DicomDestination:
+def _section(to: str, calling: str | None, config: Path | None) -> DicomDestination:
+    ours = {} if calling is None else {"calling_ae_title": calling}
     found = _PEER.fullmatch(to)
     if found:
-        return DicomDestination(
-            kind="dicom",
-            host=found["host"].strip("[]"),
-            port=int(found["port"]),
-            ae_title=found["title"],
-            calling_ae_title=calling,
-        )
+        host, port = found["host"].strip("[]"), int(found["port"])
+        return _checked(to, {"host": host, "port": port, "ae_title": found["title"], **ours})
     section = load_config(config).destinations.get(to)
     if section is None:
         raise UsageError(f"--to {to}: neither AET@HOST:PORT nor a configured destination")
     if not isinstance(section, DicomDestination):
         raise UsageError(f"--to {to}: it is a folder; dcmpress send speaks C-STORE")
-    return section
+    return _checked(to, section.model_dump() | ours) if ours else section
+
+
+def _checked(to: str, values: dict[str, Any]) -> DicomDestination:
+    try:
+        return DicomDestination.model_validate({"kind": "dicom", **values})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        is_ours = fault["loc"] == ("calling_ae_title",)
+        option = f"--from {values['calling_ae_title']}" if is_ours else f"--to {to}"
+        raise UsageError(f"{option}: {fault['msg']}") from error

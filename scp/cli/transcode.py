@@ -1,6 +1,7 @@
 """dcmpress transcode: the node's conversion for files that are already there."""
 
 import filecmp
+import hashlib
 import os
 import shutil
 import sys
@@ -28,7 +29,7 @@ from scp.cli.manifest import MANIFEST, Entry, encode, read_manifest
 from scp.cli.paths import files_in
 from scp.config.schema import Config
 from scp.durable import Disk
-from scp.errors import MalformedError, NodeError, TruncatedError, UsageError
+from scp.errors import MalformedError, NodeError, StorageFullError, TruncatedError, UsageError
 from scp.model import Form
 from scp.pipeline.tasks import Answer, ConvertTask, Lost, Outcome
 
@@ -141,9 +142,10 @@ class _Run:
     def _done(self, work: _Work, answer: Answer | Lost) -> None:
         try:
             self._finish(work, answer)
-        except OSError as error:
+        except (OSError, StorageFullError) as error:
             work.aside.unlink(missing_ok=True)
-            self.failed.append(f"{work.source}: {error.strerror}")
+            why = error.strerror if isinstance(error, OSError) else error
+            self.failed.append(f"{work.source}: {why}")
 
     def _finish(self, work: _Work, answer: Answer | Lost) -> None:
         outcome = Outcome(reason=answer.reason) if isinstance(answer, Lost) else answer
@@ -154,6 +156,8 @@ class _Run:
         if not outcome.is_converted:
             shutil.copyfile(work.source, work.aside)
         size = work.aside.stat().st_size
+        # A worker that was lost has digested nothing.
+        result_sha256 = outcome.result_sha256 or _sha256(work.aside)
         if work.target.exists() and not work.is_recorded:
             # The same bytes are those of a run that died before it came to its record.
             is_same = filecmp.cmp(work.aside, work.target, shallow=False)
@@ -176,14 +180,14 @@ class _Run:
                 result_bytes=size,
                 dataset_sha256=outcome.dataset_sha256,
                 pixel_sha256=outcome.pixel_sha256,
-                result_sha256=outcome.result_sha256,
+                result_sha256=result_sha256,
                 verified_by=outcome.verified_by,
             )
         )
 
     def _record(self, entry: Entry) -> None:
-        self.entries[entry.source] = entry
         self._manifest.write(encode(entry))
+        self.entries[entry.source] = entry
         if entry.form != _NOT_DICOM:
             self._before += entry.source_bytes
             self._after += entry.result_bytes
@@ -247,6 +251,11 @@ def _entry(name: str, state: os.stat_result, modality: str, form: str) -> Entry:
         modality=modality,
         form=form,
     )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_dicom(path: Path) -> bool:

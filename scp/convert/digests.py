@@ -67,11 +67,6 @@ def dataset_sha256(path: Path) -> str:
     return hashlib.sha256(file.whole[file.dataset_start :]).hexdigest()
 
 
-def normal_sha256(path: Path) -> str:
-    """Equal for the same dataset in Implicit and Explicit VR; see :class:`Digests`."""
-    return digest(path).normal
-
-
 def digests_of(
     file: DicomFile, elements: list[Element] | None, pixel_value_sha256: bytes | None = None
 ) -> Digests:

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from scp.config.schema import DicomDestination as DicomSection
 from scp.deliver.dicomfile import read_meta
@@ -17,6 +17,7 @@ from scp.deliver.scu import IMPLICIT_LITTLE, Association, associate
 from scp.errors import (
     ConversionError,
     DeliveryError,
+    DigestMismatchError,
     MalformedError,
     PeerUnavailableError,
     StorageFullError,
@@ -99,17 +100,27 @@ class DicomDestination:
                 )
                 while position < end and not should_stop():
                     item, position = items[position], position + 1
+                    form = self._form(association, item)
+                    if isinstance(form, Receipt):
+                        yield form
+                        continue
                     try:
-                        receipt = self._send(association, item)
+                        receipt = _store(association, item, form)
                     except PeerUnavailableError as error:
                         lost += 1
                         yield _receipt(item, Verdict.TRANSIENT, str(error))
                         if lost == LOST_IN_A_ROW:
                             raise
                         break
+                    except DigestMismatchError as error:
+                        yield _held(item, "digest_mismatch", str(error))
+                        break
                     except DeliveryError as error:
                         yield _receipt(item, Verdict.LIMITED, str(error))
                         break
+                    finally:
+                        if form.is_copy:
+                            form.path.unlink(missing_ok=True)
                     lost = 0 if receipt.status else lost
                     yield receipt
                 else:
@@ -131,15 +142,15 @@ class DicomDestination:
         where = f"{section.ae_title}@{section.host}:{section.port}"
         return f"{where} answers C-ECHO ({milliseconds:.0f} ms)"
 
-    def _send(self, association: Association, item: DeliveryItem) -> Receipt:
-        """Deliver one instance in the best form that the peer takes."""
+    def _form(self, association: Association, item: DeliveryItem) -> "_Form | Receipt":
+        """The best form that the peer takes, or why there is none."""
         sop_class = item.identity.sop_class_uid
-        for path, syntax in (
-            (item.path, item.transfer_syntax),
-            (item.original, item.original_transfer_syntax),
+        for form in (
+            _Form(item.path, item.transfer_syntax, sha256=item.sha256),
+            _Form(item.original, item.original_transfer_syntax),
         ):
-            if Proposal(sop_class, syntax) in association.contexts:
-                return _store(association, item, path, syntax)
+            if Proposal(sop_class, form.transfer_syntax) in association.contexts:
+                return form
         native = [
             syntax for syntax in NATIVE if Proposal(sop_class, syntax) in association.contexts
         ]
@@ -150,17 +161,24 @@ class DicomDestination:
         if _LOSSY.fullmatch(item.original_transfer_syntax) and not self._section.decode_lossy:
             return _held(item, "lossy_syntax_refused", item.original_transfer_syntax)
         try:
-            decoded = self._decode(item, native[0])
+            return _Form(self._decode(item, native[0]), native[0], is_copy=True)
         except WorkerLostError as error:
-            return _receipt(item, Verdict.LIMITED, f"decode_failed: {error}")
+            return _receipt(item, Verdict.TRANSIENT, f"decode_failed: {error}")
         except ConversionError as error:
             return _held(item, "decode_failed", str(error))
         except StorageFullError as error:
             return _receipt(item, Verdict.TRANSIENT, f"no room to decode: {error}")
-        try:
-            return _store(association, item, decoded, native[0])
-        finally:
-            decoded.unlink(missing_ok=True)
+
+
+class _Form(NamedTuple):
+    """A file that the peer takes."""
+
+    path: Path
+    transfer_syntax: str
+    sha256: str = ""
+    """Empty: not known."""
+    is_copy: bool = False
+    """Made for this peer, and deleted once it was sent."""
 
 
 def _one_association(items: Sequence[DeliveryItem], start: int) -> tuple[int, list[Proposal]]:
@@ -175,9 +193,10 @@ def _one_association(items: Sequence[DeliveryItem], start: int) -> tuple[int, li
     return len(items), list(proposals)
 
 
-def _store(association: Association, item: DeliveryItem, path: Path, syntax: str) -> Receipt:
+def _store(association: Association, item: DeliveryItem, form: _Form) -> Receipt:
+    syntax = form.transfer_syntax
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(form.path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         return _receipt(item, Verdict.LIMITED, f"file_unreadable: {error.strerror}")
     try:
@@ -191,6 +210,7 @@ def _store(association: Association, item: DeliveryItem, path: Path, syntax: str
             descriptor,
             meta.dataset_start,
             size,
+            form.sha256,
         )
     except MalformedError as error:
         return _held(item, "file_unreadable", str(error))
@@ -198,11 +218,16 @@ def _store(association: Association, item: DeliveryItem, path: Path, syntax: str
         return _receipt(item, Verdict.LIMITED, f"file_unreadable: {error.strerror}")
     finally:
         os.close(descriptor)
+    verdict = verdict_of(status)
+    detail = "" if not status else f"the peer answers {status:04X}"
+    if verdict is Verdict.ALREADY_THERE and item.is_conflict:
+        # What the peer has under this UID may be the other dataset.
+        verdict, detail = Verdict.HELD, f"duplicate_refused: {detail}"
     return Receipt(
         instance=item.instance,
-        verdict=verdict_of(status),
+        verdict=verdict,
         status=f"{status:04X}",
-        detail="" if not status else f"the peer answers {status:04X}",
+        detail=detail,
         transfer_syntax=syntax,
     )
 

@@ -27,6 +27,14 @@ _SECONDS_A_SYNC: Final = 0.5
 _KNOWN_FOLDERS: Final = 4096
 
 _NO_HARD_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
+_NAME_FAULTS: Final = (
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EINVAL,
+    errno.ELOOP,
+)
+"""Of one instance's name, where the destination's own folder can be had."""
 _IDENTITY: Final = {
     "SOPClassUID": "sop_class_uid",
     "SOPInstanceUID": "sop_instance_uid",
@@ -39,8 +47,8 @@ class FolderDestinationWriter:
     """One folder, as :class:`scp.deliver.ports.Destination`.
 
     A file appears under its name complete. A name that is taken by the same bytes means already
-    there; by others, the file gets ``~2`` (``~3``, ...) before its extension. A full or unwritable
-    disk raises PeerUnavailableError.
+    there; by others, the file gets ``~2`` (``~3``, ...) before its extension. A name that cannot be
+    had makes a LIMITED receipt; a full or unwritable disk raises PeerUnavailableError.
     """
 
     def __init__(
@@ -125,6 +133,10 @@ class FolderDestinationWriter:
             return self._write(item, source, final)
         except DeliveryError as error:
             return _receipt(item, Verdict.LIMITED, str(error))
+        except OSError as error:
+            if error.errno not in _NAME_FAULTS or not os.path.isdir(self._root):
+                raise
+            return _receipt(item, Verdict.LIMITED, f"name_refused: {error.strerror}")
         finally:
             os.close(source)
 
@@ -139,7 +151,7 @@ class FolderDestinationWriter:
                     "digest_mismatch: the file is not the one that was committed",
                 )
             file.sync()
-            named = self._name(source, file.path, final)
+            named = self._name(source, Path(file.path), final)
             if named is None:
                 return _receipt(item, Verdict.ALREADY_THERE)
             detail = "" if named == final else "conflict: another file has its name"

@@ -94,10 +94,6 @@ class Response:
             raise MalformedError("an answer that is no command set") from cause
 
 
-def pdu_header(kind: PduType, length: int) -> bytes:
-    return _PDU.pack(kind, length)
-
-
 def split_pdu_header(data: bytes | bytearray) -> tuple[int, int]:
     """(type, length of what follows) of a PDU."""
     kind, length = _PDU.unpack_from(data)

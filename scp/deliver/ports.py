@@ -16,13 +16,13 @@ class Verdict(StrEnum):
     WARNING = "warning"
     """Delivered; the peer coerced or dropped elements (B000, B006, B007)."""
     ALREADY_THERE = "already_there"
-    """Delivered earlier (0111, or a file with the same bytes)."""
+    """Delivered earlier (0111 for what is no conflict, or a file with the same bytes)."""
     TRANSIENT = "transient"
     """Tried again without end, after a backoff (A7xx, no answer)."""
     LIMITED = "limited"
     """Tried five times over an hour, then held (0110, Cxxx)."""
     HELD = "held"
-    """A person decides (A9xx, 0122, 0124, a syntax refused for good)."""
+    """A person decides (A9xx, 0122, 0124, 0111 for a conflict, a syntax refused for good)."""
 
     @property
     def is_done(self) -> bool:
@@ -52,7 +52,11 @@ class DecodeForPeer(Protocol):
         Raises
         ------
         ConversionError
-            It cannot be decoded, or not verified.
+            It cannot be decoded, or not verified: the instance is held.
+        WorkerLostError, StorageFullError
+            Not now: the instance is tried again.
+        PeerUnavailableError
+            The node stops: the attempt ends, and nothing is said of the instance.
         """
         ...
 
@@ -65,14 +69,14 @@ class Destination(Protocol):
     ) -> Iterator[Receipt]:
         """Deliver in order and yield a receipt for each item tried, as soon as it is durable there.
 
-        Fewer receipts than items come only when ``should_stop`` became true.
+        Fewer receipts than items come only when ``should_stop`` became true, or with an error.
 
         Raises
         ------
         PeerUnavailableError
             The items without a receipt may be tried again.
         PeerRejectedError
-            Everything without a receipt needs a person.
+            Everything without a receipt counts as answered with LIMITED.
         """
         ...
 

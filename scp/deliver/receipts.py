@@ -54,6 +54,8 @@ class ReceiptState:
     """What the entries amount to."""
 
     done: dict[str, Receipt] = field(default_factory=dict)
+    done_at: dict[str, float] = field(default_factory=dict)
+    """When each instance in ``done`` was taken."""
     held: dict[str, Receipt] = field(default_factory=dict)
     tried: dict[str, Answered] = field(default_factory=dict)
     """Instances that failed and are tried again."""
@@ -73,6 +75,7 @@ class ReceiptState:
                 self.tried.pop(name, None)
                 if receipt.verdict.is_done:
                     self.done[name] = receipt
+                    self.done_at[name] = entry.at
                     self.held.pop(name, None)
                     self.unavailable = None
                 elif receipt.verdict is Verdict.HELD:
@@ -81,9 +84,11 @@ class ReceiptState:
                     self.tried[name] = entry
 
     def entries(self, at: float) -> list[Entry]:
-        """The least entries that lead to this state; answers are dated ``at``."""
-        answers = [*self.done.values(), *self.held.values()]
-        found: list[Entry] = [Answered(at=at, receipt=receipt) for receipt in answers]
+        """The least entries that lead to this state; what is held is dated ``at``."""
+        found: list[Entry] = [
+            Answered(at=self.done_at[name], receipt=receipt) for name, receipt in self.done.items()
+        ]
+        found += [Answered(at=at, receipt=receipt) for receipt in self.held.values()]
         found += self.tried.values()
         return [*found, self.unavailable] if self.unavailable else found
 

@@ -4,6 +4,7 @@ The bytes of a file go to the socket as they are. A whole window of P-DATA-TF PD
 system call, so that neither Nagle's algorithm nor Python costs much.
 """
 
+import hashlib
 import os
 import socket
 import struct
@@ -37,7 +38,13 @@ from scp.deliver.negotiation import (
     encode_request,
     rejection,
 )
-from scp.errors import DeliveryError, MalformedError, PeerRejectedError, PeerUnavailableError
+from scp.errors import (
+    DeliveryError,
+    DigestMismatchError,
+    MalformedError,
+    PeerRejectedError,
+    PeerUnavailableError,
+)
 
 IMPLICIT_LITTLE: Final = "1.2.840.10008.1.2"
 
@@ -82,16 +89,27 @@ class Association:
         self.abort()
 
     def store(
-        self, proposal: Proposal, sop_instance_uid: str, descriptor: int, start: int, size: int
+        self,
+        proposal: Proposal,
+        sop_instance_uid: str,
+        descriptor: int,
+        start: int,
+        size: int,
+        sha256: str = "",
     ) -> int:
         """Send ``size`` bytes of a file from ``start`` as a dataset; return the answer's status.
+
+        Parameters
+        ----------
+        sha256
+            Of the whole file, if known: one that has another is never sent to its end.
 
         Raises
         ------
         PeerUnavailableError
             No answer; the association is over.
-        DeliveryError
-            The file cannot be read; the association is over.
+        DigestMismatchError, DeliveryError
+            The file is not that one, or cannot be read; the association is over.
         """
         context = self.contexts[proposal]
         message_id = self._next_message_id()
@@ -99,10 +117,15 @@ class Association:
         deadline = time.monotonic() + self._answer_seconds + size / _SLOWEST
         parts: list[_Part] = [fragmented_command(command, context, self._chunk)]
         full = fragment_header(context, self._chunk, is_command=False, is_last=False)
+        digest = hashlib.sha256(os.pread(descriptor, start, 0)) if sha256 else None
         remaining = size
         while True:
             window = self._read_window(descriptor, start + size - remaining, remaining)
             remaining -= len(window)
+            if digest is not None:
+                digest.update(window)
+                if not remaining and digest.hexdigest() != sha256:
+                    raise DigestMismatchError("the file is not the one that was committed")
             for at in range(0, len(window), self._chunk):
                 part = window[at : at + self._chunk]
                 is_last = not remaining and at + self._chunk >= len(window)

@@ -27,6 +27,9 @@ class MemoryLedger:
             )
         )
 
+    def knows(self, job: str) -> bool:
+        return any(known == job for known, _ in self._rows)
+
     def finished_since(self, since: datetime) -> list[LedgerRow]:
         return self._newest(lambda row: row.finished_at >= since)[::-1]
 

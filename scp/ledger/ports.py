@@ -111,6 +111,10 @@ class Ledger(Protocol):
         """Rows of the instance that finished at ``since`` or later, newest first."""
         ...
 
+    def knows(self, job: str) -> bool:
+        """Whether the job has been recorded."""
+        ...
+
     def finished_since(self, since: datetime) -> list[LedgerRow]:
         """Every row that finished at ``since`` or later, oldest first."""
         ...

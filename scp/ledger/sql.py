@@ -128,6 +128,11 @@ class SqlLedger:
             instances.c.finished_at >= _text(since),
         )
 
+    def knows(self, job: str) -> bool:
+        query = select(instances.c.number).where(instances.c.job == job).limit(1)
+        with self._reported(), self._engine.begin() as connection:
+            return connection.execute(query).first() is not None
+
     def finished_since(self, since: datetime) -> list[LedgerRow]:
         return self._newest(instances.c.finished_at >= _text(since))[::-1]
 

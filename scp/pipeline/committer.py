@@ -134,7 +134,9 @@ class Committer:
         self._dispatch.start(job)
 
     def _not_committed(self, closed: ClosedJob, job: Job, error: Exception) -> None:
-        if isinstance(error, FileNotFoundError):
+        if isinstance(error, FileNotFoundError) and any(
+            i.encoded is not None and not i.encoded.exists() for i in closed.instances.values()
+        ):
             logger.warning("conversions of job %s were deleted; they are made again", job.name)
             self._convert_again(closed)
         else:
@@ -157,23 +159,7 @@ class Committer:
         if not isinstance(error, (StorageFullError, OSError)):
             logger.error("this is a defect", exc_info=error)
         self._folders.drop_results(job.name)
-        originals = replace(
-            job,
-            instances=tuple(
-                i
-                if i.form == ORIGINAL
-                else replace(
-                    i,
-                    form=ORIGINAL,
-                    reason=PassReason.NO_ROOM,
-                    transfer_syntax=i.source_transfer_syntax,
-                    result_bytes=i.source_bytes,
-                    result_sha256="",
-                    verified_by="",
-                )
-                for i in job.instances
-            ),
-        )
+        originals = job.as_originals(PassReason.NO_ROOM, {i.name for i in job.instances})
         self._release(closed, keep=True)
         self._later(_AGAIN_SECONDS, lambda: self._commit(closed, originals))
 
@@ -205,7 +191,7 @@ class Committer:
         outcome, decision, spooled = tracked.outcome, tracked.decision, tracked.spooled
         assert outcome is not None
         assert decision is not None
-        repeat_of, is_conflict = self._accounts.find_repeat(spooled, outcome)
+        repeat_of, is_conflict = self._accounts.find_repeat(spooled, outcome, decision.send_to)
         if not repeat_of:
             self._accounts.remember_one(
                 job,
@@ -213,6 +199,7 @@ class Committer:
                 spooled.transfer_syntax,
                 outcome.dataset_sha256,
                 outcome.normal_sha256,
+                decision.send_to,
             )
         plan = plan_for(decision, _refusal(outcome))
         is_converted = outcome.is_converted and plan.reason is None

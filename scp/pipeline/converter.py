@@ -10,7 +10,12 @@ from pathlib import Path
 from scp.buffer.layout import INSTANCE_ENDING, Layout
 from scp.config.schema import Config
 from scp.durable import free_bytes
-from scp.errors import ConversionError
+from scp.errors import (
+    ConversionError,
+    PeerUnavailableError,
+    StorageFullError,
+    WorkerLostError,
+)
 from scp.model import DeliveryItem, Form, PassReason
 from scp.pipeline.pool import WorkerPool
 from scp.pipeline.tasks import Answer, ConvertTask, Decoded, DecodeTask, Lost, Outcome
@@ -76,11 +81,21 @@ class Converter:
         )
         future: Future[Answer | Lost] = Future()
         self._inbox.post(lambda: _ignore(self._pool.submit(task, FOR_PEER, future.set_result)))
-        answer = future.result(_PEER_SECONDS)
+        try:
+            answer = future.result(_PEER_SECONDS)
+        except TimeoutError:
+            answer = Lost(PassReason.DEADLINE, "no worker came to it")
         if isinstance(answer, Decoded) and not answer.error:
             return target
         target.unlink(missing_ok=True)
-        raise ConversionError(answer.detail if isinstance(answer, Lost) else _error_of(answer))
+        if isinstance(answer, Lost):
+            if self._pool.is_stopped:
+                raise PeerUnavailableError("the node stops")
+            raise WorkerLostError(answer.detail)
+        assert isinstance(answer, Decoded)
+        if answer.is_for_lack_of_room:
+            raise StorageFullError(answer.error)
+        raise ConversionError(answer.error)
 
     def _submit(self, instance: Tracked, priority: int, *, wants_conversion: bool) -> None:
         size = instance.spooled.file_bytes
@@ -95,10 +110,12 @@ class Converter:
                 self._lost(instance, task, answer, priority)
                 return
             assert isinstance(answer, Outcome)
-            if answer.source_missing:
+            if answer.source_missing and instance.spooled.path != task.source:
                 # Renamed by the closing of its series; its path is the new one by now.
                 self._submit(instance, priority, wants_conversion=wants_conversion)
                 return
+            if answer.source_missing:
+                answer = Outcome(reason=PassReason.UNREADABLE, detail="the source is gone")
             if target is None and unconverted:
                 answer = replace(answer, reason=unconverted)
             self._finished(instance, answer, target)
@@ -115,7 +132,7 @@ class Converter:
 
         def done(answer: Answer | Lost) -> None:
             instance.task = None
-            if isinstance(answer, Outcome):
+            if isinstance(answer, Outcome) and not answer.source_missing:
                 self._finished(
                     instance, replace(answer, reason=lost.reason, detail=lost.detail), None
                 )
@@ -142,10 +159,6 @@ class Converter:
 def _wants_conversion(instance: Tracked) -> bool:
     assert instance.decision is not None
     return instance.decision.convert is not Form.ORIGINAL and bool(instance.decision.send_to)
-
-
-def _error_of(answer: Answer) -> str:
-    return answer.error if isinstance(answer, Decoded) else answer.reason
 
 
 def _ignore(_: object) -> None:

@@ -26,6 +26,7 @@ from scp.pipeline.intake import Intake
 from scp.pipeline.notices import read_notices, send_needs
 from scp.pipeline.pool import WorkerPool
 from scp.pipeline.processes import Orders, read_orders
+from scp.pipeline.recorder import Recorder
 from scp.pipeline.requests import Requests
 from scp.pipeline.threads import Chores, Inbox
 
@@ -74,14 +75,11 @@ class Coordinator:
         self._pool = WorkerPool(orders, workers, config.codec.deadline_seconds)
         converter = Converter(config, self._layout, self._pool, self._inbox)
         self._queues = build_queues(config, disk, converter.decode, self._report)
+        recorder = Recorder(
+            self._ledger, folders, disk, self._accounts, self._chores, self._timers.later
+        )
         self._dispatch = Dispatch(
-            self._queues,
-            folders,
-            disk,
-            self._accounts,
-            self._ledger,
-            self._chores,
-            self._timers.later,
+            self._queues, folders, disk, self._accounts, recorder, self._timers.later
         )
         self._committer = Committer(
             folders,

@@ -1,35 +1,33 @@
-"""From a commit to the ledger: deliveries, what they report, holding, retrying, giving up."""
+"""From a commit to the last receipt: deliveries, what they report, holding, retrying, giving up."""
 
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from scp.buffer.job import Job
-from scp.buffer.jobs import SOURCE, JobFolders, instances_in
+from scp.buffer.jobs import ORIGINAL, SOURCE, JobFolders, instances_in
 from scp.deliver import receipts as receipt_files
 from scp.deliver.events import Delivery, Event, Finished, Progress
 from scp.deliver.queue import DestinationQueue
 from scp.durable import Disk
 from scp.errors import NodeError, StorageFullError
-from scp.ledger.ports import Ledger, LedgerRow, Totals
+from scp.model import PassReason
 from scp.pipeline.accounts import Accounts
 from scp.pipeline.live import LEFT_CONFIGURATION, Live
-from scp.pipeline.threads import Chores
+from scp.pipeline.recorder import Later, Recorder
 
 logger = logging.getLogger(__name__)
 
 _AGAIN_SECONDS = 5.0
 _UNREADABLE = "job_unreadable"
 
-type Later = Callable[[float, Callable[[], None]], None]
-
 
 class Dispatch:
-    """Committed jobs. On the coordinator's thread; slow calls are chores.
+    """Committed jobs. On the coordinator's thread.
 
     Without queues nothing is delivered, nor held for that: for commands while the node is down.
     """
@@ -40,16 +38,15 @@ class Dispatch:
         folders: JobFolders,
         disk: Disk,
         accounts: Accounts,
-        ledger: Ledger,
-        chores: Chores,
+        recorder: Recorder,
         later: Later,
     ) -> None:
         self._queues = queues
         self._folders = folders
         self._disk = disk
         self._accounts = accounts
-        self._ledger = ledger
-        self._chores = chores
+        self._recorder = recorder
+        recorder.done = lambda live: self._forget(live.job.name)
         self._later = later
         self.live: dict[str, Live] = {}
         """Jobs that are being delivered."""
@@ -57,8 +54,6 @@ class Dispatch:
         """Jobs that need a person."""
         self.unreadable: dict[str, int] = {}
         """Held jobs whose commit cannot be understood, and how many instances lie there."""
-        self._to_record: list[tuple[Live, str]] = []
-        self._is_recording = False
 
     @property
     def bytes_waiting(self) -> int:
@@ -88,11 +83,31 @@ class Dispatch:
             return True
         if job is None:
             return False
+        if self._recorder.is_recorded(name):
+            self._recorder.throw_away(name, from_held=False)
+            return True
+        job = self._with_what_is_there(job)
         self._accounts.remember(job)
         live = Live(job=job, folder=self._folders.folder(name))
         self._read_receipts(live)
         self._deliver(live)
         return True
+
+    def _with_what_is_there(self, job: Job) -> Job:
+        """The job as it was committed, or with originals where the disk has lost a conversion."""
+        lost = {
+            i.name
+            for i in job.instances
+            if i.form != ORIGINAL
+            and i.is_delivered
+            and not self._folders.result(job.name, i.form, i.name).exists()
+            and (self._folders.source(job.name) / i.name).exists()
+        }
+        if lost:
+            logger.error("job %s lost %d conversions: originals instead", job.name, len(lost))
+            job = job.as_originals(PassReason.RESULT_LOST, lost)
+            self._folders.commit(job)
+        return job
 
     def recover_held(self) -> None:
         """Know what is held, for the counters and for repeats."""
@@ -106,6 +121,9 @@ class Dispatch:
             job = self._folders.load(folder)
         except NodeError as error:
             logger.error("held job %s: %s", name, error)
+        if job is not None and self._recorder.is_recorded(name):
+            self._recorder.throw_away(name, from_held=True)
+            return
         if job is None:
             self.unreadable[name] = _count(folder)
             return
@@ -174,7 +192,7 @@ class Dispatch:
         if live.held:
             self._hold(live)
         else:
-            self._record(live, "")
+            self._recorder.record(live, "")
 
     # -- holding -------------------------------------------------------------------------------
 
@@ -216,6 +234,9 @@ class Dispatch:
             tried.append(name)
         return tried
 
+    def _forget(self, name: str) -> None:
+        self.live.pop(name, None)
+
     def _release(self, live: Live) -> None:
         name = live.job.name
         for destination in live.held:
@@ -241,7 +262,7 @@ class Dispatch:
             raise NodeError(f"no job {name} is held; see dcmpress held")
         count = sum(live.state_of(instance) is None for instance in live.job.instances)
         self.live[name] = live
-        self._record(live, reason)
+        self._recorder.record(live, reason)
         logger.warning("job %s was discarded: %d instances", name, count)
         return count
 
@@ -277,64 +298,6 @@ class Dispatch:
             for job, live in sorted(self.held.items())
             if name in (None, job)
         ]
-
-    # -- the ledger ----------------------------------------------------------------------------
-
-    def _record(self, live: Live, discarded: str) -> None:
-        """Write the rows, then let the spool's last trace go; many jobs in one commit."""
-        live.is_recording = True
-        self._to_record.append((live, discarded))
-        self._record_next()
-
-    def _record_next(self) -> None:
-        if self._is_recording or not self._to_record:
-            return
-        self._is_recording = True
-        batch, self._to_record = self._to_record, []
-
-        def work() -> tuple[Totals, list[Path]]:
-            rows: list[LedgerRow] = [row for live, why in batch for row in live.rows(why)]
-            self._ledger.record(rows)
-            trash = [
-                self._folders.finish(
-                    live.job.name,
-                    from_held=live.folder == self._folders.held_folder(live.job.name),
-                )
-                for live, _ in batch
-            ]
-            return self._ledger.totals(), trash
-
-        self._chores.do(
-            work,
-            lambda done: self._recorded(batch, *done),
-            lambda error: self._not_recorded(batch, error),
-        )
-
-    def _recorded(self, batch: list[tuple[Live, str]], totals: Totals, trash: list[Path]) -> None:
-        self._is_recording = False
-        for live, discarded in batch:
-            name = live.job.name
-            self.live.pop(name, None)
-            self._accounts.finished(name, totals)
-            if discarded:
-                self._accounts.forget(name)
-
-        def empty() -> None:
-            for folder in trash:
-                self._disk.remove_tree(folder)
-
-        self._chores.do(
-            empty,
-            lambda _: None,
-            lambda error: logger.warning("trash could not be emptied: %s", error),
-        )
-        self._record_next()
-
-    def _not_recorded(self, batch: list[tuple[Live, str]], error: Exception) -> None:
-        logger.error("the ledger did not take %d jobs: %s; tried again", len(batch), error)
-        self._is_recording = False
-        self._to_record = [*batch, *self._to_record]
-        self._later(_AGAIN_SECONDS, self._record_next)
 
 
 def _count(job: Path) -> int:

@@ -9,7 +9,8 @@ from scp.buffer import part10
 from scp.buffer.clock import SeriesClock
 from scp.buffer.jobs import JobFolders, instances_in
 from scp.buffer.layout import Layout
-from scp.choose.attributes import read_attributes
+from scp.buffer.store import Landed
+from scp.choose.attributes import Attributes, read_attributes
 from scp.choose.rules import Facts, RuleSet
 from scp.config.schema import Config
 from scp.errors import StorageFullError, UnreadableInstanceError
@@ -64,17 +65,25 @@ class Intake:
         else:
             self._clock.end(notice.series, notice.receiver, now)
             self.repeats += notice.kind == "repeated"
-            if notice.kind == "landed":
-                self._landed(notice.series, notice.name)
+            if notice.landed is not None:
+                self._landed(notice.landed)
 
-    def _landed(self, series: str, name: str) -> None:
+    def _landed(self, landed: Landed) -> None:
+        path = self._layout.growing / landed.series / landed.name
+        spooled = SpooledInstance(
+            path=path,
+            identity=landed.identity,
+            origin=landed.request.origin,
+            transfer_syntax=landed.request.transfer_syntax,
+            file_bytes=landed.file_bytes,
+        )
+        if path.exists():  # Else its series was closed before we came to it; it is in the job.
+            self._take_up(landed.series, self._tracked(spooled, landed.received))
+
+    def _take_up(self, series: str, instance: Tracked) -> None:
         known = self._series(series)
-        if name in known.instances:
+        if instance.name in known.instances:
             return
-        try:
-            instance = self._track(self._layout.growing / series / name)
-        except FileNotFoundError:
-            return  # Its series was closed before we came to it; it is in the job.
         instance.decision = self._rules.decide_open(instance.facts)
         decision = instance.decision
         if decision is not None:
@@ -83,7 +92,7 @@ class Intake:
                 return
             if decision.quiet_seconds is not None:
                 self._clock.set_quiet_seconds(series, decision.quiet_seconds)
-        known.instances[name] = instance
+        known.instances[instance.name] = instance
         self.open_instances += 1
         self.open_bytes += instance.spooled.file_bytes
         self._converter.ahead(instance)
@@ -189,7 +198,7 @@ class Intake:
             known = self._series(series)
             self._clock.arrived(series, now, age=wall - known.file.opened)
             for path in instances_in(self._layout.growing / series):
-                self._landed(series, path.name)
+                self._take_up(series, self._track(path))
 
     def recover_job(self, job: str) -> None:
         """Do a job again that was closed and not committed."""
@@ -233,18 +242,26 @@ class Intake:
         return known
 
     def _track(self, path: Path) -> Tracked:
+        """What the file itself says, for one that no notice told of."""
         received = path.stat().st_mtime
         try:
             spooled = part10.open_instance(path)
-        except UnreadableInstanceError as error:
+        except (UnreadableInstanceError, OSError) as error:
             logger.error("a file of the spool cannot be read, delivered as it is: %s", error)
             spooled = _damaged(path)
+        return self._tracked(spooled, received)
+
+    def _tracked(self, spooled: SpooledInstance, received: float) -> Tracked:
+        try:
+            attributes = read_attributes(spooled.path, self._rules.wanted)
+        except OSError:
+            attributes = Attributes(is_readable=False)
         return Tracked(
-            name=path.name,
+            name=spooled.path.name,
             spooled=spooled,
             received=received,
             facts=Facts(
-                attributes=read_attributes(path, self._rules.wanted),
+                attributes=attributes,
                 origin=spooled.origin,
                 transfer_syntax=spooled.transfer_syntax,
                 sop_class_uid=spooled.identity.sop_class_uid,

@@ -105,7 +105,7 @@ class Live:
                 instance=instance.name,
                 identity=instance.identity,
                 origin=instance.origin,
-                received_at=datetime.fromtimestamp(instance.received, UTC),
+                received_at=_moment(instance.received, now),
                 finished_at=now,
                 state=state,
                 rule=instance.rule,
@@ -126,3 +126,11 @@ class Live:
 
     def _is_taken(self, instance: JobInstance) -> bool:
         return set(instance.send_to) <= self.taken.get(instance.name, {}).keys()
+
+
+def _moment(seconds: float, otherwise: datetime) -> datetime:
+    """A file's time, which may be any number, as a moment."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, OSError, ValueError):
+        return otherwise

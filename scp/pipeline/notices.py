@@ -4,11 +4,16 @@ The sender waits where the coordinator is behind; a receiver that cannot be told
 """
 
 import json
+import pickle
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_LONGEST = 512
+from scp.buffer.store import Landed
+
+_LONGEST = 8192
+"""Four UIDs, two AE titles and an address have at most a tenth of that."""
+_AT_ONCE = 128
 _BUFFER_BYTES = 2**20
 
 
@@ -20,7 +25,7 @@ class Notice:
     """``arriving``, ``landed``, ``given_up``, ``repeated``, or ``gone``: the receiver died."""
     receiver: str
     series: str
-    name: str = ""
+    landed: Landed | None = None
 
 
 def notice_pair() -> tuple[socket.socket, socket.socket]:
@@ -41,8 +46,8 @@ class NoticeSender:
     def arriving(self, series: str) -> None:
         self._send("arriving", series)
 
-    def landed(self, series: str, name: str) -> None:
-        self._send("landed", series, name)
+    def landed(self, landed: Landed) -> None:
+        self._send("landed", landed.series, landed)
 
     def given_up(self, series: str) -> None:
         self._send("given_up", series)
@@ -54,20 +59,22 @@ class NoticeSender:
         """Said by the supervisor in the name of a receiver that died."""
         self._send("gone", "")
 
-    def _send(self, kind: str, series: str, name: str = "") -> None:
-        self._end.send("\t".join((kind, self._receiver, series, name)).encode())
+    def _send(self, kind: str, series: str, landed: Landed | None = None) -> None:
+        self._end.send(pickle.dumps(Notice(kind, self._receiver, series, landed)))
 
 
 def read_notices(end: socket.socket) -> Iterator[Notice]:
-    """What has come in; ends where nothing more waits."""
-    while True:
+    """What has come in; ends where nothing more waits, or the coordinator has other work, too."""
+    for _ in range(_AT_ONCE):
         try:
             message = end.recv(_LONGEST, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         if not message:
             return
-        yield Notice(*message.decode().split("\t"))
+        notice = pickle.loads(message)  # noqa: S301 - written by our own receivers
+        assert isinstance(notice, Notice)
+        yield notice
 
 
 def send_needs(end: socket.socket, needed_bytes: int) -> None:

@@ -7,10 +7,12 @@ from scp.buffer.jobs import JobFolders, instances_in
 from scp.buffer.layout import Layout, lock_data
 from scp.config.schema import Config
 from scp.durable import Disk
+from scp.errors import NodeError
 from scp.ledger.sql import SqlLedger
 from scp.pipeline.accounts import Accounts
 from scp.pipeline.control import Reply, Request
 from scp.pipeline.dispatch import Dispatch
+from scp.pipeline.recorder import Recorder
 from scp.pipeline.requests import Requests
 from scp.pipeline.threads import Chores, Inbox
 
@@ -33,7 +35,11 @@ def answer_offline(config: Config, layout: Layout, request: Request) -> Reply:
     ledger = SqlLedger.open_for_writing(layout.ledger, disk)
     folders = JobFolders(layout, disk)
     accounts = Accounts(ledger, config.series.resend_window_seconds)
-    dispatch = Dispatch(None, folders, disk, accounts, ledger, chores, lambda _, __: None)
+    failures: list[str] = []
+    recorder = Recorder(
+        ledger, folders, disk, accounts, chores, lambda _, __: failures.append("not recorded")
+    )
+    dispatch = Dispatch(None, folders, disk, accounts, recorder, lambda _, __: None)
     dispatch.recover_held()
     uncommitted = sum(
         len(instances_in(folder))
@@ -51,4 +57,6 @@ def answer_offline(config: Config, layout: Layout, request: Request) -> Reply:
         inbox.run_posted()
         time.sleep(0.005)
     ledger.close()
+    if failures:
+        raise NodeError("the ledger did not take it, nothing was changed; the log above says why")
     return answer

@@ -63,6 +63,7 @@ class WorkerPool:
         self._numbers = itertools.count()
         self._workers = [self._start(number) for number in range(count)]
         self._restarts: list[float] = []
+        self.is_stopped = False
         self.replaced = 0
         """Workers that died or hung since the start."""
 
@@ -115,10 +116,11 @@ class WorkerPool:
         """Kill what has missed its deadline; start again what died of no task."""
         while self._restarts and self._restarts[0] <= now:
             del self._restarts[0]
-            self._workers.append(self._start(self.replaced))
+            self._start_another()
             self._feed()
         for worker in list(self._workers):
-            if worker.entry is not None and now >= worker.deadline:
+            is_late = worker.entry is not None and now >= worker.deadline
+            if is_late and not worker.connection.poll():
                 worker.process.kill()
                 self._replace(worker, PassReason.DEADLINE)
 
@@ -127,6 +129,7 @@ class WorkerPool:
 
         Whoever waits for a :class:`DecodeTask` is told; conversions are done again at the next start.
         """
+        self.is_stopped = True
         running = [worker.entry for worker in self._workers if worker.entry is not None]
         for entry in [*self._queue, *running]:
             if isinstance(entry.task, DecodeTask):
@@ -167,12 +170,12 @@ class WorkerPool:
             processes.describe_exit(worker.process.returncode),
         )
         entry = worker.entry
+        self._workers.remove(worker)
         if entry is None:
             # It could not even start, or died of nothing: not again at once.
-            self._workers.remove(worker)
             self._restarts.append(time.monotonic() + _RESTART_SECONDS)
             return
-        self._workers[self._workers.index(worker)] = self._start(self.replaced)
+        self._start_another()
         entry.tries += 1
         if entry.tries < _TRIES:
             heapq.heappush(self._queue, entry)
@@ -180,6 +183,14 @@ class WorkerPool:
         else:
             self._feed()
             entry.done(Lost(reason, f"a task took {_TRIES} workers with it"))
+
+    def _start_another(self) -> None:
+        """Now, or soon where the system has no process or memory for it."""
+        try:
+            self._workers.append(self._start(self.replaced))
+        except OSError as error:
+            logger.error("no worker could be started: %s; tried again", error)
+            self._restarts.append(time.monotonic() + _RESTART_SECONDS)
 
     def _start(self, number: int) -> _Worker:
         ours, theirs = socket.socketpair()

@@ -70,9 +70,9 @@ class Supervisor:
         self._start_up()
         try:
             self._start_coordinator()
-            self._listener.listen(_BACKLOG)
-            self._start_receiver()
             if not self._stop_asked:
+                self._listener.listen(_BACKLOG)
+                self._start_receiver()
                 announce(self._listener.getsockname()[1])
             while not self._stop_asked:
                 self._wait_for_event()

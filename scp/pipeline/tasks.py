@@ -56,6 +56,7 @@ class Decoded:
 
     error: str = ""
     """Empty where ``target`` was written."""
+    is_for_lack_of_room: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,6 +127,8 @@ class Workbench:
                 whole = hashlib.file_digest(file, "sha256").hexdigest()
         except FileNotFoundError:
             return Outcome(source_missing=True)
+        except (NotConvertibleError, OSError, MemoryError) as error:
+            return Outcome(reason=PassReason.UNREADABLE, detail=str(error))
         return Outcome(
             reason=reason,
             detail=detail,
@@ -145,7 +147,12 @@ class Workbench:
                 decode_lossy=task.decode_lossy,
                 original=task.original,
             )
-        except (ScpError, OSError, MemoryError) as error:
+        except (StorageFullError, OSError) as error:
+            is_full = isinstance(error, StorageFullError) or error.errno in _NO_ROOM
+            return Decoded(error=str(error), is_for_lack_of_room=is_full)
+        except NotConvertibleError as error:
+            return Decoded(error=str(error), is_for_lack_of_room=error.reason is PassReason.NO_ROOM)
+        except (ScpError, MemoryError) as error:
             return Decoded(error=str(error) or type(error).__name__)
         except Exception as error:
             logger.exception("an instance could not be decoded for a peer")

@@ -33,6 +33,9 @@ class KeptInstance:
             raise self.store.commit_error
         self.store.kept.append(self)
 
+    def tidy(self) -> None:
+        """Nothing is left over."""
+
     def abandon(self) -> None:
         self.store.abandoned.append(self)
 

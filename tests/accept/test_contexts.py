@@ -1,5 +1,7 @@
 """What is accepted, and in which order of preference."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,7 +63,6 @@ def test_every_storage_class_that_pynetdicom_knows_is_served() -> None:
         pytest.param("1.2.840.10008.5.1.4.1.1.99999", id="newer than this program"),
         pytest.param("1.2.840.10008.5.1.4.1.1.6", id="retired ultrasound"),
         pytest.param("1.2.840.10008.5.1.4.1.1.501.1", id="DICOS"),
-        pytest.param("not a uid" * 20, id="no UID at all"),
     ],
 )
 def test_what_may_be_storage_is_served(abstract_syntax: str) -> None:
@@ -78,6 +79,9 @@ def test_what_may_be_storage_is_served(abstract_syntax: str) -> None:
         pytest.param("1.2.840.10008.1.3.10", id="DICOMDIR"),
         pytest.param("1.2.840.10008.4.2", id="Storage Service Class, not a SOP class"),
         pytest.param("1.2.840.10008.1.2.1", id="a transfer syntax"),
+        pytest.param("not a uid", id="no UID at all"),
+        pytest.param("1." * 32 + "1", id="a UID too long"),
+        pytest.param("", id="nothing"),
     ],
 )
 def test_what_is_known_to_be_something_else_is_not_served(abstract_syntax: str) -> None:
@@ -90,6 +94,10 @@ def test_what_is_known_to_be_something_else_is_not_served(abstract_syntax: str) 
         (CT, (EXPLICIT,), ACCEPTED),
         (CT, (), TRANSFER_SYNTAX_REFUSED),
         ("1.2.840.10008.1.20.1", (EXPLICIT,), ABSTRACT_SYNTAX_REFUSED),
+        ("", (EXPLICIT,), ABSTRACT_SYNTAX_REFUSED),
+        (CT, ("",), TRANSFER_SYNTAX_REFUSED),
+        (CT, ("1." * 4096,), TRANSFER_SYNTAX_REFUSED),
+        (CT, (f"{EXPLICIT}\n", "explicit", "1.2.\xb2"), TRANSFER_SYNTAX_REFUSED),
     ],
 )
 def test_a_context_gets_the_result_of_the_standard(
@@ -100,7 +108,15 @@ def test_a_context_gets_the_result_of_the_standard(
     )
 
     assert (answer.context_id, answer.result) == (3, result)
-    assert answer.transfer_syntax
+    assert answer.transfer_syntax in (EXPLICIT, IMPLICIT)
+
+
+def test_what_is_no_uid_is_passed_over_where_the_context_offers_more() -> None:
+    answer = ACCEPTANCE.answer(
+        Proposal(context_id=1, abstract_syntax=CT, transfer_syntaxes=("9" * 65, PRIVATE))
+    )
+
+    assert (answer.result, answer.transfer_syntax) == (ACCEPTED, PRIVATE)
 
 
 def test_proposals_are_read_as_pynetdicom_writes_them() -> None:
@@ -125,4 +141,5 @@ def test_a_damaged_request_is_read_or_refused_by_one_error(place: int, damage: b
     except MalformedError:
         return
 
-    assert all(proposal.abstract_syntax for proposal in proposals)
+    answers = [ACCEPTANCE.answer(proposal) for proposal in proposals]
+    assert all(re.fullmatch(r"[0-9.]{1,64}", answer.transfer_syntax) for answer in answers)

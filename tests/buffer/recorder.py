@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from scp.durable import Disk, DurableFile
+from scp.durable import Disk, DurableFile, StrPath
 
 type Hook = Callable[[str, Path], None]
 """Called with the name of an operation and its path before it is done; what it raises, the call raises."""
@@ -23,11 +23,11 @@ class HookedDisk(Disk):
             super().__init__(now)
         self.hook = hook
 
-    def _ask(self, operation: str, path: Path) -> None:
+    def _ask(self, operation: str, path: StrPath) -> None:
         with self._watched(operation):
-            self.hook(operation, path)
+            self.hook(operation, Path(path))
 
-    def create(self, path: Path) -> DurableFile:
+    def create(self, path: StrPath) -> DurableFile:
         self._ask("create", path)
         return super().create(path)
 
@@ -43,19 +43,19 @@ class HookedDisk(Disk):
         self._ask("sync_file", file.path)
         super().sync_file(file)
 
-    def sync_folder(self, folder: Path) -> None:
+    def sync_folder(self, folder: StrPath, descriptor: int | None = None) -> None:
         self._ask("sync_folder", folder)
-        super().sync_folder(folder)
+        super().sync_folder(folder, descriptor)
 
-    def link(self, source: Path, target: Path) -> None:
+    def link(self, source: StrPath, target: StrPath) -> None:
         self._ask("link", target)
         super().link(source, target)
 
-    def unlink(self, path: Path) -> None:
+    def unlink(self, path: StrPath) -> None:
         self._ask("unlink", path)
         super().unlink(path)
 
-    def rename(self, source: Path, target: Path) -> None:
+    def rename(self, source: StrPath, target: StrPath) -> None:
         self._ask("rename", target)
         super().rename(source, target)
 
@@ -103,7 +103,7 @@ class RecordingDisk(HookedDisk):
         if synced:
             self._record("sync_file", path)
 
-    def create(self, path: Path) -> DurableFile:
+    def create(self, path: StrPath) -> DurableFile:
         with self._order:
             file = super().create(path)
             self._record("create", path)
@@ -119,23 +119,23 @@ class RecordingDisk(HookedDisk):
             self._ask("sync_file", file.path)
             self._record("sync_file", file.path)
 
-    def sync_folder(self, folder: Path) -> None:
+    def sync_folder(self, folder: StrPath, descriptor: int | None = None) -> None:
         with self._order:
             self._ask("sync_folder", folder)
-            assert folder.is_dir(), f"{folder} was to be synced and is not there"
+            assert Path(folder).is_dir(), f"{folder} was to be synced and is not there"
             self._record("sync_folder", folder)
 
-    def link(self, source: Path, target: Path) -> None:
+    def link(self, source: StrPath, target: StrPath) -> None:
         with self._order:
             super().link(source, target)
             self._record("link", target, source)
 
-    def unlink(self, path: Path) -> None:
+    def unlink(self, path: StrPath) -> None:
         with self._order:
             super().unlink(path)
             self._record("unlink", path)
 
-    def rename(self, source: Path, target: Path) -> None:
+    def rename(self, source: StrPath, target: StrPath) -> None:
         with self._order:
             super().rename(source, target)
             self._record("rename", target, source)
@@ -153,15 +153,16 @@ class RecordingDisk(HookedDisk):
                 self._record("remove_tree", path)
 
     def _record(
-        self, kind: str, path: Path, source: Path | None = None, content: bytes = b""
+        self, kind: str, path: StrPath, source: StrPath | None = None, content: bytes = b""
     ) -> None:
+        path = Path(path)
         if not path.is_relative_to(self._root):
             return
         self.operations.append(
             Operation(
                 kind,
                 str(path.relative_to(self._root)),
-                str(source.relative_to(self._root)) if source else "",
+                str(Path(source).relative_to(self._root)) if source else "",
                 content,
             )
         )

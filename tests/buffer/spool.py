@@ -5,7 +5,7 @@ from pathlib import Path
 from struct import pack
 
 from scp.buffer.layout import Layout
-from scp.buffer.store import SpoolStore
+from scp.buffer.store import Landed, SpoolStore
 from scp.durable import Disk
 from scp.model import Identity, Origin, SeriesKey, StoreRequest
 
@@ -72,6 +72,7 @@ class Sent:
         except BaseException:
             incoming.abandon()
             raise
+        incoming.tidy()
 
 
 def element(group: int, number: int, vr: bytes, value: str | bytes) -> bytes:
@@ -92,8 +93,8 @@ class ToldNotices:
     def arriving(self, series: str) -> None:
         self.told.append(("arriving", series))
 
-    def landed(self, series: str, name: str) -> None:
-        self.told.append(("landed", series, name))
+    def landed(self, landed: Landed) -> None:
+        self.told.append(("landed", landed.series, landed.name))
 
     def given_up(self, series: str) -> None:
         self.told.append(("given_up", series))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scp.buffer.layout import Layout
-from scp.buffer.store import SpoolStore
+from scp.buffer.store import Landed, SpoolStore
 from scp.durable import PROBE_SECONDS, Disk
 from scp.errors import DiskFailedError, StorageFullError
 from tests.buffer.recorder import HookedDisk
@@ -224,7 +224,7 @@ def test_a_coordinator_that_is_gone_refuses_the_instance_and_leaves_the_associat
         def arriving(self, series: str) -> None:
             return
 
-        def landed(self, series: str, name: str) -> None:
+        def landed(self, landed: Landed) -> None:
             raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
         def given_up(self, series: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from scp.buffer.jobs import JobFolders, instances_in
 from scp.buffer.layout import Layout
+from scp.buffer.store import Landed
 from tests.buffer.recorder import HookedDisk
 from tests.buffer.spool import (
     Sent,
@@ -283,8 +284,8 @@ def test_the_coordinator_is_told_before_the_series_can_be_closed(spool: Spool) -
     seen: list[str | None] = []
 
     class Closing(ToldNotices):
-        def landed(self, series: str, name: str) -> None:
-            seen.append(spool.folders.close(series))
+        def landed(self, landed: Landed) -> None:
+            seen.append(spool.folders.close(landed.series))
 
     SECOND.send(make_store(spool.layout, HookedDisk(), Closing(), receiver="told"))
 

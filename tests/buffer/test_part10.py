@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from scp.buffer.part10 import (
     check_identity,
-    check_request_uid,
+    check_request,
     file_head,
     open_instance,
     read_identity,
@@ -228,11 +228,11 @@ def test_a_command_and_its_dataset_name_the_same_instance_and_class() -> None:
 
 
 def test_a_command_without_a_uid_is_refused() -> None:
-    check_request_uid(_request(uid=".."))
+    check_request(_request(uid=".."))
 
     for uid in ("", "a", "1/2"):
         with pytest.raises(InvalidUidError):
-            check_request_uid(_request(uid=uid))
+            check_request(_request(uid=uid))
 
 
 # -- the file --------------------------------------------------------------------------------------

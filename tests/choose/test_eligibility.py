@@ -270,7 +270,7 @@ def test_pixel_data_inside_a_sequence_is_no_pixel_data() -> None:
 @pytest.mark.parametrize("syntax", [*NATIVE, RLE])
 def test_the_header_says_how_the_pixels_are_written(syntax: str, tmp_path: Path) -> None:
     path = tmp_path / "a.dcm"
-    path.write_bytes(image(syntax, NumberOfFrames=2, LossyImageCompression="01", frames=2))
+    path.write_bytes(image(syntax, NumberOfFrames=2, frames=2))
 
     assert read_image_header(path) == ImageHeader(
         transfer_syntax=syntax,
@@ -283,7 +283,6 @@ def test_the_header_says_how_the_pixels_are_written(syntax: str, tmp_path: Path)
         bits_stored=12,
         high_bit=11,
         pixel_representation=0,
-        is_marked_lossy=True,
         has_pixel_data=True,
     )
 

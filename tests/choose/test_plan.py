@@ -23,8 +23,6 @@ def test_an_eligible_instance_is_transcoded() -> None:
         deliver=Deliver.AT_ONCE,
     )
     assert plan.form_for("pacs") is Form.HTJ2K
-    assert plan.needs(Form.HTJ2K)
-    assert not plan.needs(Form.ORIGINAL)
 
 
 def test_an_instance_that_is_not_eligible_is_passed_with_the_reason() -> None:
@@ -39,7 +37,7 @@ def test_an_instance_that_is_not_eligible_is_passed_with_the_reason() -> None:
 def test_a_rule_that_asks_for_the_original_is_the_reason(refusal: Refusal | None) -> None:
     plan = plan_for(decision(Form.ORIGINAL, "archive"), refusal)
 
-    assert plan.needs(Form.ORIGINAL)
+    assert [planned.form for planned in plan.forms] == [Form.ORIGINAL]
     assert plan.reason is PassReason.RULE_SAYS_ORIGINAL
     assert "'a'" in plan.detail
 
@@ -47,7 +45,7 @@ def test_a_rule_that_asks_for_the_original_is_the_reason(refusal: Refusal | None
 def test_what_cannot_be_collapsed_is_transcoded_with_a_remark() -> None:
     plan = plan_for(decision(Form.ENHANCED, "archive"), None)
 
-    assert plan.needs(Form.HTJ2K)
+    assert [planned.form for planned in plan.forms] == [Form.HTJ2K]
     assert plan.reason is None
     assert plan.remarks == (PassReason.ENHANCED_NOT_AVAILABLE,)
 
@@ -55,7 +53,7 @@ def test_what_cannot_be_collapsed_is_transcoded_with_a_remark() -> None:
 def test_what_can_be_neither_collapsed_nor_transcoded_is_passed() -> None:
     plan = plan_for(decision(Form.ENHANCED, "archive"), REFUSAL)
 
-    assert plan.needs(Form.ORIGINAL)
+    assert [planned.form for planned in plan.forms] == [Form.ORIGINAL]
     assert plan.reason is PassReason.HIGH_BIT
     assert plan.remarks == (PassReason.ENHANCED_NOT_AVAILABLE,)
 
@@ -67,19 +65,3 @@ def test_what_is_sent_nowhere_is_skipped(convert: Form) -> None:
     assert plan.is_skipped
     assert plan.destinations == ()
     assert plan.reason is None
-
-
-def test_after_a_failed_conversion_everyone_gets_the_original() -> None:
-    plan = plan_for(decision(Form.HTJ2K, "archive", "pacs"), None)
-
-    passed = plan.passed(Refusal(reason=PassReason.VERIFY_MISMATCH, detail="Frame 3."))
-
-    assert passed.forms == (PlannedForm(form=Form.ORIGINAL, send_to=("archive", "pacs")),)
-    assert passed.reason is PassReason.VERIFY_MISMATCH
-    assert passed.rule == plan.rule
-
-
-def test_a_skipped_plan_stays_skipped() -> None:
-    plan = plan_for(decision(Form.HTJ2K), None)
-
-    assert plan.passed(REFUSAL).is_skipped

@@ -311,7 +311,6 @@ def test_only_what_is_matched_on_is_read() -> None:
 
     assert rule_set.wanted.public == {0x00080060: "Modality"}
     assert rule_set.wanted.stop_before == 0x00080061
-    assert rule_set.asks_for_instances
 
 
 def test_the_identity_changes_with_the_rules_and_only_with_them() -> None:

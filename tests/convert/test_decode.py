@@ -13,7 +13,7 @@ from pydicom.uid import (
 )
 
 from scp.convert.decode import decode_for_peer
-from scp.convert.digests import normal_sha256
+from scp.convert.digests import digest
 from scp.convert.refusals import NotConvertibleError
 from scp.model import PassReason
 from tests.convert.images import (
@@ -65,7 +65,7 @@ def test_our_own_htj2k_comes_back_as_it_was(
     decode_for_peer(tmp_path / "htj2k.dcm", target, transfer_syntax, decode_lossy=False)
 
     assert dcmread(target).file_meta.TransferSyntaxUID == transfer_syntax
-    assert normal_sha256(target) == normal_sha256(source)
+    assert digest(target).normal == digest(source).normal
 
 
 @pytest.mark.parametrize("transfer_syntax", NATIVE, ids=["explicit", "implicit"])
@@ -95,7 +95,7 @@ def test_a_native_file_is_copied_in_the_other_encoding(
     decode_for_peer(source, target, transfer_syntax, decode_lossy=False)
 
     assert dcmread(target).file_meta.TransferSyntaxUID == transfer_syntax
-    assert normal_sha256(target) == normal_sha256(source)
+    assert digest(target).normal == digest(source).normal
 
 
 @pytest.mark.parametrize(

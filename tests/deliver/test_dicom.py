@@ -10,7 +10,14 @@ import pytest
 from scp.config.schema import DicomDestination as Section
 from scp.deliver.dicom import DicomDestination, verdict_of
 from scp.deliver.ports import DecodeForPeer, Receipt, Verdict
-from scp.errors import DeliveryError, PeerUnavailableError, WorkerLostError
+from scp.errors import (
+    CodecError,
+    ConversionError,
+    DeliveryError,
+    PeerUnavailableError,
+    StorageFullError,
+    WorkerLostError,
+)
 from scp.model import DeliveryItem
 from tests.deliver.files import (
     CT,
@@ -124,26 +131,49 @@ def test_a_lossy_original_is_decoded_where_the_destination_allows_it(tmp_path: P
     assert peer.stored[0].transfer_syntax == EXPLICIT
 
 
-def test_what_cannot_be_decoded_is_held(tmp_path: Path) -> None:
-    item = rle_item(tmp_path, original_is_native=False)
+def failing(error: Exception) -> DecodeForPeer:
+    def decode(item: DeliveryItem, transfer_syntax: str) -> Path:
+        raise error
+
+    return decode
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict", "detail"),
+    [
+        (ConversionError("not proved"), Verdict.HELD, "decode_failed: not proved"),
+        (CodecError("no decoder for it"), Verdict.HELD, "decode_failed: no decoder for it"),
+        (WorkerLostError("deadline"), Verdict.TRANSIENT, "decode_failed: deadline"),
+        (StorageFullError("disk full"), Verdict.TRANSIENT, "no room to decode: disk full"),
+    ],
+)
+def test_what_cannot_be_decoded_is_held_or_tried_again(
+    tmp_path: Path, error: Exception, verdict: Verdict, detail: str
+) -> None:
+    compressed = rle_item(tmp_path / "rle", original_is_native=False)
+    (native,) = ct_items(tmp_path / "ct", 1)
 
     with HandPeer(accepts=only(EXPLICIT)) as peer:
-        (receipt,) = deliver(peer.section(), [item])
+        receipts = deliver(peer.section(), [compressed, native], failing(error))
 
-    assert receipt.verdict is Verdict.HELD
-    assert receipt.detail == "decode_failed: no decoder for it"
+    assert [each.verdict for each in receipts] == [verdict, Verdict.DELIVERED]
+    assert receipts[0].detail == detail
+    assert (len(peer.stored), peer.associations) == (1, 1)
 
 
-def test_a_decoder_that_died_is_given_another_chance(tmp_path: Path) -> None:
-    def dying(item: DeliveryItem, transfer_syntax: str) -> Path:
-        raise WorkerLostError("the worker died")
-
-    item = rle_item(tmp_path, original_is_native=False)
+def test_a_node_that_stops_while_it_decodes_says_nothing_of_the_instance(tmp_path: Path) -> None:
+    (native,) = ct_items(tmp_path / "ct", 1)
+    compressed = rle_item(tmp_path / "rle", original_is_native=False)
+    receipts: list[Receipt] = []
 
     with HandPeer(accepts=only(EXPLICIT)) as peer:
-        (receipt,) = deliver(peer.section(), [item], dying)
+        decode = failing(PeerUnavailableError("the node stops"))
+        destination = DicomDestination("peer", peer.section(), decode)
+        with pytest.raises(PeerUnavailableError, match="the node stops"):
+            receipts.extend(destination.deliver([native, compressed, native], lambda: False))
 
-    assert receipt.verdict is Verdict.LIMITED
+    assert [each.instance for each in receipts] == [native.instance]
+    assert peer.associations == 1
 
 
 def test_a_refused_sop_class_is_held_and_the_others_are_delivered(tmp_path: Path) -> None:
@@ -179,6 +209,45 @@ def test_an_answer_with_another_syntax_than_the_proposed_counts_as_refused(tmp_p
 
     assert receipt.transfer_syntax == IMPLICIT
     assert peer.stored[0].transfer_syntax == IMPLICIT
+
+
+@pytest.mark.parametrize("rows", [32, 1200], ids=["one window", "several windows"])
+def test_a_file_that_is_not_what_was_committed_is_not_sent_to_its_end(
+    tmp_path: Path, rows: int
+) -> None:
+    rotten, good = ct_items(tmp_path, 2, rows)
+    content = bytearray(rotten.path.read_bytes())
+    content[-1] ^= 1
+    rotten.path.write_bytes(content)
+
+    with HandPeer() as peer:
+        receipts = deliver(peer.section(), [rotten, good])
+
+    assert [each.verdict for each in receipts] == [Verdict.HELD, Verdict.DELIVERED]
+    assert receipts[0].detail.startswith("digest_mismatch")
+    assert [each.dataset for each in peer.stored] == [dataset_bytes(good.path)]
+    assert (peer.associations, peer.released) == (2, 1)
+
+
+def test_the_meta_group_counts_too(tmp_path: Path) -> None:
+    (item,) = ct_items(tmp_path, 1)
+    content = item.path.read_bytes()
+    item.path.write_bytes(b"another preamble".ljust(128) + content[128:])
+
+    with HandPeer() as peer:
+        (receipt,) = deliver(peer.section(), [item])
+
+    assert receipt.verdict is Verdict.HELD
+    assert not peer.stored
+
+
+def test_what_no_digest_was_committed_of_is_sent(tmp_path: Path) -> None:
+    (item,) = ct_items(tmp_path, 1)
+
+    with HandPeer() as peer:
+        (receipt,) = deliver(peer.section(), [replace(item, sha256="")])
+
+    assert receipt.verdict is Verdict.DELIVERED
 
 
 def test_more_contexts_than_one_association_holds_make_several(tmp_path: Path) -> None:
@@ -257,6 +326,21 @@ def test_statuses_are_read_from_the_answers_in_order(tmp_path: Path) -> None:
 
     assert [each.status for each in receipts] == [f"{status:04X}" for status in statuses]
     assert peer.associations == 1
+
+
+@pytest.mark.parametrize(
+    ("is_conflict", "verdict"), [(False, Verdict.ALREADY_THERE), (True, Verdict.HELD)]
+)
+def test_a_duplicate_counts_as_delivered_unless_it_is_a_conflict(
+    tmp_path: Path, is_conflict: bool, verdict: Verdict
+) -> None:
+    (item,) = ct_items(tmp_path, 1)
+
+    with HandPeer(answer=lambda number: 0x0111) as peer:
+        (receipt,) = deliver(peer.section(), [replace(item, is_conflict=is_conflict)])
+
+    assert (receipt.verdict, receipt.status) == (verdict, "0111")
+    assert receipt.detail.startswith("duplicate_refused") is is_conflict
 
 
 def test_stopping_ends_after_the_instance_at_hand_and_releases(tmp_path: Path) -> None:

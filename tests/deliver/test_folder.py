@@ -16,7 +16,7 @@ import pytest
 from scp.config.schema import FolderDestination
 from scp.deliver.folder import FolderDestinationWriter
 from scp.deliver.ports import Receipt, Verdict
-from scp.durable import Disk, DurableFile
+from scp.durable import Disk, DurableFile, StrPath
 from scp.errors import PeerUnavailableError
 from scp.model import DeliveryItem
 from tests.conftest import REPOSITORY
@@ -56,11 +56,11 @@ class Recording(Disk):
         super().sync_file(file)
         self.calls.append(("sync file", ""))
 
-    def sync_folder(self, folder: Path) -> None:
-        super().sync_folder(folder)
+    def sync_folder(self, folder: StrPath, descriptor: int | None = None) -> None:
+        super().sync_folder(folder, descriptor)
         self.calls.append(("sync folder", folder.name))
 
-    def link(self, source: Path, target: Path) -> None:
+    def link(self, source: StrPath, target: StrPath) -> None:
         super().link(source, target)
         self.calls.append(("link", target.name))
 
@@ -87,7 +87,7 @@ class Full(Disk):
 class WithoutLinks(Disk):
     """A file system like FAT."""
 
-    def link(self, source: Path, target: Path) -> None:
+    def link(self, source: StrPath, target: StrPath) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
 
@@ -153,6 +153,65 @@ def test_a_missing_file_costs_only_its_own_instance(tmp_path: Path) -> None:
 
     verdicts = [each.verdict for each in receipts]
     assert verdicts == [Verdict.DELIVERED, Verdict.LIMITED, Verdict.DELIVERED]
+
+
+# -- names that cannot be had ----------------------------------------------------------------------
+
+
+class Choosy(Disk):
+    """A file system that refuses one name."""
+
+    def __init__(self, name: str, number: int) -> None:
+        super().__init__()
+        self.name = name
+        self.number = number
+
+    def link(self, source: StrPath, target: StrPath) -> None:
+        if str(target).endswith(self.name):
+            raise OSError(self.number, os.strerror(self.number))
+        super().link(source, target)
+
+
+@pytest.mark.parametrize(
+    "number", [errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ELOOP]
+)
+def test_a_name_that_the_file_system_refuses_costs_only_its_own_instance(
+    tmp_path: Path, number: int
+) -> None:
+    items = ct_items(tmp_path / "spool", 3)
+    root = tmp_path / "archive"
+
+    receipts = deliver(writer(root, Choosy(place(root, items[1]).name, number)), items)
+
+    done = Verdict.DELIVERED
+    assert [each.verdict for each in receipts] == [done, Verdict.LIMITED, done]
+    assert receipts[1].detail == f"name_refused: {os.strerror(number)}"
+    assert files_in(root) == sorted(place(root, items[index]) for index in (0, 2))
+
+
+def test_a_file_where_a_study_should_lie_costs_only_that_study(tmp_path: Path) -> None:
+    first, second = ct_items(tmp_path / "spool", 2)
+    second = replace(second, identity=replace(second.identity, study_instance_uid="1.2.3"))
+    root = tmp_path / "archive"
+    root.mkdir()
+    (root / first.identity.study_instance_uid).write_text("in the way")
+
+    receipts = deliver(writer(root), [first, second])
+
+    assert [each.verdict for each in receipts] == [Verdict.LIMITED, Verdict.DELIVERED]
+
+
+def test_a_path_that_is_too_long_costs_only_its_own_instance(tmp_path: Path) -> None:
+    first, second = ct_items(tmp_path / "spool", 2)
+    long = "1." * 31 + "1"
+    first = replace(first, identity=replace(first.identity, study_instance_uid=long))
+    template = "{StudyInstanceUID}/" * 70 + "{SOPInstanceUID}.dcm"
+    root = tmp_path / "archive"
+    second = replace(second, identity=replace(second.identity, study_instance_uid="1"))
+
+    receipts = deliver(writer(root, template=template), [first, second])
+
+    assert [each.verdict for each in receipts] == [Verdict.LIMITED, Verdict.DELIVERED]
 
 
 # -- names that are taken --------------------------------------------------------------------------
@@ -280,7 +339,7 @@ def test_a_process_killed_while_writing_leaves_nothing_under_the_final_name(tmp_
         f"""
         import os, signal
         from pathlib import Path
-        from scp.durable import Disk
+        from scp.durable import Disk, StrPath
         from tests.deliver.files import item_for
         from tests.deliver.test_folder import deliver, writer
 

@@ -147,6 +147,19 @@ def test_an_answer_ends_that_nothing_could_be_delivered() -> None:
     assert state.unavailable is None
 
 
+def test_when_an_instance_was_taken_survives_a_restart_and_a_damaged_file(tmp_path: Path) -> None:
+    path = tmp_path / "receipts-x"
+    log = log_at(path, Unreliable("sync"))
+    log.record(Answered(at=5.0, receipt=receipt("a")))
+    log.record(Answered(at=6.0, receipt=receipt("b", Verdict.HELD)))
+    with pytest.raises(DiskFailedError):
+        log.sync()
+
+    log.sync()
+
+    assert load(path).done_at == {"a": 5.0}
+
+
 def test_releasing_makes_what_is_held_new_again(tmp_path: Path) -> None:
     path = tmp_path / "receipts-x"
     write(path, answered("a"), answered("b", Verdict.HELD), answered("c", Verdict.LIMITED))

@@ -1,11 +1,12 @@
 """Runs the stages between a C-STORE and the ledger in processes that die at one call of the disk.
 
-    python -m tests.e2e.crash_driver CONFIG SOURCES SHARE OF
+    python -m tests.e2e.crash_driver CONFIG SOURCES before|after
 
-SOURCES has a folder of DICOM files for each death; a death costs the process a kill -9 right before
-the call. The next process recovers what the last one left, sends again what was not acknowledged, as
-a peer would, and dies in turn; the last one lives. Which calls there are is found out by one process
-that does not die. The output is a line of JSON for each process: where it was to die, and how it ended.
+SOURCES has a folder of DICOM files for each death, which is a kill -9 right before the call. The next
+process recovers what the last one left, sends again what was not acknowledged, as a peer would, and
+dies in turn; the last one lives. Which calls there are is found out by one process that does not die;
+those before the commit of a job, or those after it, are gone through. The output is a line of JSON for
+each process: where it was to die, and how it ended.
 """
 
 import ctypes
@@ -19,7 +20,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from itertools import islice
 from pathlib import Path
 
 from scp.buffer.jobs import sweep
@@ -54,6 +54,10 @@ def changes_something(where: str) -> bool:
     """
     operation, path = where.split()
     return path != "archive" and (not operation.startswith("sync") or "receipts" in path)
+
+
+def comes_after_commit(where: str) -> bool:
+    return any(name in where for name in ("archive", "receipts", "trash"))
 
 
 class Rehearsal:
@@ -206,7 +210,7 @@ def _in_a_process(work: Callable[[], None]) -> str:
     return "killed" if code == -signal.SIGKILL else f"exit {code}"
 
 
-def main(config_file: Path, sources: Path, share: int, shares: int) -> None:
+def main(config_file: Path, sources: Path, part: str) -> None:
     logging.basicConfig(level=logging.INFO)
     config = load(config_file)
     base = config_file.parent
@@ -232,7 +236,9 @@ def main(config_file: Path, sources: Path, share: int, shares: int) -> None:
     before.append(first)
     calls: dict[str, int] = json.loads((base / "calls").read_text())
     deaths = sorted(filter(changes_something, calls))
-    for where in islice(deaths, share, None, shares):
+    for where in deaths:
+        if comes_after_commit(where) != (part == "after"):
+            continue
         folder = next(folders)
 
         def live(where: str = where, folder: Path = folder) -> None:
@@ -248,4 +254,4 @@ def main(config_file: Path, sources: Path, share: int, shares: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

@@ -1,0 +1,121 @@
+"""From the last receipt to the ledger: many jobs in one commit, then the spool's last trace goes."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from scp.buffer.jobs import JobFolders
+from scp.durable import Disk
+from scp.errors import LedgerError
+from scp.ledger.ports import Ledger, LedgerRow, Totals
+from scp.pipeline.accounts import Accounts
+from scp.pipeline.live import Live
+from scp.pipeline.threads import Chores
+
+logger = logging.getLogger(__name__)
+
+_AGAIN_SECONDS = 5.0
+_DEFECT_SECONDS = 300.0
+"""Until a job that the ledger cannot take, for whatever reason, is tried again by itself."""
+
+type Later = Callable[[float, Callable[[], None]], None]
+type Entry = tuple[Live, str]
+"""A job, and why it was discarded; empty where it was not."""
+
+
+class Recorder:
+    """Writes finished jobs to the ledger. On the coordinator's thread; the writing is a chore."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        folders: JobFolders,
+        disk: Disk,
+        accounts: Accounts,
+        chores: Chores,
+        later: Later,
+    ) -> None:
+        self._ledger = ledger
+        self._folders = folders
+        self._disk = disk
+        self._accounts = accounts
+        self._chores = chores
+        self._later = later
+        self._waiting: list[Entry] = []
+        self._is_busy = False
+        self._singly = False
+        self.done: Callable[[Live], None] = lambda live: None
+        """Called when the ledger has a job; its folder is in the trash by then."""
+
+    def is_recorded(self, job: str) -> bool:
+        """Whether the ledger has the job already: only its folder was left behind by a crash."""
+        return self._ledger.knows(job)
+
+    def record(self, live: Live, discarded: str) -> None:
+        """Record a job; with a reason, what was not delivered counts as discarded."""
+        live.is_recording = True
+        self._waiting.append((live, discarded))
+        self._next()
+
+    def throw_away(self, job: str, *, from_held: bool) -> None:
+        """Delete a folder that nothing needs any more."""
+        self._disk.remove_tree(self._folders.finish(job, from_held=from_held))
+
+    def _next(self) -> None:
+        if self._is_busy or not self._waiting:
+            return
+        self._is_busy = True
+        size = 1 if self._singly else len(self._waiting)
+        batch, self._waiting = self._waiting[:size], self._waiting[size:]
+        self._singly = self._singly and bool(self._waiting)
+
+        def work() -> tuple[Totals, list[Path]]:
+            rows: list[LedgerRow] = [row for live, why in batch for row in live.rows(why)]
+            self._ledger.record(rows)
+            trash = []
+            for live, _ in batch:
+                name = live.job.name
+                is_held = live.folder == self._folders.held_folder(name)
+                trash.append(self._folders.finish(name, from_held=is_held))
+            return self._ledger.totals(), trash
+
+        self._chores.do(
+            work,
+            lambda result: self._recorded(batch, *result),
+            lambda error: self._not_recorded(batch, error),
+        )
+
+    def _recorded(self, batch: list[Entry], totals: Totals, trash: list[Path]) -> None:
+        self._is_busy = False
+        for live, discarded in batch:
+            self._accounts.finished(live.job.name, totals)
+            if discarded:
+                self._accounts.forget(live.job.name)
+            self.done(live)
+
+        def empty() -> None:
+            for folder in trash:
+                self._disk.remove_tree(folder)
+
+        self._chores.do(
+            empty,
+            lambda _: None,
+            lambda error: logger.warning("trash could not be emptied: %s", error),
+        )
+        self._next()
+
+    def _not_recorded(self, batch: list[Entry], error: Exception) -> None:
+        """Try again; where it is not the ledger's state, find the job that it is, and let others go on."""
+        self._is_busy = False
+        if isinstance(error, LedgerError):
+            logger.error("the ledger did not take %d jobs: %s; tried again", len(batch), error)
+            self._waiting = [*batch, *self._waiting]
+            self._later(_AGAIN_SECONDS, self._next)
+            return
+        if len(batch) > 1:
+            self._singly = True
+            self._waiting = [*batch, *self._waiting]
+        else:
+            logger.error("job %s cannot be recorded", batch[0][0].job.name, exc_info=error)
+            self._later(_DEFECT_SECONDS, lambda: self.record(*batch[0]))
+        self._next()
