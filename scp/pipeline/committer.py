@@ -116,8 +116,14 @@ class Committer:
         return replace(job, instances=instances)
 
     def _digest(self, job: Job, instance: JobInstance) -> str:
-        with self._folders.result(job.name, instance.form, instance.name).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            with self._folders.result(job.name, instance.form, instance.name).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            if instance.form != ORIGINAL:
+                raise
+            logger.error("an instance of job %s cannot be read: %s", job.name, error.strerror)
+            return ""  # Its delivery will say the same, and hold it.
 
     def _committed(self, closed: ClosedJob, job: Job) -> None:
         self._release(closed)

@@ -144,7 +144,9 @@ class Dispatch:
     def _read_receipts(self, live: Live) -> None:
         for destination in live.destinations:
             state = receipt_files.load(live.receipts_path(destination))
-            live.take(destination, state.done, datetime.now(UTC))
+            for name, receipt in state.done.items():
+                at = datetime.fromtimestamp(state.done_at[name], UTC)
+                live.take(destination, {name: receipt}, at)
             if state.held:
                 live.held[destination] = {name: r.detail for name, r in state.held.items()}
 
@@ -229,6 +231,7 @@ class Dispatch:
             if name in self.held:
                 self._release(self.held[name])
             else:
+                self.live[name].held.clear()
                 for queue in (self._queues or {}).values():
                     queue.retry_now(name)
             tried.append(name)
@@ -274,7 +277,9 @@ class Dispatch:
         NodeError
             The job named is not held.
         """
-        if name is not None and name not in self.held | self.unreadable:
+        # Also those where one destination needs a person and another still works.
+        held = self.held | {job: live for job, live in self.live.items() if live.needs_a_person}
+        if name is not None and name not in held | self.unreadable:
             raise NodeError(f"no job {name} is held")
         unreadable: list[dict[str, Any]] = [
             {
@@ -295,7 +300,7 @@ class Dispatch:
                 "reasons": {d: dict(Counter(held.values())) for d, held in live.held.items()},
                 "folder": str(live.folder),
             }
-            for job, live in sorted(self.held.items())
+            for job, live in sorted(held.items())
             if name in (None, job)
         ]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from scp.buffer.job import Job, JobInstance
 from scp.buffer.jobs import ORIGINAL, RESULTS, SOURCE
-from scp.deliver.ports import Receipt
+from scp.deliver.ports import Receipt, Verdict
 from scp.ledger.ports import Delivered, LedgerRow, State
 from scp.model import DeliveryItem, Form, PassReason
 
@@ -47,6 +47,7 @@ class Live:
                 original=self.folder / SOURCE / i.name,
                 original_transfer_syntax=i.source_transfer_syntax,
                 sha256=i.result_sha256,
+                is_conflict=i.is_conflict,
             )
             for i in self.job.instances
             if i.is_delivered and destination in i.send_to
@@ -63,13 +64,15 @@ class Live:
         return self.folder / RESULTS / instance.form / instance.name
 
     def take(self, destination: str, receipts: Mapping[str, Receipt], at: datetime) -> None:
-        """Note what a destination accepted."""
+        """Note what a destination accepted, and what it wants a person for."""
         for name, receipt in receipts.items():
             if receipt.verdict.is_done:
                 self.taken.setdefault(name, {})[destination] = Delivered(
                     status=receipt.status, at=at
                 )
                 self.held.get(destination, {}).pop(name, None)
+            elif receipt.verdict is Verdict.HELD:
+                self.held.setdefault(destination, {})[name] = receipt.detail
 
     def state_of(self, instance: JobInstance) -> State | None:
         """The end of the instance's way; None while it is pending or held."""
@@ -78,6 +81,11 @@ class Live:
         if not instance.send_to:
             return State.SKIPPED
         return State.DELIVERED if self._is_taken(instance) else None
+
+    @property
+    def needs_a_person(self) -> bool:
+        """Whether some destination holds an instance of it."""
+        return any(self.held.values())
 
     def is_held(self, instance: JobInstance) -> bool:
         return self.state_of(instance) is None and any(
