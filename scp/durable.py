@@ -95,7 +95,7 @@ class Disk:
                 written += os.write(file.descriptor, view[written:])
 
     def sync_file(self, file: DurableFile) -> None:
-        with self._watched("fsync"):
+        with self._watched("fsync", is_sync=True):
             os.fsync(file.descriptor)
 
     def sync_path(self, path: Path) -> None:
@@ -107,7 +107,7 @@ class Disk:
 
     def sync_folder(self, folder: StrPath, descriptor: int | None = None) -> None:
         """Sync the names in a folder; by a descriptor that the caller has open, if there is one."""
-        with self._watched("fsync of a folder"):
+        with self._watched("fsync of a folder", is_sync=True):
             if descriptor is not None:
                 os.fsync(descriptor)
                 return
@@ -196,14 +196,18 @@ class Disk:
         with self._watched("open"):
             return os.open(path, flags | os.O_CLOEXEC, 0o640)
 
-    def _watched(self, what: str) -> "_Watched":
-        return _Watched(self, what)
+    def _watched(self, what: str, *, is_sync: bool = False) -> "_Watched":
+        return _Watched(self, what, is_sync)
 
-    def judge(self, what: str, error: OSError) -> None:
-        """Raise what an error of the system means, if it means anything to the node."""
-        if error.errno in _NO_ROOM:
+    def judge(self, what: str, error: OSError, is_sync: bool) -> None:
+        """Raise what an error of the system means, if it means anything to the node.
+
+        Of an fsync every error means that data is lost, also where only the room for it is (thin
+        volumes, NFS).
+        """
+        if error.errno in _NO_ROOM and not is_sync:
             raise StorageFullError(f"{what}: {error.strerror}") from error
-        if error.errno in (errno.EIO, errno.EROFS):
+        if is_sync or error.errno in (errno.EIO, errno.EROFS):
             self._failed_at = self._now()
             self.has_failed = True
             raise DiskFailedError(f"{what}: {error.strerror}") from error
@@ -212,11 +216,12 @@ class Disk:
 class _Watched:
     """Hands errors to :meth:`Disk.judge`; a class, because a generator costs four times as much."""
 
-    __slots__ = ("_disk", "_what")
+    __slots__ = ("_disk", "_is_sync", "_what")
 
-    def __init__(self, disk: Disk, what: str) -> None:
+    def __init__(self, disk: Disk, what: str, is_sync: bool) -> None:
         self._disk = disk
         self._what = what
+        self._is_sync = is_sync
 
     def __enter__(self) -> None: ...
 
@@ -227,7 +232,7 @@ class _Watched:
         trace: TracebackType | None,
     ) -> None:
         if isinstance(error, OSError):
-            self._disk.judge(self._what, error)
+            self._disk.judge(self._what, error, self._is_sync)
 
 
 def lock_folder_shared(folder: StrPath) -> int | None:

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from scp.durable import PROBE_SECONDS, Disk, free_bytes, lock_folder_alone, lock_folder_shared
+from scp.durable import (
+    PROBE_SECONDS,
+    Disk,
+    StrPath,
+    free_bytes,
+    lock_folder_alone,
+    lock_folder_shared,
+)
 from scp.errors import DiskFailedError, StorageFullError
 
 
@@ -155,10 +162,10 @@ def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
 def test_folders_are_made_with_their_parents_and_synced_in_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    synced: list[Path] = []
+    synced: list[StrPath] = []
 
     class Noting(Disk):
-        def sync_folder(self, folder: Path) -> None:
+        def sync_folder(self, folder: StrPath, descriptor: int | None = None) -> None:
             synced.append(folder)
 
     Noting().make_durable_folder(tmp_path / "a" / "b" / "c")

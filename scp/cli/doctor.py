@@ -6,18 +6,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
-
-import numpy as np
 
 from scp.buffer.layout import Layout
 from scp.cli import output
 from scp.cli.configuration import load_config
 from scp.config.schema import Config, FolderDestination
 from scp.config.schema import DicomDestination as DicomSection
-from scp.convert.codec_cpu import OpenJpegDecoder, OpenJphEncoder
-from scp.convert.ports import FrameFormat
 from scp.deliver.dicom import DicomDestination
 from scp.durable import Disk, free_bytes
 from scp.errors import ConversionError, NodeError, ScpError
@@ -63,11 +58,11 @@ def examine(path: Path | None, *, as_json: bool) -> None:
 
 
 def _findings(config: Config) -> Iterator[Finding]:
-    yield Finding("libraries", True, ", ".join(f"{name} {_version(name)}" for name in _LIBRARIES))
+    yield _tried("libraries", lambda: ", ".join(f"{n} {_version(n)}" for n in _LIBRARIES))
     yield _tried("codecs", _try_codecs)
     yield _gpu(config)
     yield _tried("disk", lambda: _try_disk(config.node.data))
-    yield _room(config)
+    yield _tried("room", lambda: _try_room(config))
     yield _tried("clock", lambda: _try_clock(config.node.data))
     yield _tried("port", lambda: _try_port(config))
     for name, section in config.destinations.items():
@@ -79,9 +74,22 @@ def _tried(part: str, attempt: Callable[[], str]) -> Finding:
         return Finding(part, True, attempt())
     except (ScpError, OSError) as error:
         return Finding(part, False, str(error))
+    except Exception as error:
+        # Whatever is broken here, the other parts are still worth knowing.
+        return Finding(part, False, _named(error))
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _try_codecs() -> str:
+    # Here, because a library that cannot be imported is a finding.
+    import numpy as np
+
+    from scp.convert.codec_cpu import OpenJpegDecoder, OpenJphEncoder
+    from scp.convert.ports import FrameFormat
+
     frame_format = FrameFormat(
         rows=256,
         columns=256,
@@ -104,12 +112,15 @@ def _try_codecs() -> str:
 
 
 def _gpu(config: Config) -> Finding:
-    wanted = config.codec.backend == "gpu"
-    if find_spec("nvidia") is None or find_spec("nvidia.nvimgcodec") is None:
-        detail = "nvImageCodec is not installed (pip install dcmpress[gpu]); the CPU converts"
-    else:
-        detail = "nvImageCodec is installed; this version converts on the CPU"
-    return Finding("GPU", False if wanted else None, detail)
+    try:
+        from scp.convert.gpu import try_gpu
+
+        detail = f"{try_gpu()} copied an image to a GPU; this version converts on the CPU"
+    except ImportError as error:
+        detail = f"nvImageCodec (dcmpress[gpu]) is not there: {error}; the CPU converts"
+    except Exception as error:
+        detail = f"nvImageCodec reaches no GPU: {_named(error)}; the CPU converts"
+    return Finding("GPU", False if config.codec.backend == "gpu" else None, detail)
 
 
 def _try_disk(data: Path) -> str:
@@ -134,10 +145,12 @@ def _try_disk(data: Path) -> str:
     return f"{data}: write, fsync, rename, fsync folder {milliseconds:.2f} ms{slow}"
 
 
-def _room(config: Config) -> Finding:
+def _try_room(config: Config) -> str:
     free, reserve = free_bytes(config.node.data), config.limits.reserve
     detail = f"{free / 1e9:.1f} GB free, {reserve / 1e9:.1f} GB are kept in reserve"
-    return Finding("room", free > reserve, detail)
+    if free <= reserve:
+        raise NodeError(detail)
+    return detail
 
 
 def _try_clock(data: Path) -> str:

@@ -105,9 +105,7 @@ def discard_job(job: str, reason: str, path: Path | None) -> None:
     print(f"{job}: {count} instances discarded")
 
 
-def _ask(
-    path: Path | None, request: dict[str, Any], *, must_run: bool = False
-) -> dict[str, Any]:
+def _ask(path: Path | None, request: dict[str, Any], *, must_run: bool = False) -> dict[str, Any]:
     """Ask the running node, or do it on its folders, under the lock, when it is down.
 
     With ``must_run`` the folders stay untouched, because a node that starts needs that lock.

@@ -99,5 +99,5 @@ def _checked(to: str, values: dict[str, Any]) -> DicomDestination:
     except ValidationError as error:
         fault = error.errors()[0]
         is_ours = fault["loc"] == ("calling_ae_title",)
-        option = f"--from {values['calling_ae_title']}" if is_ours else f"--to {to}"
-        raise UsageError(f"{option}: {fault['msg']}") from error
+        option = "--from" if is_ours else f"--to {to}"
+        raise UsageError(f"{option}: {fault['msg'].removeprefix('Value error, ')}") from error

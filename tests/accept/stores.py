@@ -34,7 +34,8 @@ class KeptInstance:
         self.store.kept.append(self)
 
     def tidy(self) -> None:
-        """Nothing is left over."""
+        assert self.store.may_tidy.wait(10)
+        self.store.tidied.append(self)
 
     def abandon(self) -> None:
         self.store.abandoned.append(self)
@@ -46,6 +47,7 @@ class MemoryStore:
 
     kept: list[KeptInstance] = field(default_factory=list)
     abandoned: list[KeptInstance] = field(default_factory=list)
+    tidied: list[KeptInstance] = field(default_factory=list)
     opened: list[Origin] = field(default_factory=list)
     closed: list[Origin] = field(default_factory=list)
     room: bool = True
@@ -54,9 +56,11 @@ class MemoryStore:
     commit_error: Exception | None = None
     is_committing: threading.Event = field(default_factory=threading.Event)
     may_commit: threading.Event = field(default_factory=threading.Event)
+    may_tidy: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self.may_commit.set()
+        self.may_tidy.set()
 
     def has_room(self) -> bool:
         return self.room
@@ -109,6 +113,7 @@ def serving(
         yield Node(listener, store, address, thread)
     finally:
         store.may_commit.set()
+        store.may_tidy.set()
         listener.stop()
         thread.join(10)
         listener.drain(0)

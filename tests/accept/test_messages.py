@@ -141,6 +141,23 @@ def test_an_instance_larger_than_the_buffer_arrives_whole() -> None:
     assert bytes(node.store.kept[0].data) == data
 
 
+def test_the_store_tidies_after_the_answer() -> None:
+    store = MemoryStore()
+    store.may_tidy.clear()
+
+    with serving(store) as node, RawPeer(node.address) as peer:
+        peer.associate()
+        peer.send(store_message(DATA))
+        assert peer.read_response().Status == 0
+        assert store.tidied == []
+        store.may_tidy.set()
+        peer.send(store_message(DATA))
+        assert peer.read_response().Status == 0
+        assert eventually(lambda: store.tidied == store.kept)
+
+    assert len(store.kept) == 2
+
+
 @pytest.mark.parametrize("where", ["begin_error", "write_error", "commit_error"])
 @pytest.mark.parametrize(
     ("error", "status"),
@@ -170,6 +187,7 @@ def test_a_refusal_is_answered_with_its_status_and_the_association_goes_on(
     assert (refused.Status, accepted.Status) == (status, 0)
     assert len(store.kept) == 1
     assert len(store.abandoned) == (0 if where == "begin_error" else 1)
+    assert store.tidied == store.kept
 
 
 def test_a_refusal_is_logged_once_with_its_status(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,7 +2,8 @@
 
 Sure is only what was synced: a file's content by its own fsync, a change of names by the fsync of a
 folder that it touched. Everything else may be there or not, each change by itself; a rename is there
-whole or not at all, as every journalling file system has it.
+whole or not at all, as every journalling file system has it. What a failed fsync was to cover stays
+unsure whatever is synced later.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -87,6 +88,10 @@ class FileSystem:
                 for change in self._unsynced:
                     change.is_synced = change.touches(folder)
                 self._unsynced = [change for change in self._unsynced if not change.is_synced]
+            case "sync_folder_failed":
+                # The kernel took them for written: no later sync comes back to them.
+                folder = self._node(operation.path)
+                self._unsynced = [change for change in self._unsynced if not change.touches(folder)]
 
     def lose_power(self, target: Path, keep: Keep = lambda _: False) -> None:
         """Build in ``target`` what is left; ``keep`` is asked about each thing that was not synced."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scp.durable import Disk, DurableFile, StrPath
+from scp.errors import DiskFailedError
 
 type Hook = Callable[[str, Path], None]
 """Called with the name of an operation and its path before it is done; what it raises, the call raises."""
@@ -85,8 +86,13 @@ class Operation:
 class RecordingDisk(HookedDisk):
     """Writes down every call under ``root`` once it was done; syncs are believed, not done."""
 
-    def __init__(self, root: Path, hook: Hook = lambda *_: None) -> None:
-        super().__init__(hook)
+    def __init__(
+        self,
+        root: Path,
+        hook: Hook = lambda *_: None,
+        now: Callable[[], float] | None = None,
+    ) -> None:
+        super().__init__(hook, now)
         self._root = root
         self._order = threading.RLock()
         self.operations: list[Operation] = []
@@ -121,7 +127,11 @@ class RecordingDisk(HookedDisk):
 
     def sync_folder(self, folder: StrPath, descriptor: int | None = None) -> None:
         with self._order:
-            self._ask("sync_folder", folder)
+            try:
+                self._ask("sync_folder", folder)
+            except DiskFailedError:
+                self._record("sync_folder_failed", folder)
+                raise
             assert Path(folder).is_dir(), f"{folder} was to be synced and is not there"
             self._record("sync_folder", folder)
 

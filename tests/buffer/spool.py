@@ -1,5 +1,6 @@
 """A spool to test on: requests, datasets, a store, and what it told the coordinator."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from struct import pack
@@ -61,8 +62,8 @@ class Sent:
     def file_name(self) -> str:
         return f"{self.identity.file_stem}.dcm"
 
-    def send(self, store: SpoolStore) -> None:
-        """What an association does with it; returns when it is acknowledged."""
+    def send(self, store: SpoolStore, acknowledged: Callable[[], None] = lambda: None) -> None:
+        """What an association does with it; tells when it is acknowledged, and tidies after that."""
         incoming = store.begin(self.request)
         try:
             data = self.dataset
@@ -72,6 +73,7 @@ class Sent:
         except BaseException:
             incoming.abandon()
             raise
+        acknowledged()
         incoming.tidy()
 
 
@@ -116,6 +118,15 @@ def make_store(
 ) -> SpoolStore:
     return SpoolStore(
         layout, receiver, disk, notices or ToldNotices(), reserve_bytes=0, rules="rules-1"
+    )
+
+
+def left_in_incoming(layout: Layout, receiver: str = "r0") -> list[str]:
+    """What lies there beside the empty spare files that wait for the next instances."""
+    return sorted(
+        path.name
+        for path in (layout.incoming / receiver).iterdir()
+        if path.suffix != ".part" or path.stat().st_size
     )
 
 

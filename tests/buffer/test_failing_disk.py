@@ -18,6 +18,7 @@ from tests.buffer.spool import (
     ToldNotices,
     acknowledged_files,
     dataset_of,
+    left_in_incoming,
     make_spool,
     make_store,
 )
@@ -113,7 +114,7 @@ def test_after_a_failure_nothing_begins_until_a_fresh_file_was_synced(
     SECOND.send(store)
 
     assert {dataset_of(p) for p in acknowledged_files(layout)} == {FIRST.dataset, SECOND.dataset}
-    assert list((layout.incoming / "r0").iterdir()) == []
+    assert left_in_incoming(layout) == []
 
 
 def test_a_probe_that_fails_too_leaves_the_disk_alone_for_as_long_again(
@@ -181,6 +182,50 @@ def test_a_full_disk_refuses_and_leaves_no_instance_behind(
     disk.heal()
     FIRST.send(store)
     assert len(acknowledged_files(layout)) == 1
+
+
+def test_a_repeat_after_a_failed_fsync_takes_the_name_of_its_twin(
+    store: SpoolStore, layout: Layout, disk: FailingDisk, notices: ToldNotices
+) -> None:
+    FIRST.send(store)
+    disk.fail(errno.EIO, "sync_folder", SECOND.key.folder)
+    with pytest.raises(DiskFailedError):
+        SECOND.send(store)
+    disk.heal()
+    disk.time += PROBE_SECONDS
+    twin = layout.growing / SECOND.key.folder / SECOND.file_name
+    lost = twin.stat().st_ino
+    steps: list[str] = []
+    disk.hook = lambda operation, path: steps.append(f"{operation} {path.name}")
+
+    SECOND.send(store)
+
+    assert twin.stat().st_ino != lost
+    assert dataset_of(twin) == SECOND.dataset
+    replaced = steps.index(f"rename {SECOND.file_name}")
+    assert f"sync_folder {SECOND.key.folder}" in steps[replaced:]
+    assert len(acknowledged_files(layout)) == 2
+    assert left_in_incoming(layout) == []
+    assert notices.told[-1] == ("repeated", SECOND.key.folder)
+
+
+def test_a_failure_that_is_long_over_is_still_remembered_for_names(
+    layout: Layout, disk: FailingDisk
+) -> None:
+    store = make_store(layout, disk)
+    FIRST.send(store)
+    disk.fail(errno.EIO, "write", "other")
+    with pytest.raises(DiskFailedError):
+        disk.publish(layout.data / "other", b"x")
+    disk.heal()
+    disk.time += PROBE_SECONDS
+    (twin,) = acknowledged_files(layout)
+    before = twin.stat().st_ino
+
+    FIRST.send(store)
+
+    assert disk.is_healthy
+    assert twin.stat().st_ino != before
 
 
 def test_an_incoming_name_that_cannot_be_removed_does_not_refuse_what_is_durable(
@@ -253,7 +298,8 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", folder], check=True)
+        # Lazily: a store keeps its spare file open for as long as its process lives.
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def test_a_disk_that_is_really_full_refuses_and_takes_again_what_then_fits(
@@ -273,7 +319,7 @@ def test_a_disk_that_is_really_full_refuses_and_takes_again_what_then_fits(
             break
     assert 4 < len(kept) < 10
     assert {dataset_of(p) for p in acknowledged_files(layout)} == {s.dataset for s in kept}
-    assert list((layout.incoming / "r0").iterdir()) == []
+    assert left_in_incoming(layout) == []
 
     acknowledged_files(layout)[0].unlink()
     sent[10].send(store)

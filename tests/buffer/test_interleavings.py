@@ -13,6 +13,7 @@ import pytest
 from scp.buffer.jobs import JobFolders, instances_in
 from scp.buffer.layout import Layout
 from scp.buffer.store import Landed
+from scp.durable import StrPath
 from tests.buffer.recorder import HookedDisk
 from tests.buffer.spool import (
     Sent,
@@ -47,18 +48,18 @@ class Gate:
 class AfterFailure(HookedDisk):
     """Calls its hook also between a link or rename that failed and what is made of that."""
 
-    def link(self, source: Path, target: Path) -> None:
+    def link(self, source: StrPath, target: StrPath) -> None:
         try:
             super().link(source, target)
         except OSError:
-            self.hook("link failed", target)
+            self.hook("link failed", Path(target))
             raise
 
-    def rename(self, source: Path, target: Path) -> None:
+    def rename(self, source: StrPath, target: StrPath) -> None:
         try:
             super().rename(source, target)
         except OSError:
-            self.hook("rename failed", target)
+            self.hook("rename failed", Path(target))
             raise
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from scp.buffer.job import FORMAT, Job, JobInstance
 from scp.errors import NodeError
-from scp.model import Identity, Origin
+from scp.model import Form, Identity, Origin, PassReason
 
 _TEXT = st.text(max_size=20)
 _SECONDS = st.floats(allow_nan=False, allow_infinity=False)
@@ -31,8 +32,8 @@ _INSTANCES = st.builds(
     source_transfer_syntax=_TEXT,
     source_bytes=_COUNT,
     rule=_TEXT,
-    form=st.sampled_from(["original", "htj2k"]),
-    reason=_TEXT,
+    form=st.sampled_from([form.value for form in Form]),
+    reason=st.sampled_from(["", *(reason.value for reason in PassReason)]),
     remark=_TEXT,
     send_to=st.lists(_TEXT, max_size=3).map(tuple),
     repeat_of=_TEXT,
@@ -57,11 +58,49 @@ JOBS = st.builds(
     encoder=_TEXT,
     instances=st.lists(_INSTANCES, max_size=3).map(tuple),
 )
+_CONVERTED = JobInstance(
+    name="a.dcm",
+    identity=Identity(
+        sop_class_uid="1.1",
+        sop_instance_uid="1.2",
+        study_instance_uid="1.3",
+        series_instance_uid="1.4",
+    ),
+    origin=Origin(calling_ae_title="CT1", called_ae_title="DCMPRESS", peer_address="10.0.0.7"),
+    received=1.0,
+    source_transfer_syntax="1.2.840.10008.1.2.1",
+    source_bytes=500,
+    rule="default",
+    form="htj2k",
+    send_to=("archive",),
+    transfer_syntax="1.2.840.10008.1.2.4.201",
+    result_bytes=200,
+    dataset_sha256="aa",
+    result_sha256="bb",
+    frames=1,
+    verified_by="openjpeg",
+)
+_WORDS = {*Form, *PassReason}
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | _TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=3),
     max_leaves=8,
 )
+
+
+_NO_WORD = _JSON.filter(lambda value: not isinstance(value, str) or value not in _WORDS)
+"""Neither a form nor a reason."""
+
+
+def _job_of(instance: JobInstance) -> Job:
+    return Job(
+        name="job",
+        study_instance_uid="1.3",
+        series_instance_uid="1.4",
+        created=1.0,
+        rules="rules-1",
+        instances=(instance,),
+    )
 
 
 @given(JOBS)
@@ -91,13 +130,66 @@ def test_a_newer_format_is_not_guessed_at() -> None:
         Job.from_json({"format": FORMAT + 1})
 
 
-@given(JOBS)
-def test_given_up_a_job_has_no_conversions(job: Job) -> None:
-    given_up = job.as_originals("no_room")
+@given(_INSTANCES, _NO_WORD)
+def test_a_form_that_nobody_knows_is_damage(instance: JobInstance, word: Any) -> None:
+    content = _job_of(instance).to_json()
+    content["instances"][0]["form"] = word
 
-    assert {instance.form for instance in given_up.instances} <= {"original"}
-    assert {instance.reason for instance in given_up.instances} <= {"no_room"}
-    assert [i.identity for i in given_up.instances] == [i.identity for i in job.instances]
+    with pytest.raises(NodeError, match="damaged"):
+        Job.from_json(content)
+
+
+@given(_INSTANCES, _NO_WORD.filter(bool))
+def test_a_reason_that_nobody_knows_is_damage(instance: JobInstance, word: Any) -> None:
+    content = _job_of(instance).to_json()
+    content["instances"][0]["reason"] = word
+
+    with pytest.raises(NodeError, match="damaged"):
+        Job.from_json(content)
+
+
+@pytest.mark.parametrize("reason", ["", *PassReason])
+@pytest.mark.parametrize("form", Form)
+def test_every_form_and_reason_is_read(form: Form, reason: str) -> None:
+    job = _job_of(replace(_CONVERTED, form=form.value, reason=str(reason)))
+
+    assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
+
+
+@given(JOBS, st.data())
+def test_given_up_the_named_instances_have_no_conversions(job: Job, data: st.DataObject) -> None:
+    names = data.draw(st.sets(st.sampled_from([i.name for i in job.instances] or [""])))
+
+    given_up = job.as_originals("no_room", names)
+
+    assert replace(given_up, instances=()) == replace(job, instances=())
+    for before, after in zip(job.instances, given_up.instances, strict=True):
+        assert after.identity == before.identity
+        if before.name not in names or before.form == "original":
+            assert after == before
+        else:
+            assert (after.form, after.reason) == ("original", "no_room")
+
+
+def test_an_instance_given_up_is_its_source_and_nothing_is_proved_of_it() -> None:
+    other = replace(_CONVERTED, name="b.dcm")
+
+    first, second = (
+        replace(_job_of(_CONVERTED), instances=(_CONVERTED, other))
+        .as_originals("result_lost", ["a.dcm"])
+        .instances
+    )
+
+    assert first == replace(
+        _CONVERTED,
+        form="original",
+        reason="result_lost",
+        transfer_syntax="1.2.840.10008.1.2.1",
+        result_bytes=500,
+        result_sha256="",
+        verified_by="",
+    )
+    assert second == other
 
 
 @given(_INSTANCES)

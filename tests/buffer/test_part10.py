@@ -210,12 +210,14 @@ def test_sequences_without_end_are_refused() -> None:
 # -- the command -----------------------------------------------------------------------------------
 
 
-def _request(uid: str = "1.2.3.4", sop_class: str = CT_IMAGE) -> StoreRequest:
+def _request(
+    uid: str = "1.2.3.4", sop_class: str = CT_IMAGE, syntax: str = EXPLICIT_LITTLE
+) -> StoreRequest:
     return StoreRequest(
         origin=ORIGIN,
         sop_class_uid=sop_class,
         sop_instance_uid=uid,
-        transfer_syntax=EXPLICIT_LITTLE,
+        transfer_syntax=syntax,
     )
 
 
@@ -233,6 +235,28 @@ def test_a_command_without_a_uid_is_refused() -> None:
     for uid in ("", "a", "1/2"):
         with pytest.raises(InvalidUidError):
             check_request(_request(uid=uid))
+
+
+@pytest.mark.parametrize(
+    "uid",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("1." * 4096, id="8 kB"),
+        pytest.param("1" * 129, id="too long"),
+        pytest.param("1.2\n", id="a line end"),
+        pytest.param("1.2\0", id="a null"),
+        pytest.param("1.\xb2", id="a digit of another alphabet"),
+        pytest.param("explicit", id="a word"),
+    ],
+)
+def test_a_command_whose_class_or_syntax_is_no_uid_is_not_understood(uid: str) -> None:
+    check_request(_request(sop_class="1" * 128, syntax="1" * 128))
+
+    for request in (_request(sop_class=uid), _request(syntax=uid)):
+        with pytest.raises(UnreadableInstanceError) as refused:
+            check_request(request)
+        # That has a status of its own, which is only about the instance's UID.
+        assert not isinstance(refused.value, InvalidUidError)
 
 
 # -- the file --------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ was not synced, then with some of it kept. Then the same with a node that was ki
 recovered, and lost power only after that.
 """
 
+import errno
 import hashlib
 import os
 import random
@@ -18,9 +19,11 @@ from hypothesis import strategies as st
 from scp.buffer.job import Job, JobInstance
 from scp.buffer.jobs import JobFolders, drop_empty_jobs, instances_in, sweep
 from scp.buffer.layout import Layout
-from scp.durable import Disk
+from scp.buffer.store import SpoolStore
+from scp.durable import PROBE_SECONDS, Disk, StrPath
+from scp.errors import DiskFailedError
 from tests.buffer.power_loss import FileSystem
-from tests.buffer.recorder import Operation, RecordingDisk
+from tests.buffer.recorder import Hook, Operation, RecordingDisk
 from tests.buffer.spool import (
     ORIGIN,
     Sent,
@@ -46,8 +49,8 @@ class KilledError(BaseException):
 class UnsyncedDisk(Disk):
     """For the recovery that is only looked at: nothing has to outlast it."""
 
-    def sync_folder(self, folder: Path) -> None:
-        assert folder.is_dir()
+    def sync_folder(self, folder: StrPath, descriptor: int | None = None) -> None:
+        assert Path(folder).is_dir()
 
 
 @dataclass(slots=True)
@@ -67,22 +70,22 @@ class Scenario:
         self.start()
         store = make_store(self.layout, self.disk)
         for sent in (FIRST, SECOND, FIRST, OTHER_BYTES, AT_ONCE):
-            sent.send(store)
-            self.disk.mark("acknowledged", sent.uid, sent.dataset)
+            self.send(sent, store)
         at_once = self.folders.take_one(AT_ONCE.key.folder, AT_ONCE.file_name)
         assert at_once is not None
-        AFTER_AT_ONCE.send(store)
-        self.disk.mark("acknowledged", AFTER_AT_ONCE.uid, AFTER_AT_ONCE.dataset)
+        self.send(AFTER_AT_ONCE, store)
         self.commit(at_once, converted=False)
         quiet = self.folders.close(FIRST.key.folder)
         assert quiet is not None
-        LATE.send(store)
-        self.disk.mark("acknowledged", LATE.uid, LATE.dataset)
+        self.send(LATE, store)
         self.commit(quiet, converted=True)
         self.finish(at_once)
         self.folders.hold(quiet, {"pacs": {"refused": 1}})
         self.folders.release(quiet)
         self.finish(quiet)
+
+    def send(self, sent: Sent, store: SpoolStore) -> None:
+        sent.send(store, lambda: self.disk.mark("acknowledged", sent.uid, sent.dataset))
 
     def start(self) -> None:
         self.layout = make_spool(self.data, self.disk)
@@ -93,8 +96,7 @@ class Scenario:
         """What the next start does: uncommitted jobs are done again, the rest goes on."""
         self.start()
         drop_empty_jobs(self.layout, self.disk)
-        AFTER_KILL.send(make_store(self.layout, self.disk))
-        self.disk.mark("acknowledged", AFTER_KILL.uid, AFTER_KILL.dataset)
+        self.send(AFTER_KILL, make_store(self.layout, self.disk))
         for job in self.folders.jobs():
             record = self.folders.load(self.folders.folder(job))
             if record is None:
@@ -239,6 +241,37 @@ def test_a_node_killed_after_any_operation_recovers_and_then_loses_power(tmp_pat
 
         assert_nothing_lost(left, scenario.disk.operations)
     assert killed_at > 100
+
+
+def test_a_repeat_is_kept_whose_name_an_earlier_fsync_has_lost(tmp_path: Path) -> None:
+    clock = 0.0
+    scenario = Scenario(tmp_path / "data")
+    scenario.disk = disk = RecordingDisk(scenario.data, now=lambda: clock)
+    scenario.start()
+    store = make_store(scenario.layout, disk)
+    scenario.send(FIRST, store)
+    disk.hook = _failing("sync_folder", SECOND.key.folder)
+    with pytest.raises(DiskFailedError):
+        scenario.send(SECOND, store)
+    disk.hook = lambda *_: None
+    clock += PROBE_SECONDS
+
+    scenario.send(SECOND, store)
+
+    left = tmp_path / "left"
+    left.mkdir()
+    FileSystem(disk.operations).lose_power(left)
+    assert_nothing_lost(left, disk.operations)
+    marks = [operation for operation in disk.operations if operation.kind == "acknowledged"]
+    assert [mark.path for mark in marks] == [FIRST.uid, SECOND.uid]
+
+
+def _failing(operation: str, name: str) -> Hook:
+    def fail(called: str, path: Path) -> None:
+        if (called, path.name) == (operation, name):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    return fail
 
 
 @dataclass(slots=True)

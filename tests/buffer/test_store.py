@@ -10,6 +10,7 @@ from scp.buffer.part10 import open_instance
 from scp.durable import Disk
 from scp.errors import InvalidUidError, StorageFullError, UidMismatchError, UnreadableInstanceError
 from scp.model import StoreRequest
+from tests.buffer.recorder import HookedDisk
 from tests.buffer.spool import (
     CT_IMAGE,
     EXPLICIT_LITTLE,
@@ -19,6 +20,7 @@ from tests.buffer.spool import (
     acknowledged_files,
     dataset_of,
     element,
+    left_in_incoming,
     make_spool,
     make_store,
 )
@@ -45,6 +47,64 @@ def test_the_dataset_is_kept_byte_for_byte_with_who_sent_it(layout: Layout) -> N
 
 def test_nothing_stays_in_incoming(layout: Layout) -> None:
     SENT.send(make_store(layout, Disk()))
+
+    assert left_in_incoming(layout) == []
+
+
+def test_the_incoming_name_is_taken_away_after_the_answer_only(layout: Layout) -> None:
+    steps: list[str] = []
+    disk = HookedDisk(lambda operation, path: steps.append(operation))
+    incoming = make_store(layout, disk).begin(SENT.request)
+    (name,) = (layout.incoming / "r0").iterdir()
+    incoming.write(SENT.dataset)
+
+    incoming.commit()
+    (landed,) = acknowledged_files(layout)
+    assert name.samefile(landed)
+    assert "unlink" not in steps
+    incoming.tidy()
+
+    assert not name.exists()
+    assert steps[-2:] == ["unlink", "create"]
+    assert dataset_of(landed) == SENT.dataset
+
+
+def test_one_spare_file_waits_for_the_next_instance(layout: Layout) -> None:
+    store = make_store(layout, Disk())
+    for number in range(3):
+        Sent(f"1.2.4.{number}").send(store)
+
+        (spare,) = (layout.incoming / "r0").iterdir()
+        assert spare.stat().st_size == 0
+
+    next_one = store.begin(SENT.request)
+    next_one.write(SENT.dataset)
+    assert list((layout.incoming / "r0").iterdir()) == [spare]
+    next_one.commit()
+    assert spare.samefile(layout.growing / SENT.key.folder / SENT.file_name)
+
+
+def test_associations_that_tidy_at_once_leave_one_spare_file(layout: Layout) -> None:
+    store = make_store(layout, Disk())
+    many = [Sent(f"1.2.3.{number}") for number in range(3)]
+    arrived = [store.begin(sent.request) for sent in many]
+    for sent, incoming in zip(many, arrived, strict=True):
+        incoming.write(sent.dataset)
+        incoming.commit()
+
+    for incoming in arrived:
+        incoming.tidy()
+
+    (spare,) = (layout.incoming / "r0").iterdir()
+    assert spare.stat().st_size == 0
+    assert len(acknowledged_files(layout)) == 3
+
+
+def test_a_spare_file_that_is_abandoned_goes(layout: Layout) -> None:
+    store = make_store(layout, Disk())
+    SENT.send(store)
+
+    store.begin(SENT.request).abandon()
 
     assert list((layout.incoming / "r0").iterdir()) == []
 
@@ -83,10 +143,14 @@ def test_the_same_dataset_again_is_one_instance(layout: Layout) -> None:
     notices = ToldNotices()
     store = make_store(layout, Disk(), notices)
     SENT.send(store)
+    (first,) = acknowledged_files(layout)
+    number = first.stat().st_ino
 
     SENT.send(store)
 
-    assert len(acknowledged_files(layout)) == 1
+    assert acknowledged_files(layout) == [first]
+    assert first.stat().st_ino == number
+    assert left_in_incoming(layout) == []
     assert [kind for kind, *_ in notices.told] == ["arriving", "landed", "arriving", "repeated"]
 
 
@@ -160,6 +224,24 @@ def test_a_command_whose_uid_is_none_is_refused_before_anything_is_written(
     store = make_store(layout, Disk())
 
     with pytest.raises(InvalidUidError):
+        store.begin(request)
+
+    assert list((layout.incoming / "r0").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "syntax"),
+    [(CT_IMAGE, ""), (CT_IMAGE, "1." * 4096), ("", EXPLICIT_LITTLE), ("1." * 4096, "1.2")],
+)
+def test_a_class_or_syntax_that_is_no_uid_is_refused_before_anything_is_written(
+    layout: Layout, sop_class: str, syntax: str
+) -> None:
+    request = StoreRequest(
+        origin=ORIGIN, sop_class_uid=sop_class, sop_instance_uid=SENT.uid, transfer_syntax=syntax
+    )
+    store = make_store(layout, Disk())
+
+    with pytest.raises(UnreadableInstanceError):
         store.begin(request)
 
     assert list((layout.incoming / "r0").iterdir()) == []

@@ -58,11 +58,11 @@ class Recording(Disk):
 
     def sync_folder(self, folder: StrPath, descriptor: int | None = None) -> None:
         super().sync_folder(folder, descriptor)
-        self.calls.append(("sync folder", folder.name))
+        self.calls.append(("sync folder", Path(folder).name))
 
     def link(self, source: StrPath, target: StrPath) -> None:
         super().link(source, target)
-        self.calls.append(("link", target.name))
+        self.calls.append(("link", Path(target).name))
 
     def make_folder(self, folder: Path) -> None:
         super().make_folder(folder)
@@ -329,7 +329,7 @@ def test_what_a_crash_left_is_swept_and_what_another_writes_is_not(tmp_path: Pat
     deliver(writer(tmp_path / "archive"), [item])
 
     names = [path.name for path in files_in(tmp_path / "archive")]
-    assert names == [living.path.name, place(tmp_path / "archive", item).name]
+    assert names == [Path(living.path).name, place(tmp_path / "archive", item).name]
     living.close()
 
 
@@ -339,7 +339,7 @@ def test_a_process_killed_while_writing_leaves_nothing_under_the_final_name(tmp_
         f"""
         import os, signal
         from pathlib import Path
-        from scp.durable import Disk, StrPath
+        from scp.durable import Disk
         from tests.deliver.files import item_for
         from tests.deliver.test_folder import deliver, writer
 

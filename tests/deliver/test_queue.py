@@ -156,7 +156,7 @@ def test_progress_is_reported_after_its_receipts_are_durable(tmp_path: Path) -> 
     class Watching(Disk):
         def sync_file(self, file: DurableFile) -> None:
             super().sync_file(file)
-            synced.update(load(file.path).done)
+            synced.update(load(Path(file.path)).done)
 
     def report(event: Event) -> None:
         if isinstance(event, Progress) and {each.instance for each in event.receipts} - synced:

@@ -21,7 +21,7 @@ from scp.deliver.receipts import (
     load,
     release_held,
 )
-from scp.durable import Disk, DurableFile
+from scp.durable import Disk, DurableFile, StrPath
 from scp.errors import DiskFailedError
 
 TIMES = st.floats(min_value=0, max_value=4e9)
@@ -195,7 +195,7 @@ class Unreliable(Disk):
     def sync_file(self, file: DurableFile) -> None:
         self._maybe("sync")
         super().sync_file(file)
-        self.synced.append(file.path.name)
+        self.synced.append(Path(file.path).name)
 
 
 def test_an_fsync_that_failed_is_not_repeated_but_the_state_is_written_anew(tmp_path: Path) -> None:
@@ -229,11 +229,11 @@ def test_a_line_that_could_not_be_written_is_written_later(tmp_path: Path) -> No
 
 
 def test_a_new_files_name_is_made_durable_too(tmp_path: Path) -> None:
-    folders: list[Path] = []
+    folders: list[StrPath] = []
 
     class Watching(Disk):
-        def sync_folder(self, folder: Path) -> None:
-            super().sync_folder(folder)
+        def sync_folder(self, folder: StrPath, descriptor: int | None = None) -> None:
+            super().sync_folder(folder, descriptor)
             folders.append(folder)
 
     log = log_at(tmp_path / "receipts-x", Watching())

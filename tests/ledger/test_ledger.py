@@ -77,6 +77,19 @@ def test_the_same_instance_in_another_job_is_another_row(ledger: Ledger) -> None
     assert ledger.totals().finished == 2
 
 
+def test_a_job_is_known_from_its_first_row_on(ledger: Ledger) -> None:
+    assert not ledger.knows("job-1")
+
+    ledger.record([])
+    assert not ledger.knows("job-1")
+    ledger.record([row(1, state=State.SKIPPED), row(2), row(1, job="job-2")])
+
+    assert ledger.knows("job-1")
+    assert ledger.knows("job-2")
+    for other in ("job", "job-", "job-3", "JOB-1", "job-1 ", "job_1", "job%", "", "instance-1.dcm"):
+        assert not ledger.knows(other)
+
+
 def test_totals_tell_converted_from_passed_through_and_why(ledger: Ledger) -> None:
     passed = {"form": Form.ORIGINAL, "result_bytes": 500}
     ledger.record([row(1), row(2, form=Form.ENHANCED)])

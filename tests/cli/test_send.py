@@ -1,0 +1,72 @@
+"""dcmpress send: whom it calls, and under which title."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Dcmpress
+from tests.deliver.peers import HandPeer
+from tests.material import ct_series, write_all
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return write_all(ct_series(1, 16, 16, seed=961), tmp_path / "in")[0]
+
+
+def config_for(port: int, folder: Path) -> Path:
+    config = folder / "dcmpress.yaml"
+    config.write_text(
+        "destinations:\n"
+        f"  pacs: {{kind: dicom, host: 127.0.0.1, port: {port}, ae_title: PACS,\n"
+        "         calling_ae_title: SITE}\n"
+        "default: {send_to: [pacs]}\n"
+    )
+    return config
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (["--to", "A@h:99999"], "--to A@h:99999: Input should be less than or equal to 65535"),
+        (["--to", "A@h:0"], "--to A@h:0: Input should be greater than or equal to 1"),
+        (["--to", "A\\B@h:104"], "--to A\\B@h:104: 'A\\\\B' is no AE title"),
+        (
+            ["--to", "A@h:104", "--from", "SEVENTEEN_LETTERS"],
+            "--from: 'SEVENTEEN_LETTERS' is no AE",
+        ),
+        (["--to", "A@h:104", "--from", ""], "--from: '' is no AE title"),
+        (["--to", "A@h:104", "--from", "A\\B"], "--from: 'A\\\\B' is no AE title"),
+    ],
+)
+def test_what_cannot_be_called_is_a_usage_error_of_one_sentence(
+    options: list[str], fault: str, file: Path, dcmpress: Dcmpress
+) -> None:
+    said = dcmpress("send", *options, file, code=2)
+
+    assert said.startswith(fault)
+    assert said.count("\n") == 1
+
+
+def test_a_title_for_a_configured_destination_is_checked_too(
+    file: Path, dcmpress: Dcmpress, tmp_path: Path
+) -> None:
+    config = config_for(104, tmp_path)
+
+    said = dcmpress("send", "--to", "pacs", "--from", "x" * 17, file, "-c", config, code=2)
+
+    assert said.startswith("--from: ")
+
+
+@pytest.mark.parametrize(
+    ("options", "calling"),
+    [([], "SITE"), (["--from", "ME"], "ME"), (["--from", "DCMPRESS"], "DCMPRESS")],
+)
+def test_a_configured_destination_is_called_under_its_title_or_the_given_one(
+    options: list[str], calling: str, file: Path, dcmpress: Dcmpress, tmp_path: Path
+) -> None:
+    with HandPeer() as peer:
+        config = config_for(peer.port, tmp_path)
+        dcmpress("send", "--to", "pacs", *options, file, "-c", config)
+
+    assert (peer.called, peer.calling) == ("PACS", calling)

@@ -1,0 +1,60 @@
+"""dcmpress status --running: what a container's health check asks."""
+
+from pathlib import Path
+
+import pytest
+
+from scp.buffer.layout import Layout
+from scp.durable import Disk
+from scp.pipeline.control import ControlServer
+from tests.cli.conftest import Dcmpress
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    file = tmp_path / "dcmpress.yaml"
+    file.write_text(
+        f"node: {{data: {tmp_path / 'data'}}}\n"
+        f"destinations: {{archive: {{kind: folder, path: {tmp_path / 'archive'}}}}}\n"
+        "default: {send_to: [archive]}\n"
+    )
+    return file
+
+
+def test_without_a_node_it_fails_with_one_sentence(
+    dcmpress: Dcmpress, config: Path, tmp_path: Path
+) -> None:
+    said = dcmpress("status", "--running", "-c", config, code=1)
+
+    assert said == f"dcmpress: no node answers on {tmp_path / 'data'}\n"
+
+
+def test_the_folders_of_a_node_that_is_down_do_not_count(
+    dcmpress: Dcmpress, config: Path, tmp_path: Path
+) -> None:
+    Layout(tmp_path / "data").make(Disk())
+    assert '"running": false' in dcmpress("status", "--json", "-c", config)
+
+    said = dcmpress("status", "--running", "--json", "-c", config, code=1)
+
+    assert said == f"dcmpress: no node answers on {tmp_path / 'data'}\n"
+
+
+def test_a_node_that_answers_is_healthy(dcmpress: Dcmpress, config: Path, tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "data")
+    layout.make(Disk())
+    node = ControlServer(layout.control, lambda request: {"running": True, **request})
+
+    try:
+        said = dcmpress("status", "--running", "--json", "-c", config)
+    finally:
+        node.stop()
+
+    assert '"running": true' in said
+
+
+def test_the_container_asks_for_a_running_node() -> None:
+    line = 'CMD ["dcmpress", "status", "--running"]'
+
+    assert line in (REPOSITORY / "Dockerfile").read_text()
