@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from struct import pack
-from typing import Final
+from typing import Final, cast
 
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
@@ -115,8 +115,9 @@ class StorageAssociation(Association):
 
     def _establish(self) -> Negotiated | None:
         self._receive_control(*self._reader.pdu_header(self._limits.pdu_seconds))
-        request = self._upper.receive_pdu(wait=False)
-        if self._upper.state != State.DECIDING or not isinstance(request, A_ASSOCIATE):
+        # Only an A-ASSOCIATE-RQ leads to that state; mypy loses the type in a cycle of imports.
+        request = cast(A_ASSOCIATE | None, self._upper.receive_pdu())
+        if self._upper.state != State.DECIDING or request is None:
             self._ending = "ended before it was established"
             return None
         self.requestor.primitive = request

@@ -230,7 +230,7 @@ class Dispatch:
                 self._recognise(name)  # It may have been mended.
             if name in self.held:
                 self._release(self.held[name])
-            else:
+            elif name in self.live:
                 self.live[name].held.clear()
                 for queue in (self._queues or {}).values():
                     queue.retry_now(name)

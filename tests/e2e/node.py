@@ -208,8 +208,12 @@ class RunningNode:
 
     def left_in_spool(self) -> list[Path]:
         """What no folder of the spool should have when everything is delivered."""
-        parts = ("incoming/r0", "growing", "jobs", "held", "trash", "encoded")
+        parts = ("growing", "jobs", "held", "trash", "encoded")
         return [path for part in parts for path in self.spool(part)]
+
+    def arriving_bytes(self) -> int:
+        """Of instances that are not acknowledged; a receiver keeps empty files in store."""
+        return sum(path.stat().st_size for path in self.spool("incoming/r0"))
 
     def archived(self) -> list[Path]:
         """Every file of the folder destination, hidden and temporary ones included."""

@@ -81,7 +81,7 @@ def encoded(dataset: Dataset) -> bytes:
 def test_what_is_no_dataset_is_not_understood(shared_node: RunningNode) -> None:
     assert store(shared_node, b"This is no DICOM. " * 100, "2.25.1") == CANNOT_UNDERSTAND
     assert store(shared_node, b"", "2.25.1") == CANNOT_UNDERSTAND
-    assert shared_node.spool("incoming/r0") == []
+    assert shared_node.arriving_bytes() == 0
 
 
 def test_a_dataset_cut_before_its_series_is_not_understood(

@@ -41,7 +41,7 @@ def test_a_receiver_that_is_killed_is_replaced_and_what_it_had_begun_is_forgotte
     with RawPeer(("127.0.0.1", killable.port)) as peer:
         peer.associate()
         peer.send(first_half(begun))
-        until(lambda: killable.spool("incoming/r0") != [], "nothing is arriving")
+        until(lambda: killable.arriving_bytes() > 0, "nothing is arriving")
         os.kill(receiver, signal.SIGKILL)
         assert peer.read_until_closed() == []
 
@@ -49,7 +49,7 @@ def test_a_receiver_that_is_killed_is_replaced_and_what_it_had_begun_is_forgotte
     killable.send([later])
 
     killable.wait_for(delivered=before["delivered"] + 2, pending=0)
-    assert killable.spool("incoming/r0") == []
+    assert killable.arriving_bytes() == 0
     assert not killable.delivered(pydicom.dcmread(begun)).exists()
 
 
