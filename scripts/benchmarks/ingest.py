@@ -1,11 +1,12 @@
 """The main job: from the sender's first byte to the last verified HTJ2K file in the folder."""
 
+import shutil
 import statistics
 import time
 from pathlib import Path
 
 from scripts.benchmarks import peers
-from scripts.benchmarks.measure import cpu_seconds
+from scripts.benchmarks.measure import cpu_seconds, settle
 
 COUNT, ROUNDS, QUIET_SECONDS = 400, 3, 1.0
 _JPEG_LS = "1.2.840.10008.1.2.4.80"
@@ -13,20 +14,24 @@ _JPEG_LS = "1.2.840.10008.1.2.4.80"
 
 def run(folder: Path) -> None:
     """Orthanc with IngestTranscoding to JPEG-LS, which verifies nothing, and us, in turns."""
-    peers.ct_files(folder / "ct", COUNT)
+    total = sum(file.stat().st_size for file in peers.ct_files(folder / "ct", COUNT))
     peers.ct_files(folder / "warm", 4, seed=1)
     theirs, ours, tails = [], [], []
     their_cpu, our_cpu = [], []
     for number in range(ROUNDS):
-        with peers.orthanc(folder / f"orthanc-{number}", _JPEG_LS) as (port, process):
+        there = folder / f"orthanc-{number}"
+        with peers.orthanc(there, _JPEG_LS) as (port, process):
             peers.storescu(port, folder / "warm")
+            settle(folder, 2 * total)
             before = cpu_seconds(process)
             theirs.append(peers.storescu(port, folder / "ct"))
             their_cpu.append(cpu_seconds(process) - before)
+        shutil.rmtree(there)
         here = folder / f"node-{number}"
         with peers.node(here) as (port, process, archive):
             peers.storescu(port, folder / "warm")
             peers.wait_until_delivered(here, 4)
+            settle(folder, 2 * total)
             before = cpu_seconds(process)
             started = time.perf_counter()
             sent = started + peers.storescu(port, folder / "ct")
@@ -34,6 +39,7 @@ def run(folder: Path) -> None:
             ours.append(end - started - QUIET_SECONDS)
             tails.append(end - sent - QUIET_SECONDS)
             our_cpu.append(cpu_seconds(process) - before)
+        shutil.rmtree(here)
     median = statistics.median
     their, our = median(theirs), median(ours)
     print(f"{COUNT} CT, sender on the same cores, median of {ROUNDS}:")

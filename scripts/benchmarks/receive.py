@@ -1,10 +1,11 @@
 """Receiving alone, one association: DCMTK's storescp, which does not sync, and the fsyncs beside us."""
 
+import shutil
 import statistics
 from pathlib import Path
 
 from scripts.benchmarks import peers
-from scripts.benchmarks.measure import cpu_seconds, fsync_floor
+from scripts.benchmarks.measure import cpu_seconds, fsync_floor, settle
 
 COUNT, ROUNDS = 400, 5
 _NOTHING_ELSE = [{"name": "wait", "match": {"instances": {"ge": 1}}, "send_to": ["archive"]}]
@@ -16,18 +17,24 @@ def run(folder: Path) -> None:
     files = peers.ct_files(folder / "ct", COUNT)
     floors, theirs, ours = [], [], []
     their_cpu, our_cpu = [], []
+    total = sum(file.stat().st_size for file in files)
     for number in range(ROUNDS):
         floors.append(fsync_floor(folder / f"floor-{number}", files))
-        with peers.storescp(folder / f"storescp-{number}") as (port, process):
+        there = folder / f"storescp-{number}"
+        with peers.storescp(there) as (port, process):
+            settle(folder, 2 * total)
             before = cpu_seconds(process)
             theirs.append(peers.storescu(port, folder / "ct"))
             their_cpu.append(cpu_seconds(process) - before)
-        with peers.node(
-            folder / f"node-{number}", rules=_NOTHING_ELSE, series={"quiet_seconds": 600}
-        ) as (port, process, _):
+        shutil.rmtree(there)
+        here = folder / f"node-{number}"
+        with peers.node(here, rules=_NOTHING_ELSE, series={"quiet_seconds": 600}) as node:
+            port, process, _ = node
+            settle(folder, 2 * total)
             before = cpu_seconds(process)
             ours.append(peers.storescu(port, folder / "ct"))
             our_cpu.append(cpu_seconds(process) - before)
+        shutil.rmtree(here)
     median = statistics.median
     floor, their, our = median(floors), median(theirs), median(ours)
     print(f"{COUNT} CT, one association, median of {ROUNDS}:")

@@ -1,5 +1,6 @@
 """Sending alone, one association, beside DCMTK's storescu."""
 
+import shutil
 import statistics
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from scp.deliver.send import send_files
 from scp.errors import ConversionError
 from scp.model import DeliveryItem
 from scripts.benchmarks import peers
+from scripts.benchmarks.measure import settle
 
 COUNT, ROUNDS = 400, 5
 
@@ -17,14 +19,23 @@ def run(folder: Path) -> None:
     """Both to a storescp that writes; ours without the start of the interpreter."""
     files = peers.ct_files(folder / "ct", COUNT)
     theirs, ours, cpu = [], [], []
-    with peers.storescp(folder / "received") as (port, _):
-        section = DicomDestination(kind="dicom", host="127.0.0.1", port=port, ae_title="STORESCP")
-        for _ in range(ROUNDS):
+    total = sum(file.stat().st_size for file in files)
+    there = folder / "received"
+    for _ in range(ROUNDS):
+        with peers.storescp(there) as (port, _):
+            settle(folder, 2 * total)
             theirs.append(peers.storescu(port, folder / "ct"))
+        shutil.rmtree(there)
+        with peers.storescp(there) as (port, _):
+            section = DicomDestination(
+                kind="dicom", host="127.0.0.1", port=port, ae_title="STORESCP"
+            )
+            settle(folder, 2 * total)
             started, before = time.perf_counter(), time.process_time()
             assert all(receipt.verdict.is_done for receipt in send_files(files, section, _refuse))
             ours.append(time.perf_counter() - started)
             cpu.append(time.process_time() - before)
+        shutil.rmtree(there)
     their, our = statistics.median(theirs), statistics.median(ours)
     print(f"{COUNT} CT to DCMTK storescp, median of {ROUNDS}:")
     print(f"  DCMTK storescu  {their:.3f} s")
