@@ -1,0 +1,85 @@
+"""Orthanc, a PACS that many have, as a peer."""
+
+import json
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import peer_program
+from tests.e2e.node import START_SECONDS, until
+from tests.e2e.peers import free_port
+
+
+class Orthanc:
+    """One that runs, asked by its REST interface."""
+
+    def __init__(self, dicom_port: int, web_port: int) -> None:
+        self.port = dicom_port
+        self.web_port = web_port
+
+    def instances(self) -> dict[str, str]:
+        """Its own name of every instance, by SOP Instance UID."""
+        found = json.loads(self._ask("/instances?expand"))
+        return {each["MainDicomTags"]["SOPInstanceUID"]: each["ID"] for each in found}
+
+    def save(self, name: str, path: Path) -> Path:
+        """Fetch an instance as it is stored."""
+        path.write_bytes(self._ask(f"/instances/{name}/file"))
+        return path
+
+    def import_file(self, path: Path) -> str:
+        answer: dict[str, str] = json.loads(self._ask("/instances", path.read_bytes()))
+        return answer["ID"]
+
+    def send(self, names: list[str], port: int) -> dict[str, Any]:
+        """Have it send instances by C-STORE; its report."""
+        peer = json.dumps({"AET": "DCMPRESS", "Host": "127.0.0.1", "Port": port}).encode()
+        self._ask("/modalities/dcmpress", peer, "PUT")
+        order = json.dumps({"Resources": names, "Synchronous": True}).encode()
+        report: dict[str, Any] = json.loads(self._ask("/modalities/dcmpress/store", order))
+        return report
+
+    def is_ready(self) -> bool:
+        try:
+            return bool(self._ask("/system"))
+        except OSError:
+            return False
+
+    def _ask(self, path: str, body: bytes | None = None, method: str | None = None) -> bytes:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.web_port}{path}", body, method=method
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - the loopback
+            content: bytes = answer.read()
+            return content
+
+
+@contextmanager
+def orthanc(folder: Path) -> Iterator[Orthanc]:
+    """Start one that takes everything and knows nobody."""
+    folder.mkdir(parents=True)
+    running = Orthanc(free_port(), free_port())
+    settings = {
+        "StorageDirectory": str(folder / "storage"),
+        "IndexDirectory": str(folder / "index"),
+        "DicomPort": running.port,
+        "HttpPort": running.web_port,
+        "RemoteAccessAllowed": False,
+        "DicomAlwaysAllowStore": True,
+        "DicomCheckCalledAet": False,
+        "Plugins": [],
+    }
+    (folder / "orthanc.json").write_text(json.dumps(settings))
+    with (folder / "orthanc.log").open("wb") as log:
+        process = subprocess.Popen(
+            [peer_program("Orthanc"), str(folder / "orthanc.json")], stdout=log, stderr=log
+        )
+    try:
+        until(running.is_ready, (folder / "orthanc.log").read_text, START_SECONDS)
+        yield running
+    finally:
+        process.terminate()
+        process.wait(30)
