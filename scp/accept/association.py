@@ -87,6 +87,12 @@ class StorageAssociation(Association):
         """Abort as soon as the thread looks; from any thread, without waiting."""
         self._reader.stop()
 
+    @property
+    def idle_seconds(self) -> float:
+        """For how long the peer has begun nothing; 0 in the middle of an instance."""
+        is_busy = self._messages is not None and self._messages.is_receiving
+        return 0.0 if is_busy else self._reader.silent_seconds
+
     def run_reactor(self) -> None:
         """The thread's one loop."""
         with telemetry.context(association=self.name):

@@ -7,7 +7,8 @@ import logging
 import selectors
 import socket
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from pynetdicom.ae import ApplicationEntity
@@ -26,6 +27,9 @@ PAUSE_SECONDS: Final = 1.0
 
 ABORT_SECONDS: Final = 10.0
 """How long aborted associations are waited for: a commit under way, the peer's close."""
+
+IDLE_SECONDS: Final = 2.0
+"""When draining: a peer that begins nothing for so long keeps its association open for later."""
 
 _BROKEN_SOCKET: Final = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
 
@@ -96,7 +100,7 @@ class Listener:
         self._wake_up()
 
     def drain(self, deadline_seconds: float) -> int:
-        """Close the port, let open associations finish, abort the rest after the deadline.
+        """Close the port, let open associations finish, abort those that idle, and in the end the rest.
 
         For when :meth:`serve` has returned. An instance that is being committed is still answered.
 
@@ -107,15 +111,25 @@ class Listener:
         """
         for ours in (self._socket, self._wake, self._waker):
             ours.close()
-        if self._await_end(deadline_seconds):
-            return 0
-        with self._changed:
-            left = list(self._open)
-        for association in left:
-            association.stop()
+        deadline = time.monotonic() + deadline_seconds
+        stopped: set[StorageAssociation] = set()
+        while (left := deadline - time.monotonic()) > 0:
+            if self._await_end(min(left, IDLE_SECONDS / 4)):
+                return len(stopped)
+            stopped |= self._stop_those(lambda one: one.idle_seconds >= IDLE_SECONDS)
+        stopped |= self._stop_those(lambda _: True)
         if not self._await_end(ABORT_SECONDS):
             logger.error("%d associations did not end", self.open_associations)
-        return len(left)
+        return len(stopped)
+
+    def _stop_those(
+        self, is_meant: Callable[[StorageAssociation], bool]
+    ) -> set[StorageAssociation]:
+        with self._changed:
+            found = {association for association in self._open if is_meant(association)}
+        for association in found:
+            association.stop()
+        return found
 
     def _await_end(self, seconds: float) -> bool:
         with self._changed:

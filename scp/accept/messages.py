@@ -66,6 +66,11 @@ class Messages:
         self.instances = 0
         self.dataset_bytes = 0
 
+    @property
+    def is_receiving(self) -> bool:
+        """Whether an instance is begun and not answered."""
+        return self._current is not None
+
     def receive(self, left: int) -> None:
         """Read the body of one P-DATA-TF, ``left`` bytes, and act on what became complete.
 

@@ -42,6 +42,7 @@ class PduReader:
         self._end = 0
         self._patience = 0.0
         self._impatience = ""
+        self._silent_since: float | None = None
         self._stop = threading.Event()
         connection.settimeout(None)
         tick = max(min(self._idle_seconds, self._pdu_seconds) / _TICKS, 0.001)
@@ -56,6 +57,12 @@ class PduReader:
         except OSError:
             return  # closed meanwhile, which is what stopping is for
 
+    @property
+    def silent_seconds(self) -> float:
+        """For how long the peer has sent nothing between two PDUs; 0 inside of one."""
+        since = self._silent_since
+        return 0.0 if since is None else time.monotonic() - since
+
     def pdu_header(self, idle_seconds: float | None = None) -> tuple[int, int]:
         """Wait for a PDU and return its type and length; its body is still to be read.
 
@@ -69,7 +76,9 @@ class PduReader:
         if self._start == self._end:
             self._patience = self._idle_seconds if idle_seconds is None else idle_seconds
             self._impatience = "nothing came between two PDUs for too long"
+            self._silent_since = time.monotonic()
             self._fill()
+            self._silent_since = None
         self._patience = self._pdu_seconds
         self._impatience = "a PDU took too long"
         kind, length = _PDU_HEADER.unpack_from(self._view, self._contiguous(_PDU_HEADER.size))

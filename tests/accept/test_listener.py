@@ -132,6 +132,25 @@ def test_draining_aborts_what_is_left_at_the_deadline() -> None:
     assert len(node.store.abandoned) == 1
 
 
+def test_draining_does_not_wait_for_a_peer_that_only_keeps_its_association_open() -> None:
+    with serving() as node, RawPeer(node.address) as idle, RawPeer(node.address) as busy:
+        idle.associate()
+        busy.associate()
+        busy.send(p_data((1, COMMAND | LAST, store_command()), (1, 0, b"first ")))
+        node.listener.stop()
+        node.thread.join(10)
+        with ThreadPoolExecutor(1) as pool:
+            drained = pool.submit(node.listener.drain, 60)
+
+            assert idle.read_pdu() == ABORT
+            busy.send(p_data((1, LAST, b"second")))
+            assert busy.read_response().Status == 0
+            busy.release()
+            busy.socket.close()
+
+            assert drained.result(10) == 1
+
+
 def test_what_is_being_committed_at_the_deadline_is_still_answered() -> None:
     store = MemoryStore()
     store.may_commit.clear()
