@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from scripts.benchmarks import ingest, memory, receive, send
+from scripts.benchmarks import convert, ingest, memory, receive, send
 from scripts.benchmarks.measure import fsync_milliseconds
 
 BENCHMARKS: dict[str, Callable[[Path], None]] = {
@@ -15,6 +15,7 @@ BENCHMARKS: dict[str, Callable[[Path], None]] = {
     "send": send.run,
     "ingest": ingest.run,
     "memory": memory.run,
+    "convert": convert.run,
 }
 
 
