@@ -2,7 +2,7 @@
 
 
 class ScpError(Exception):
-    """Root of every error this package raises on purpose."""
+    """Root of every error this package raises on purpose; a command stops with exit code 1."""
 
 
 class UsageError(ScpError):
@@ -24,11 +24,11 @@ class ConfigError(ScpError):
 
 
 class NodeError(ScpError):
-    """The node cannot start or go on; exit code 1 and this one sentence."""
+    """The node or a command cannot start, go on or succeed; exit code 1 and this one sentence."""
 
 
 class StorageFullError(ScpError):
-    """The peer is told to try later (0xA700); nothing was kept."""
+    """Nothing was kept: a peer is told to try later (0xA700), a conversion passes, a delivery waits."""
 
 
 class DiskFailedError(StorageFullError):
@@ -66,11 +66,11 @@ class ConnectionLostError(AssociationError):
 
 
 class TruncatedError(ScpError):
-    """The bytes end inside an element; with more bytes the same call may succeed."""
+    """The bytes end inside an element: with more the same call may succeed, else as malformed."""
 
 
 class MalformedError(ScpError):
-    """The bytes cannot be read as DICOM elements, however many follow."""
+    """No DICOM, whatever follows: a peer is refused, an instance passed as it is, a file left out."""
 
 
 class ConversionError(ScpError):
@@ -78,11 +78,11 @@ class ConversionError(ScpError):
 
 
 class CodecError(ConversionError):
-    """A codec refused or failed."""
+    """A codec refused or failed: the original is delivered, and ``doctor`` reports it."""
 
 
 class WorkerLostError(ConversionError):
-    """A worker process died or missed its deadline while doing a task; the task may be tried once more."""
+    """A worker died or missed its deadline, twice: the task is given up, and a delivery tried again."""
 
 
 class LedgerError(ScpError):
@@ -90,7 +90,7 @@ class LedgerError(ScpError):
 
 
 class DeliveryError(ScpError):
-    """A destination did not take an instance."""
+    """An instance cannot be delivered or its file not read: tried five times, then a person decides."""
 
 
 class PeerUnavailableError(DeliveryError):

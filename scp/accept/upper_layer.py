@@ -79,7 +79,6 @@ class State(IntEnum):
     AWAITING_REQUEST = 2
     DECIDING = 3
     ESTABLISHED = 6
-    RELEASE_ASKED = 8
     AWAITING_CLOSE = 13
 
 

@@ -15,7 +15,7 @@ from scp.config.schema import Config, FolderDestination
 from scp.config.schema import DicomDestination as DicomSection
 from scp.deliver.dicom import DicomDestination
 from scp.durable import Disk, free_bytes
-from scp.errors import ConversionError, NodeError, ScpError
+from scp.errors import CodecError, ConversionError, NodeError, ScpError
 from scp.model import DeliveryItem
 from scp.pipeline.control import ask
 from scp.pipeline.destinations import build_destination
@@ -58,7 +58,7 @@ def examine(path: Path | None, *, as_json: bool) -> None:
 
 
 def _findings(config: Config) -> Iterator[Finding]:
-    yield _tried("libraries", lambda: ", ".join(f"{n} {_version(n)}" for n in _LIBRARIES))
+    yield _tried("libraries", _try_libraries)
     yield _tried("codecs", _try_codecs)
     yield _gpu(config)
     yield _tried("disk", lambda: _try_disk(config.node.data))
@@ -81,6 +81,14 @@ def _tried(part: str, attempt: Callable[[], str]) -> Finding:
 
 def _named(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
+
+
+def _try_libraries() -> str:
+    found = {name: _version(name) for name in _LIBRARIES}
+    missing = [name for name in _LIBRARIES if not found[name]]
+    if missing:
+        raise NodeError(f"{', '.join(missing)} missing: install dcmpress anew by scripts/install")
+    return ", ".join(f"{name} {version}" for name, version in found.items())
 
 
 def _try_codecs() -> str:
@@ -115,12 +123,14 @@ def _gpu(config: Config) -> Finding:
     try:
         from scp.convert.gpu import try_gpu
 
-        detail = f"{try_gpu()} copied an image to a GPU; this version converts on the CPU"
-    except ImportError as error:
-        detail = f"nvImageCodec (dcmpress[gpu]) is not there: {error}; the CPU converts"
+        detail = f"{try_gpu()}; this version converts on the CPU all the same"
+    except CodecError as error:
+        detail = f"{error}; the CPU converts"
     except Exception as error:
-        detail = f"nvImageCodec reaches no GPU: {_named(error)}; the CPU converts"
-    return Finding("GPU", False if config.codec.backend == "gpu" else None, detail)
+        detail = f"{_named(error)}; the CPU converts"
+    if config.codec.backend == "gpu":
+        return Finding("GPU", False, f"{detail}; set codec: backend: to auto or cpu")
+    return Finding("GPU", None, detail)
 
 
 def _try_disk(data: Path) -> str:
@@ -199,4 +209,4 @@ def _version(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
-        return "missing"
+        return ""

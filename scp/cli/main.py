@@ -1,6 +1,7 @@
 """The command line: each command is one function, and imports what it needs when it runs."""
 
 import contextlib
+import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ import typer
 
 from scp.cli import output
 from scp.errors import ConfigError, ScpError, UsageError
+
+logger = logging.getLogger(__name__)
 
 app = typer.Typer(
     name="dcmpress",
@@ -29,7 +32,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on s
 def main() -> None:
     """Run a command; every expected failure is one sentence and an exit code (0, 1, 2)."""
     with _exit_codes():
-        app(standalone_mode=False)
+        # Typer returns the code where it ends a command itself, for Ctrl-C for one.
+        code = app(standalone_mode=False)
+        if code:
+            sys.exit(code)
 
 
 @contextlib.contextmanager
@@ -42,13 +48,17 @@ def _exit_codes() -> Iterator[None]:
     except ScpError as error:
         print(f"dcmpress: {error}", file=sys.stderr)
         sys.exit(1)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
     except typer.Abort:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
+        sys.exit(1)
+    except OSError as error:
+        # Of a file or folder that the user named, as a rule; else the traceback helps.
+        logger.debug("the command failed", exc_info=True)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"dcmpress: {where}{error.strerror or error}", file=sys.stderr)
         sys.exit(1)
     except Exception as error:
         # Typer's own usage errors carry how to show themselves and their exit code.

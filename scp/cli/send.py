@@ -17,7 +17,7 @@ from scp.deliver.send import send_files
 from scp.errors import NodeError, UsageError
 from scp.model import DeliveryItem
 
-_PEER = re.compile(r"(?P<title>[^@]{1,16})@(?P<host>\[[^\]]+\]|[^@:]+):(?P<port>\d{1,5})")
+_PEER = re.compile(r"(?P<title>[^@]*)@(?P<host>\[[^\]]+\]|[^@:]+):(?P<port>[0-9]{1,9})")
 
 
 def send_paths(
@@ -85,11 +85,19 @@ def _section(to: str, calling: str | None, config: Path | None) -> DicomDestinat
     if found:
         host, port = found["host"].strip("[]"), int(found["port"])
         return _checked(to, {"host": host, "port": port, "ae_title": found["title"], **ours})
-    section = load_config(config).destinations.get(to)
+    if "@" in to:
+        raise UsageError(f"--to {to}: write it like PACS@10.0.0.9:104, an IPv6 address in []")
+    destinations = load_config(config).destinations
+    section = destinations.get(to)
     if section is None:
-        raise UsageError(f"--to {to}: neither AET@HOST:PORT nor a configured destination")
+        known = ", ".join(n for n, s in destinations.items() if isinstance(s, DicomDestination))
+        raise UsageError(
+            f"--to {to}: neither AET@HOST:PORT nor a node of the configuration ({known or 'none'})"
+        )
     if not isinstance(section, DicomDestination):
-        raise UsageError(f"--to {to}: it is a folder; dcmpress send speaks C-STORE")
+        raise UsageError(
+            f"--to {to}: it is a folder, and dcmpress send speaks C-STORE; name a node"
+        )
     return _checked(to, section.model_dump() | ours) if ours else section
 
 
@@ -98,6 +106,9 @@ def _checked(to: str, values: dict[str, Any]) -> DicomDestination:
         return DicomDestination.model_validate({"kind": "dicom", **values})
     except ValidationError as error:
         fault = error.errors()[0]
-        is_ours = fault["loc"] == ("calling_ae_title",)
-        option = "--from" if is_ours else f"--to {to}"
-        raise UsageError(f"{option}: {fault['msg'].removeprefix('Value error, ')}") from error
+        key = fault["loc"][0]
+        option = "--from" if key == "calling_ae_title" else f"--to {to}"
+        why = fault["msg"].removeprefix("Value error, ")
+        if key == "port":
+            why = f"{values['port']} is no port: give one from 1 to 65535"
+        raise UsageError(f"{option}: {why}") from error

@@ -1,5 +1,6 @@
 """dcmpress transcode: the node's conversion for files that are already there."""
 
+import contextlib
 import filecmp
 import hashlib
 import os
@@ -30,11 +31,12 @@ from scp.cli.paths import files_in
 from scp.config.schema import Config
 from scp.durable import Disk
 from scp.errors import MalformedError, NodeError, StorageFullError, TruncatedError, UsageError
-from scp.model import Form
+from scp.model import Form, PassReason
 from scp.pipeline.tasks import Answer, ConvertTask, Lost, Outcome
 
 _MODALITY = Wanted(public={0x00080060: "Modality"}, stop_before=0x00080061)
 _NOT_DICOM = "not_dicom"
+_CHANGED = "it changed or vanished while it was converted; run the command again"
 
 
 def transcode_files(source: Path, target: Path, path: Path | None, *, as_json: bool) -> None:
@@ -42,6 +44,8 @@ def transcode_files(source: Path, target: Path, path: Path | None, *, as_json: b
     config = load_config(path)
     if not source.exists():
         raise UsageError(f"{source}: there is no such file or folder")
+    if target.exists() and not target.is_dir():
+        raise UsageError(f"{target} is a file: OUT is a folder")
     root = source if source.is_dir() else source.parent
     if target.resolve() == root.resolve() or root.resolve() in target.resolve().parents:
         raise UsageError(f"{target} lies in {root}: results may not mix with sources")
@@ -53,7 +57,7 @@ def transcode_files(source: Path, target: Path, path: Path | None, *, as_json: b
         run.close()
     _report(run, time.monotonic() - started, as_json=as_json)
     if run.failed:
-        raise NodeError(f"{len(run.failed)} files failed, the first: {run.failed[0]}")
+        raise NodeError(f"{len(run.failed)} files failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ class _Work:
 
 
 class _Run:
-    """One run over one tree."""
+    """One run over one tree. What fails, fails alone, and leaves nothing at OUT."""
 
     def __init__(self, config: Config, root: Path, target: Path) -> None:
         self._root = root
@@ -81,9 +85,11 @@ class _Run:
         self.failed: list[str] = []
         self.resumed = 0
         self._before = self._after = 0
+        self._unfinished: set[Path] = set()
+        """Files aside that a worker may be writing."""
         self._manifest = self._disk.append_to(target / MANIFEST)
-        if self.entries:
-            self._manifest.write(b"\n")  # The last line may be torn.
+        self._may_be_torn = os.fstat(self._manifest.descriptor).st_size > 0
+        """Whether the manifest may end in the middle of a line."""
         self._batch = Batch(config)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -97,7 +103,7 @@ class _Run:
         )
 
     def convert(self, files: list[Path]) -> None:
-        sizes = sum(file.stat().st_size for file in files)
+        sizes = sum(map(_size, files))
         with self._bar as bar:
             self._row = bar.add_task("transcode", total=sizes, ratio="")
             self._batch.run(self._tasks(files), self._done)
@@ -106,63 +112,85 @@ class _Run:
     def close(self) -> None:
         self._batch.stop()
         self._manifest.close()
+        for aside in self._unfinished:
+            with contextlib.suppress(OSError):
+                aside.unlink()
 
     def _tasks(self, files: list[Path]) -> Iterator[tuple[_Work, ConvertTask]]:
         for source in files:
-            state = source.stat()
-            name = str(source.relative_to(self._root))
-            known = self.entries.get(name)
-            target = self._target / name
-            if (
-                known is not None
-                and (known.source_bytes, known.source_mtime_ns)
-                == (state.st_size, state.st_mtime_ns)
-                and (known.form == _NOT_DICOM or target.exists())
-            ):
-                self.resumed += 1
-                self._bar.advance(self._row, state.st_size)
+            try:
+                work = self._work(source)
+            except (OSError, StorageFullError) as error:
+                self._fail(source, error)
                 continue
-            if not _is_dicom(source):
-                self._record(_entry(name, state, "", _NOT_DICOM))
-                continue
-            self._disk.make_durable_folder(target.parent)
-            work = _Work(
-                source=source,
-                name=name,
-                target=target,
-                aside=target.with_name(f".{target.name}.part"),
-                size=state.st_size,
-                mtime_ns=state.st_mtime_ns,
-                modality=_modality(source),
-                is_recorded=known is not None,
-            )
-            work.aside.unlink(missing_ok=True)
-            yield work, ConvertTask(source=source, target=work.aside)
+            if work is not None:
+                self._unfinished.add(work.aside)
+                yield work, ConvertTask(source=source, target=work.aside)
+
+    def _work(self, source: Path) -> _Work | None:
+        """What is to be done about a file; None: nothing."""
+        state = source.stat()
+        name = str(source.relative_to(self._root))
+        known = self.entries.get(name)
+        target = self._target / name
+        if (
+            known is not None
+            and (known.source_bytes, known.source_mtime_ns) == (state.st_size, state.st_mtime_ns)
+            and (known.form == _NOT_DICOM or target.exists())
+        ):
+            self.resumed += 1
+            self._bar.advance(self._row, state.st_size)
+            return None
+        if not _is_dicom(source):
+            self._record(_entry(name, state, "", _NOT_DICOM))
+            return None
+        self._disk.make_durable_folder(target.parent)
+        work = _Work(
+            source=source,
+            name=name,
+            target=target,
+            aside=target.with_name(f".{target.name}.part"),
+            size=state.st_size,
+            mtime_ns=state.st_mtime_ns,
+            modality=_modality(source),
+            is_recorded=known is not None,
+        )
+        work.aside.unlink(missing_ok=True)
+        return work
 
     def _done(self, work: _Work, answer: Answer | Lost) -> None:
         try:
             self._finish(work, answer)
         except (OSError, StorageFullError) as error:
-            work.aside.unlink(missing_ok=True)
-            why = error.strerror if isinstance(error, OSError) else error
-            self.failed.append(f"{work.source}: {why}")
+            self._fail(work.source, error)
+        finally:
+            self._unfinished.discard(work.aside)
+            with contextlib.suppress(OSError):
+                work.aside.unlink()
+
+    def _fail(self, source: Path, error: OSError | StorageFullError) -> None:
+        why = (isinstance(error, OSError) and error.strerror) or error
+        self.failed.append(f"{source}: {why}")
 
     def _finish(self, work: _Work, answer: Answer | Lost) -> None:
         outcome = Outcome(reason=answer.reason) if isinstance(answer, Lost) else answer
         assert isinstance(outcome, Outcome)
-        if outcome.source_missing:
-            self.failed.append(f"{work.source} vanished")
-            return
-        if not outcome.is_converted:
+        if outcome.reason == PassReason.NO_ROOM:
+            raise StorageFullError(f"no room on the disk of {self._target}: {outcome.detail}")
+        if not (outcome.is_converted or outcome.source_missing):
             shutil.copyfile(work.source, work.aside)
+        if outcome.source_missing or not _is_unchanged(work):
+            self.failed.append(f"{work.source}: {_CHANGED}")
+            return
         size = work.aside.stat().st_size
-        # A worker that was lost has digested nothing.
-        result_sha256 = outcome.result_sha256 or _sha256(work.aside)
+        result_sha256 = outcome.result_sha256 if outcome.is_converted else _sha256(work.aside)
+        if outcome.result_sha256 not in ("", result_sha256):
+            # Not what the worker has read; one that was lost has digested nothing.
+            self.failed.append(f"{work.source}: {_CHANGED}")
+            return
         if work.target.exists() and not work.is_recorded:
             # The same bytes are those of a run that died before it came to its record.
-            is_same = filecmp.cmp(work.aside, work.target, shallow=False)
-            work.aside.unlink()
-            if not is_same:
+            if not filecmp.cmp(work.aside, work.target, shallow=False):
                 self.failed.append(f"{work.target} is there and was not made from {work.source}")
                 return
         else:
@@ -186,7 +214,10 @@ class _Run:
         )
 
     def _record(self, entry: Entry) -> None:
-        self._manifest.write(encode(entry))
+        line = encode(entry)
+        torn, self._may_be_torn = self._may_be_torn, True
+        self._manifest.write(b"\n" + line if torn else line)
+        self._may_be_torn = False
         self.entries[entry.source] = entry
         if entry.form != _NOT_DICOM:
             self._before += entry.source_bytes
@@ -220,6 +251,8 @@ def _report(run: _Run, seconds: float, *, as_json: bool) -> None:
             }
         )
         return
+    for failure in run.failed:
+        print(failure)
     output.show_table(
         ["modality", "form", "reason", ">instances", ">before", ">after", ">ratio"],
         [
@@ -251,6 +284,22 @@ def _entry(name: str, state: os.stat_result, modality: str, form: str) -> Entry:
         modality=modality,
         form=form,
     )
+
+
+def _size(path: Path) -> int:
+    """In bytes, for the progress bar."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _is_unchanged(work: _Work) -> bool:
+    try:
+        state = work.source.stat()
+    except FileNotFoundError:
+        return False
+    return (state.st_size, state.st_mtime_ns) == (work.size, work.mtime_ns)
 
 
 def _sha256(path: Path) -> str:

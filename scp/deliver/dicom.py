@@ -1,5 +1,6 @@
 """Delivery to a DICOM node: which form of an instance it takes, and what its answers mean."""
 
+import contextlib
 import logging
 import os
 import re
@@ -120,7 +121,8 @@ class DicomDestination:
                         break
                     finally:
                         if form.is_copy:
-                            form.path.unlink(missing_ok=True)
+                            with contextlib.suppress(OSError):  # The answer counts, not the copy.
+                                form.path.unlink()
                     lost = 0 if receipt.status else lost
                     yield receipt
                 else:
@@ -168,6 +170,8 @@ class DicomDestination:
             return _held(item, "decode_failed", str(error))
         except StorageFullError as error:
             return _receipt(item, Verdict.TRANSIENT, f"no room to decode: {error}")
+        except OSError as error:
+            return _receipt(item, Verdict.TRANSIENT, f"decode_failed: {error.strerror}")
 
 
 class _Form(NamedTuple):

@@ -33,8 +33,11 @@ _NAME_FAULTS: Final = (
     errno.EISDIR,
     errno.EINVAL,
     errno.ELOOP,
+    errno.ENXIO,
+    errno.EACCES,
+    errno.EPERM,
 )
-"""Of one instance's name, where the destination's own folder can be had."""
+"""Of one instance's name, as long as the destination's own folder can be written."""
 _IDENTITY: Final = {
     "SOPClassUID": "sop_class_uid",
     "SOPInstanceUID": "sop_instance_uid",
@@ -48,7 +51,8 @@ class FolderDestinationWriter:
 
     A file appears under its name complete. A name that is taken by the same bytes means already
     there; by others, the file gets ``~2`` (``~3``, ...) before its extension. A name that cannot be
-    had makes a LIMITED receipt; a full or unwritable disk raises PeerUnavailableError.
+    had, or a file that is longer than the file system allows, makes a LIMITED receipt; a full or
+    unwritable disk raises PeerUnavailableError.
     """
 
     def __init__(
@@ -99,9 +103,10 @@ class FolderDestinationWriter:
             finally:
                 file.close()
                 self._disk.unlink(file.path)
+            free = free_bytes(self._root)
         except (OSError, StorageFullError) as error:
             raise self._unavailable(error) from error
-        return f"{self._root} is writable, {free_bytes(self._root) / 1e9:.1f} GB free"
+        return f"{self._root} is writable, {free / 1e9:.1f} GB free"
 
     def _unavailable(self, error: OSError | StorageFullError) -> PeerUnavailableError:
         why = error.strerror if isinstance(error, OSError) else str(error)
@@ -133,33 +138,44 @@ class FolderDestinationWriter:
             return self._write(item, source, final)
         except DeliveryError as error:
             return _receipt(item, Verdict.LIMITED, str(error))
+        except StorageFullError as error:
+            cause = error.__cause__
+            if not isinstance(cause, OSError) or cause.errno != errno.EFBIG:
+                raise
+            return _receipt(item, Verdict.LIMITED, f"file_refused: {cause.strerror}")
         except OSError as error:
-            if error.errno not in _NAME_FAULTS or not os.path.isdir(self._root):
+            if error.errno not in _NAME_FAULTS or not self._is_writable():
                 raise
             return _receipt(item, Verdict.LIMITED, f"name_refused: {error.strerror}")
         finally:
             os.close(source)
 
-    def _write(self, item: DeliveryItem, source: int, final: Path) -> Receipt:
-        file = self._temporary(final.parent)
+    def _is_writable(self) -> bool:
         try:
-            digest = self._copy(source, file)
-            if item.sha256 and digest != item.sha256:
-                return _receipt(
-                    item,
-                    Verdict.HELD,
-                    "digest_mismatch: the file is not the one that was committed",
-                )
-            file.sync()
-            named = self._name(source, Path(file.path), final)
-            if named is None:
-                return _receipt(item, Verdict.ALREADY_THERE)
-            detail = "" if named == final else "conflict: another file has its name"
-            return _receipt(item, Verdict.DELIVERED, detail)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                self._disk.unlink(file.path)
-            file.close()
+            self.check()
+        except PeerUnavailableError:
+            return False
+        return True
+
+    def _write(self, item: DeliveryItem, source: int, final: Path) -> Receipt:
+        with self._temporary(final.parent) as file:
+            try:
+                digest = self._copy(source, file)
+                if item.sha256 and digest != item.sha256:
+                    return _receipt(
+                        item,
+                        Verdict.HELD,
+                        "digest_mismatch: the file is not the one that was committed",
+                    )
+                file.sync()
+                named = self._name(source, Path(file.path), final)
+                if named is None:
+                    return _receipt(item, Verdict.ALREADY_THERE)
+                detail = "" if named == final else "conflict: another file has its name"
+                return _receipt(item, Verdict.DELIVERED, detail)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    self._disk.unlink(file.path)
 
     def _values(self, item: DeliveryItem, source: int) -> dict[str, str]:
         values: dict[str, str] = {}
@@ -170,9 +186,13 @@ class FolderDestinationWriter:
             else:
                 unread[tag] = keyword
         if unread:
-            with contextlib.suppress(MalformedError):
+            try:
                 found = read_values(source, read_meta(source), unread)
-                values |= {unread[tag]: value for tag, value in found.items()}
+            except MalformedError:
+                return values
+            except OSError as error:
+                raise _unreadable(error) from error
+            values |= {unread[tag]: value for tag, value in found.items()}
         return values
 
     def _copy(self, source: int, file: DurableFile) -> str:
@@ -192,7 +212,7 @@ class FolderDestinationWriter:
         try:
             return self._buffer[: os.preadv(source, [self._buffer], offset)]
         except OSError as error:
-            raise DeliveryError(f"file_unreadable: {error.strerror}") from error
+            raise _unreadable(error) from error
 
     # -- names ---------------------------------------------------------------------------------
 
@@ -282,18 +302,21 @@ class FolderDestinationWriter:
         return file
 
     def _sweep(self, leftover: Path) -> None:
-        """Remove a file that a dead writer left; the lock of a living one protects its file."""
-        try:
-            descriptor = os.open(leftover, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._disk.unlink(leftover)
-        except (BlockingIOError, FileNotFoundError):
-            pass
-        finally:
-            os.close(descriptor)
+        """Remove a file that a dead writer left; the lock of a living one protects its file.
+
+        What cannot be locked or removed, another user's for one, stays and harms nobody.
+        """
+        with contextlib.suppress(OSError):
+            descriptor = os.open(leftover, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._disk.unlink(leftover)
+            finally:
+                os.close(descriptor)
+
+
+def _unreadable(error: OSError) -> DeliveryError:
+    return DeliveryError(f"file_unreadable: {error.strerror}")
 
 
 def _receipt(item: DeliveryItem, verdict: Verdict, detail: str = "") -> Receipt:

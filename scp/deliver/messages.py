@@ -21,7 +21,6 @@ PDV_HEADER_BYTES: Final = _PDV.size
 
 
 class PduType(IntEnum):
-    ASSOCIATE_RQ = 0x01
     ASSOCIATE_AC = 0x02
     ASSOCIATE_RJ = 0x03
     P_DATA = 0x04

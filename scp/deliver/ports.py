@@ -53,8 +53,8 @@ class DecodeForPeer(Protocol):
         ------
         ConversionError
             It cannot be decoded, or not verified: the instance is held.
-        WorkerLostError, StorageFullError
-            Not now: the instance is tried again.
+        WorkerLostError, StorageFullError, OSError
+            Not now, or not on this disk: the instance is tried again.
         PeerUnavailableError
             The node stops: the attempt ends, and nothing is said of the instance.
         """

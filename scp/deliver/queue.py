@@ -114,6 +114,8 @@ class DestinationQueue:
                 self._jobs[delivery.job] = _Job(delivery, log)
                 now, wall = self._now(), self._wall()
                 self._schedule.add(delivery.job, delivery.items, state, now, wall)
+                if state.unavailable is not None:
+                    self._last_error = state.unavailable.reason
                 self._changed.notify_all()
 
     def retry_now(self, job: str | None = None) -> None:

@@ -88,11 +88,18 @@ def item_of(path: Path) -> DeliveryItem | Receipt:
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
-            for folder, folders, names in path.walk():
-                folders.sort()
-                yield from (folder / name for name in sorted(names))
+            yield from _files_below(path)
         else:
             yield path
+
+
+def _files_below(top: Path) -> Iterator[Path]:
+    closed: list[OSError] = []
+    for folder, folders, names in top.walk(on_error=closed.append):
+        folders.sort()
+        yield from (folder / name for name in sorted(names))
+    # What cannot be listed cannot be opened either, and so gets a receipt that says why.
+    yield from (Path(error.filename) for error in closed)
 
 
 def _not_sent(path: Path, detail: str) -> Receipt:

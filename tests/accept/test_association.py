@@ -85,6 +85,28 @@ def test_a_service_that_is_not_served_is_refused_by_context() -> None:
     assert [result for result, _ in results(accept).values()] == [3, 0]
 
 
+@pytest.mark.parametrize("odd", [b"\n", b"\0", b"\xb2", b"x", b" 1"])
+def test_what_is_no_uid_is_refused_by_context_and_never_stored(odd: bytes) -> None:
+    contexts = ((PRIVATE_CLASS, (IMPLICIT,)), (CT, (PRIVATE_SYNTAX,)), (CT, (EXPLICIT,)))
+    request = associate_request(contexts)
+    for uid in (PRIVATE_CLASS, PRIVATE_SYNTAX):
+        middle = len(uid) // 2
+        odd_uid = uid[:middle].encode() + odd + uid[middle + len(odd) :].encode()
+        request = request.replace(uid.encode(), odd_uid)
+
+    with serving() as node, RawPeer(node.address) as peer:
+        accept = peer.associate(request)
+        peer.send(store_message(b"data", context_id=5))
+        stored = peer.read_response()
+        peer.send(store_message(b"data", context_id=3))
+        answer = peer.read_pdu()
+
+    assert [result for result, _ in results(accept).values()] == [3, 4, 0]
+    assert stored.Status == 0
+    assert answer[0] == 7
+    assert [each.request.transfer_syntax for each in node.store.kept] == [EXPLICIT]
+
+
 def test_a_private_class_in_a_private_syntax_is_stored() -> None:
     request = associate_request([(PRIVATE_CLASS, (PRIVATE_SYNTAX,))])
 

@@ -32,7 +32,34 @@ def findings(said: str) -> dict[str, dict[str, Any]]:
     return {finding["part"]: finding for finding in json.loads(said[: said.rindex("]") + 1])}
 
 
-def nvidia(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> None:
+class Driver:
+    """NVIDIA's driver, as a program loads it."""
+
+    def __init__(self, gpus: int = 1, status: int = 0) -> None:
+        self.gpus = gpus
+        self.status = status
+
+    def __call__(self, name: str) -> "Driver":
+        assert name == "libcuda.so.1"
+        return self
+
+    def cuInit(self, flags: int) -> int:
+        return self.status
+
+    def cuDriverGetVersion(self, version: Any) -> int:
+        version._obj.value = 12080
+        return 0
+
+    def cuDeviceGetCount(self, count: Any) -> int:
+        count._obj.value = self.gpus
+        return 0
+
+
+def no_driver(name: str) -> Driver:
+    raise OSError(f"{name}: cannot open shared object file: No such file or directory")
+
+
+def nvimagecodec(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> None:
     """An nvImageCodec that reaches a GPU, or fails to."""
 
     class Image:
@@ -80,41 +107,103 @@ def test_any_exception_of_one_check_is_a_finding_and_the_others_are_made(
     assert [part for part in found if found[part]["works"] is False] == ["clock"]
 
 
+def test_a_library_that_is_not_installed_is_a_finding(
+    dcmpress: Dcmpress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_LIBRARIES", ("pydicom", "no-such-library"))
+
+    said = dcmpress("doctor", "-c", write_config(tmp_path), "--json", code=1)
+
+    assert findings(said)["libraries"] == {
+        "part": "libraries",
+        "works": False,
+        "detail": "no-such-library missing: install dcmpress anew by scripts/install",
+    }
+
+
 def test_too_little_room_does_not_work(dcmpress: Dcmpress, tmp_path: Path) -> None:
     said = dcmpress("doctor", "-c", write_config(tmp_path, reserve="9000TB"), "--json", code=1)
 
     assert findings(said)["room"]["works"] is False
 
 
-def test_without_nvimagecodec_the_gpu_is_no_fault(
-    dcmpress: Dcmpress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "nvidia", None)
+def gpu_of(dcmpress: Dcmpress, tmp_path: Path) -> str:
+    """What is said of the GPU, which is a fault only where the configuration wants it."""
+    found = findings(dcmpress("doctor", "-c", write_config(tmp_path), "--json"))["GPU"]
+    config = write_config(tmp_path, backend="gpu")
+    wanted = findings(dcmpress("doctor", "-c", config, "--json", code=1))["GPU"]
 
-    gpu = findings(dcmpress("doctor", "-c", write_config(tmp_path), "--json"))["GPU"]
-
-    assert gpu["works"] is None
-    assert "is not there" in gpu["detail"]
+    assert (found["works"], wanted["works"]) == (None, False)
+    detail = str(found["detail"])
+    assert wanted["detail"] == f"{detail}; set codec: backend: to auto or cpu"
+    return detail
 
 
 @pytest.mark.parametrize(
-    ("error", "detail"),
+    ("driver", "detail"),
     [
-        (None, "nvImageCodec 0.9.0 copied an image to a GPU; this version converts on the CPU"),
-        (RuntimeError("#35"), "nvImageCodec reaches no GPU: RuntimeError: #35; the CPU converts"),
+        (
+            no_driver,
+            "there is no NVIDIA driver (libcuda.so.1): where the machine has a GPU, install it, "
+            "or start the container with --gpus all; the CPU converts",
+        ),
+        (
+            Driver(status=100),
+            "the NVIDIA driver finds no GPU (CUDA error 100): nvidia-smi says why, "
+            "and a container needs --gpus all; the CPU converts",
+        ),
+        (
+            Driver(gpus=0),
+            "the NVIDIA driver finds no GPU (CUDA error 0): nvidia-smi says why, "
+            "and a container needs --gpus all; the CPU converts",
+        ),
+        (ModuleType("no driver at all"), "TypeError: 'module' object is not callable; the CPU"),
     ],
+    ids=["no driver", "no device", "none of its devices", "a defect"],
 )
-def test_the_gpu_is_tried_through_nvimagecodec(
+def test_a_gpu_that_no_driver_reaches_is_said_with_what_to_do(
     dcmpress: Dcmpress,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    error: Exception | None,
+    driver: object,
     detail: str,
 ) -> None:
-    nvidia(monkeypatch, error)
+    monkeypatch.setattr("ctypes.CDLL", driver)
 
-    wanted = dcmpress("doctor", "-c", write_config(tmp_path, backend="gpu"), "--json", code=1)
-    gpu = findings(dcmpress("doctor", "-c", write_config(tmp_path), "--json"))["GPU"]
+    assert gpu_of(dcmpress, tmp_path).startswith(detail)
 
-    assert (gpu["works"], gpu["detail"]) == (None, detail)
-    assert findings(wanted)["GPU"]["works"] is False
+
+def test_a_driver_without_nvimagecodec_is_said_with_what_to_do(
+    dcmpress: Dcmpress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ctypes.CDLL", Driver())
+    monkeypatch.setitem(sys.modules, "nvidia", None)
+
+    detail = gpu_of(dcmpress, tmp_path)
+
+    assert detail.startswith("1 GPU with a driver for CUDA 12.8, but nvImageCodec cannot be")
+    assert detail.endswith(": scripts/install --gpu FOLDER installs it; the CPU converts")
+
+
+def test_an_nvimagecodec_that_fails_is_said_with_what_to_do(
+    dcmpress: Dcmpress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ctypes.CDLL", Driver())
+    nvimagecodec(monkeypatch, RuntimeError("#35"))
+
+    assert gpu_of(dcmpress, tmp_path) == (
+        "1 GPU with a driver for CUDA 12.8, but nvImageCodec 0.9.0 cannot use it (#35): "
+        "it needs a driver for CUDA 12 or newer and free memory on the GPU; the CPU converts"
+    )
+
+
+def test_a_gpu_that_works_is_said_to_be_idle(
+    dcmpress: Dcmpress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ctypes.CDLL", Driver(gpus=2))
+    nvimagecodec(monkeypatch, None)
+
+    assert gpu_of(dcmpress, tmp_path) == (
+        "2 GPUs with a driver for CUDA 12.8; nvImageCodec 0.9.0 copied an image there; "
+        "this version converts on the CPU all the same"
+    )

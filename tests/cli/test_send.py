@@ -28,8 +28,18 @@ def config_for(port: int, folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
-        (["--to", "A@h:99999"], "--to A@h:99999: Input should be less than or equal to 65535"),
-        (["--to", "A@h:0"], "--to A@h:0: Input should be greater than or equal to 1"),
+        (["--to", "A@h:99999"], "--to A@h:99999: 99999 is no port: give one from 1 to 65535\n"),
+        (["--to", "A@h:123456"], "--to A@h:123456: 123456 is no port: give one from 1 to"),
+        (["--to", "A@h:0"], "--to A@h:0: 0 is no port: give one from 1 to 65535\n"),
+        (["--to", "A@h:dicom"], "--to A@h:dicom: write it like PACS@10.0.0.9:104"),
+        (["--to", "A@h:\u0661"], "--to A@h:\u0661: write it like PACS@10.0.0.9:104"),
+        (["--to", "A@h:"], "--to A@h:: write it like PACS@10.0.0.9:104"),
+        (["--to", "A@h"], "--to A@h: write it like PACS@10.0.0.9:104"),
+        (["--to", "A@:104"], "--to A@:104: write it like PACS@10.0.0.9:104"),
+        (["--to", "A@::1:104"], "--to A@::1:104: write it like PACS@10.0.0.9:104, an IPv6 address"),
+        (["--to", "A@B@h:104"], "--to A@B@h:104: write it like PACS@10.0.0.9:104"),
+        (["--to", "@h:104"], "--to @h:104: '' is no AE title: 1 to 16 printable"),
+        (["--to", f"{'x' * 17}@h:104"], f"--to {'x' * 17}@h:104: '{'x' * 17}' is no AE title"),
         (["--to", "A\\B@h:104"], "--to A\\B@h:104: 'A\\\\B' is no AE title"),
         (
             ["--to", "A@h:104", "--from", "SEVENTEEN_LETTERS"],
@@ -46,6 +56,16 @@ def test_what_cannot_be_called_is_a_usage_error_of_one_sentence(
 
     assert said.startswith(fault)
     assert said.count("\n") == 1
+
+
+def test_a_name_that_is_no_destination_is_answered_with_those_that_are(
+    file: Path, dcmpress: Dcmpress, tmp_path: Path
+) -> None:
+    config = config_for(104, tmp_path)
+
+    said = dcmpress("send", "--to", "pasc", file, "-c", config, code=2)
+
+    assert said == "--to pasc: neither AET@HOST:PORT nor a node of the configuration (pacs)\n"
 
 
 def test_a_title_for_a_configured_destination_is_checked_too(

@@ -8,7 +8,6 @@ from scp.buffer.layout import Layout
 from scp.durable import Disk
 from scp.pipeline.control import ControlServer
 from tests.cli.conftest import Dcmpress
-from tests.conftest import REPOSITORY
 
 
 @pytest.fixture
@@ -41,6 +40,19 @@ def test_the_folders_of_a_node_that_is_down_do_not_count(
     assert said == f"dcmpress: no node answers on {tmp_path / 'data'}\n"
 
 
+def test_a_folder_that_cannot_be_reached_is_said_in_one_sentence(
+    dcmpress: Dcmpress, config: Path, tmp_path: Path
+) -> None:
+    long = tmp_path / ("x" * 300)
+    config.write_text(config.read_text().replace(str(tmp_path / "data"), str(long)))
+
+    said = dcmpress("status", "--running", "-c", config, code=1)
+
+    assert said.startswith("dcmpress: ")
+    assert "File name too long" in said
+    assert said.count("\n") == 1
+
+
 def test_a_node_that_answers_is_healthy(dcmpress: Dcmpress, config: Path, tmp_path: Path) -> None:
     layout = Layout(tmp_path / "data")
     layout.make(Disk())
@@ -52,9 +64,3 @@ def test_a_node_that_answers_is_healthy(dcmpress: Dcmpress, config: Path, tmp_pa
         node.stop()
 
     assert '"running": true' in said
-
-
-def test_the_container_asks_for_a_running_node() -> None:
-    line = 'CMD ["dcmpress", "status", "--running"]'
-
-    assert line in (REPOSITORY / "Dockerfile").read_text()

@@ -1,10 +1,15 @@
 """Small DICOM files to deliver, and a decoder for peers that refuse them."""
 
 import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pydicom
+import pytest
 from pydicom.dataset import FileDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
@@ -20,6 +25,7 @@ IMPLICIT = str(ImplicitVRLittleEndian)
 RLE = str(RLELossless)
 JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 CT = "1.2.840.10008.5.1.4.1.1.2"
+_NOBODY = 65534
 
 
 def ct_items(folder: Path, count: int, rows: int = 32) -> list[DeliveryItem]:
@@ -52,6 +58,27 @@ def lossy_item(folder: Path) -> DeliveryItem:
     dataset["PixelData"].is_undefined_length = True
     dataset.file_meta.TransferSyntaxUID = UID(JPEG_BASELINE)
     return item_for(save(dataset, folder / "lossy.dcm"))
+
+
+@contextmanager
+def closed_folder() -> Iterator[Path]:
+    """A folder with ``open/000.dcm`` and a folder ``closed`` that nobody, who we are, may list."""
+    with TemporaryDirectory() as name:
+        top = Path(name)
+        top.chmod(0o755)
+        ct_items(top / "open", 1)
+        (top / "closed").mkdir(mode=0o000)
+        is_root = os.geteuid() == 0
+        if is_root:
+            os.seteuid(_NOBODY)
+        try:
+            if not os.access(top, os.R_OK, effective_ids=True):
+                pytest.skip("nobody may not read the folder for temporary files")
+            yield top
+        finally:
+            if is_root:
+                os.seteuid(0)
+            (top / "closed").chmod(0o755)
 
 
 def save(dataset: FileDataset, path: Path) -> Path:

@@ -1,5 +1,6 @@
 """What is sent to a DICOM node, and what its answers mean."""
 
+import errno
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -103,6 +104,21 @@ def test_what_the_peer_takes_in_no_form_that_we_have_is_decoded(tmp_path: Path) 
     assert not list(tmp_path.glob("decoded-*"))
 
 
+def test_a_copy_that_cannot_be_deleted_changes_nothing_of_the_answer(tmp_path: Path) -> None:
+    items = ct_items(tmp_path, 2)
+
+    def answer(number: int) -> int:
+        copy = tmp_path / f"decoded-{items[number].instance}"
+        copy.unlink()
+        copy.mkdir()
+        return 0x0000
+
+    with HandPeer(answer, only(IMPLICIT)) as peer:
+        receipts = deliver(peer.section(), items, decoder(tmp_path))
+
+    assert [each.verdict for each in receipts] == [Verdict.DELIVERED] * 2
+
+
 def test_a_native_original_is_rewritten_for_a_peer_that_takes_implicit_only(tmp_path: Path) -> None:
     item = ct_items(tmp_path, 1)[0]
 
@@ -145,6 +161,7 @@ def failing(error: Exception) -> DecodeForPeer:
         (CodecError("no decoder for it"), Verdict.HELD, "decode_failed: no decoder for it"),
         (WorkerLostError("deadline"), Verdict.TRANSIENT, "decode_failed: deadline"),
         (StorageFullError("disk full"), Verdict.TRANSIENT, "no room to decode: disk full"),
+        (OSError(errno.EROFS, "read-only"), Verdict.TRANSIENT, "decode_failed: read-only"),
     ],
 )
 def test_what_cannot_be_decoded_is_held_or_tried_again(

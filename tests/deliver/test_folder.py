@@ -168,12 +168,29 @@ class Choosy(Disk):
 
     def link(self, source: StrPath, target: StrPath) -> None:
         if str(target).endswith(self.name):
-            raise OSError(self.number, os.strerror(self.number))
+            with self._watched("link"):
+                raise OSError(self.number, os.strerror(self.number))
         super().link(source, target)
 
 
+class Forbidding(Choosy):
+    """One that lets us make nothing at all."""
+
+    def create(self, path: StrPath) -> DurableFile:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 @pytest.mark.parametrize(
-    "number", [errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ELOOP]
+    "number",
+    [
+        errno.ENAMETOOLONG,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EINVAL,
+        errno.ELOOP,
+        errno.ENXIO,
+        errno.EACCES,
+    ],
 )
 def test_a_name_that_the_file_system_refuses_costs_only_its_own_instance(
     tmp_path: Path, number: int
@@ -189,16 +206,72 @@ def test_a_name_that_the_file_system_refuses_costs_only_its_own_instance(
     assert files_in(root) == sorted(place(root, items[index]) for index in (0, 2))
 
 
-def test_a_file_where_a_study_should_lie_costs_only_that_study(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
+def test_a_name_that_fails_for_the_disks_sake_makes_the_folder_unavailable(
+    tmp_path: Path, number: int
+) -> None:
+    first, second = ct_items(tmp_path / "spool", 2)
+    root = tmp_path / "archive"
+    destination = writer(root, Choosy(place(root, second).name, number))
+    receipts: list[Receipt] = []
+
+    with pytest.raises(PeerUnavailableError, match=os.strerror(number)):
+        receipts.extend(destination.deliver([first, second], lambda: False))
+
+    assert [each.verdict for each in receipts] == [Verdict.DELIVERED]
+    assert files_in(root) == [place(root, first)]
+
+
+def test_a_folder_that_lets_us_write_nothing_is_unavailable(tmp_path: Path) -> None:
+    (item,) = ct_items(tmp_path / "spool", 1)
+    root = tmp_path / "archive"
+
+    with pytest.raises(PeerUnavailableError, match="Permission denied"):
+        deliver(writer(root, Forbidding(place(root, item).name, errno.EACCES)), [item])
+
+
+@pytest.mark.parametrize("what", ["a file", "a symbolic link to itself"])
+def test_what_lies_where_a_study_should_costs_only_that_study(tmp_path: Path, what: str) -> None:
     first, second = ct_items(tmp_path / "spool", 2)
     second = replace(second, identity=replace(second.identity, study_instance_uid="1.2.3"))
     root = tmp_path / "archive"
     root.mkdir()
-    (root / first.identity.study_instance_uid).write_text("in the way")
+    study = root / first.identity.study_instance_uid
+    if what == "a file":
+        study.write_text("in the way")
+    else:
+        study.symlink_to(study)
 
     receipts = deliver(writer(root), [first, second])
 
     assert [each.verdict for each in receipts] == [Verdict.LIMITED, Verdict.DELIVERED]
+    assert receipts[0].detail.startswith("name_refused: ")
+
+
+def test_a_folder_where_the_file_should_lie_is_a_name_that_is_taken(tmp_path: Path) -> None:
+    (item,) = ct_items(tmp_path / "spool", 1)
+    final = place(tmp_path / "archive", item)
+    final.mkdir(parents=True)
+
+    (receipt,) = deliver(writer(tmp_path / "archive"), [item])
+
+    assert receipt.verdict is Verdict.DELIVERED
+    (delivered,) = files_in(tmp_path / "archive")
+    assert delivered.name == f"{final.stem}~2.dcm"
+
+
+def test_a_source_that_cannot_be_read_for_its_name_is_no_fault_of_the_folder(
+    tmp_path: Path,
+) -> None:
+    broken, good = ct_items(tmp_path / "spool", 2)
+    broken.path.unlink()
+    broken.path.mkdir()
+    template = "{Modality}/{SOPInstanceUID}.dcm"
+
+    receipts = deliver(writer(tmp_path / "archive", template=template), [broken, good])
+
+    assert [each.verdict for each in receipts] == [Verdict.LIMITED, Verdict.DELIVERED]
+    assert receipts[0].detail == "file_unreadable: Is a directory"
 
 
 def test_a_path_that_is_too_long_costs_only_its_own_instance(tmp_path: Path) -> None:
@@ -333,6 +406,17 @@ def test_what_a_crash_left_is_swept_and_what_another_writes_is_not(tmp_path: Pat
     living.close()
 
 
+def test_what_cannot_be_swept_harms_nobody(tmp_path: Path) -> None:
+    (item,) = ct_items(tmp_path / "spool", 1)
+    folder = place(tmp_path / "archive", item).parent
+    (folder / ".dcmpress-0123456789ab.tmp").mkdir(parents=True)
+    (folder / ".dcmpress-ba9876543210.tmp").symlink_to("nowhere")
+
+    (receipt,) = deliver(writer(tmp_path / "archive"), [item])
+
+    assert receipt.verdict is Verdict.DELIVERED
+
+
 def test_a_process_killed_while_writing_leaves_nothing_under_the_final_name(tmp_path: Path) -> None:
     (item,) = ct_items(tmp_path / "spool", 1)
     program = textwrap.dedent(
@@ -376,18 +460,22 @@ def test_a_full_disk_is_unavailable_after_the_receipts_of_what_fitted(tmp_path: 
     assert len(files_in(tmp_path / "archive")) == 3
 
 
-def test_a_file_beyond_the_limit_of_the_file_system_is_unavailable(tmp_path: Path) -> None:
-    (item,) = ct_items(tmp_path / "spool", 1, rows=64)
+def test_a_file_beyond_the_limit_of_the_file_system_costs_only_its_own_instance(
+    tmp_path: Path,
+) -> None:
+    (long,) = ct_items(tmp_path / "long", 1, rows=64)
+    (short,) = ct_items(tmp_path / "short", 1, rows=16)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
 
     try:
-        with pytest.raises(PeerUnavailableError, match="too large"):
-            deliver(writer(tmp_path / "archive"), [item])
+        receipts = deliver(writer(tmp_path / "archive"), [long, short])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    assert not files_in(tmp_path / "archive")
+    assert [each.verdict for each in receipts] == [Verdict.LIMITED, Verdict.DELIVERED]
+    assert receipts[0].detail == "file_refused: File too large"
+    assert files_in(tmp_path / "archive") == [place(tmp_path / "archive", short)]
 
 
 def test_a_folder_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 import errno
 import logging
+import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -438,6 +439,7 @@ def test_waits_survive_a_restart(tmp_path: Path) -> None:
 
     assert after.attempts == 0
     assert snapshot.next_try == pytest.approx(before.retry_at, abs=5)
+    assert snapshot.last_error == "nobody there"
 
 
 def test_tries_are_counted_over_restarts(tmp_path: Path) -> None:
@@ -555,6 +557,24 @@ def test_a_series_reaches_a_folder(tmp_path: Path) -> None:
 
     assert finished.delivered == 10
     assert len(list((tmp_path / "archive").rglob("*.dcm"))) == 10
+
+
+def test_a_name_that_a_folder_refuses_holds_its_instance_and_no_other(tmp_path: Path) -> None:
+    items = ct_items(tmp_path / "spool", 3)
+    study = items[1].identity.study_instance_uid
+    items[1] = replace(items[1], identity=replace(items[1].identity, study_instance_uid="1.2"))
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive" / "1.2").symlink_to("1.2")
+    section = FolderDestination(kind="folder", path=tmp_path / "archive")
+    delivery = Delivery(job="job", receipts=tmp_path / "receipts", items=tuple(items))
+
+    with running(FolderDestinationWriter("archive", section, Disk())) as node:
+        node.queue.add(delivery)
+        finished = node.finished()
+
+    assert finished.delivered == len(list((tmp_path / "archive" / study).rglob("*.dcm"))) == 2
+    reason = f"name_refused: {os.strerror(errno.ELOOP)} (tried 5 times)"
+    assert finished.held == {items[1].instance: reason}
 
 
 def test_a_series_reaches_a_peer_that_breaks_off_again_and_again(tmp_path: Path) -> None:

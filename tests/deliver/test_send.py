@@ -10,7 +10,14 @@ from scp.deliver.ports import Receipt, Verdict
 from scp.deliver.send import item_of, send_files
 from scp.errors import PeerUnavailableError
 from scp.model import Identity
-from tests.deliver.files import EXPLICIT, ct_items, dataset_bytes, no_decoder, save
+from tests.deliver.files import (
+    EXPLICIT,
+    closed_folder,
+    ct_items,
+    dataset_bytes,
+    no_decoder,
+    save,
+)
 from tests.deliver.peers import HandPeer
 
 
@@ -46,6 +53,17 @@ def test_what_is_no_dicom_file_is_reported_and_the_rest_is_sent(tmp_path: Path) 
         "missing.dcm": held,
     }
     assert len(peer.stored) == 1
+
+
+def test_a_folder_that_cannot_be_listed_is_reported_and_the_rest_is_sent() -> None:
+    with closed_folder() as top, HandPeer() as peer:
+        receipts = list(send_files([top], peer.section(), no_decoder))
+
+    assert [(each.instance, each.verdict) for each in receipts] == [
+        (str(top / "closed"), Verdict.HELD),
+        (str(top / "open" / "000.dcm"), Verdict.DELIVERED),
+    ]
+    assert receipts[0].detail == "file_unreadable: Permission denied"
 
 
 def test_nobody_there_is_said_by_an_error(tmp_path: Path) -> None:
