@@ -133,6 +133,42 @@ class PassReason(StrEnum):
     ENHANCED_NOT_AVAILABLE = "enhanced_not_available"
 
 
+class CollapseReason(StrEnum):
+    """Why an instance stays single-frame although its rule says ``enhanced``. Never renamed."""
+
+    UNREADABLE = "unreadable"
+    SOP_CLASS = "sop_class"
+    """Not CT, MR or PET Image Storage (PS3.3 A.70 to A.72)."""
+    SEVERAL_FRAMES = "several_frames"
+    PHOTOMETRIC_INTERPRETATION = "photometric_interpretation"
+    """Not MONOCHROME2."""
+    LOCALIZER = "localizer"
+    PROJECTION = "projection"
+    """A projection through the volume: what its frame type would say is a guess."""
+    DIGITAL_SIGNATURE = "digital_signature"
+    OVERLAY_OR_CURVE = "overlay_or_curve"
+    VOI_LUT_SEQUENCE = "voi_lut_sequence"
+    MODALITY_LUT_SEQUENCE = "modality_lut_sequence"
+    GEOMETRY_MISSING = "geometry_missing"
+    """No Frame of Reference, position, orientation or Pixel Spacing, or unusable ones."""
+    INVALID_DATE = "invalid_date"
+    TYPE1_MISSING = "type1_missing"
+    """The standard demands a value that the sources do not give."""
+    QUANTITY_AT_RISK = "quantity_at_risk"
+    """A reader of the functional groups would compute another HU, SUV or rescaled value."""
+    DUPLICATE_UID = "duplicate_uid"
+    SINGLE_SLICE = "single_slice"
+    """Nothing else of the series belongs to it."""
+    POSITIONS_REPEATED = "positions_repeated"
+    """Frames lie at one place, and no dimension tells them apart."""
+    TOO_MANY_FRAMES = "too_many_frames"
+    TOO_MANY_BYTES = "too_many_bytes"
+    LIBRARY_REFUSED = "library_refused"
+    """highdicom raised."""
+    PROOF_FAILED = "proof_failed"
+    NO_ROOM = "no_room"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryItem:
     """One committed instance on its way to one destination."""

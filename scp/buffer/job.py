@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from scp.errors import NodeError
-from scp.model import Form, Identity, Origin, PassReason
+from scp.model import CollapseReason, Form, Identity, Origin, PassReason
 
 FORMAT = 1
 
@@ -27,8 +27,10 @@ class JobInstance:
     """``original`` or the folder under ``results/``."""
     reason: str = ""
     """Why the original is delivered; empty where it was converted."""
+    not_collapsed: str = ""
+    """A ``CollapseReason``: why it is single-frame although its rule says ``enhanced``."""
     remark: str = ""
-    """What was asked for and could not be done, although it was converted."""
+    """The reasons in words."""
     send_to: tuple[str, ...] = ()
     repeat_of: str = ""
     """The job whose instance is the same dataset; such a repeat is not delivered."""
@@ -44,11 +46,33 @@ class JobInstance:
     frames: int = 0
     verified_by: str = ""
     """The decoder that proved the conversion; empty where nothing was proved."""
+    volume: str = ""
+    """The name of the volume that it is a frame of; empty where it is delivered by itself."""
+    frame: int = 0
+    """Its number there, from 1."""
+
+    @property
+    def delivered_as(self) -> str:
+        """The key of its receipts: its own name, or its volume's."""
+        return self.volume or self.name
 
     @property
     def is_delivered(self) -> bool:
         """Whether any destination is to have it."""
         return bool(self.send_to) and not self.repeat_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobVolume:
+    """One multi-frame object that instances of a job were collapsed into."""
+
+    name: str
+    """Its file under ``results/enhanced``; the key of its receipts."""
+    identity: Identity
+    transfer_syntax: str
+    send_to: tuple[str, ...]
+    result_bytes: int
+    result_sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +90,16 @@ class Job:
     """Closed by a limit, not by quiet."""
     encoder: str = ""
     instances: tuple[JobInstance, ...] = field(default=())
+    volumes: tuple[JobVolume, ...] = field(default=())
+
+    @property
+    def results(self) -> set[tuple[str, str]]:
+        """Form and name of every file under ``results/``."""
+        return {
+            (i.form, i.delivered_as)
+            for i in self.instances
+            if i.form != Form.ORIGINAL and not i.repeat_of
+        }
 
     def to_json(self) -> dict[str, Any]:
         return {"format": FORMAT, **asdict(self)}
@@ -96,16 +130,35 @@ class Job:
                 )
                 for entry in content.pop("instances")
             )
+            volumes = tuple(
+                JobVolume(
+                    **{
+                        **entry,
+                        "identity": Identity(**entry["identity"]),
+                        "send_to": tuple(entry["send_to"]),
+                    }
+                )
+                for entry in content.pop("volumes", ())
+            )
             for instance in instances:
                 Form(instance.form)
                 if instance.reason:
                     PassReason(instance.reason)
-            return cls(**content, instances=instances)
+                if instance.not_collapsed:
+                    CollapseReason(instance.not_collapsed)
+            if {i.volume for i in instances if i.volume} != {v.name for v in volumes}:
+                raise NodeError("job.json is damaged: its volumes are not those of its instances")
+            return cls(**content, instances=instances, volumes=volumes)
         except (KeyError, TypeError, ValueError) as error:
             raise NodeError(f"job.json is damaged: {error}") from error
 
     def as_originals(self, reason: str, names: Collection[str]) -> "Job":
-        """The same job with the conversions of the named instances given up; digests still to come."""
+        """The same job with the conversions of the named instances given up; digests still to come.
+
+        With one frame of a volume the whole volume is given up.
+        """
+        lost = {i.volume for i in self.instances if i.name in names and i.volume}
+        names = {i.name for i in self.instances if i.name in names or i.volume in lost}
         return replace(
             self,
             instances=tuple(
@@ -117,9 +170,12 @@ class Job:
                     result_bytes=i.source_bytes,
                     result_sha256="",
                     verified_by="",
+                    volume="",
+                    frame=0,
                 )
                 if i.name in names and i.form != "original"
                 else i
                 for i in self.instances
             ),
+            volumes=tuple(volume for volume in self.volumes if volume.name not in lost),
         )

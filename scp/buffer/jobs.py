@@ -124,14 +124,13 @@ class JobFolders:
     def commit(self, job: Job, synced: Collection[str] = ()) -> None:
         """Make the results durable, then the commit: the single point after which nothing is made again.
 
-        The content of the results of ``synced`` instances is on the disk already; their names are not.
+        The content of the results named in ``synced`` is on the disk already; their names are not.
         """
         folder = self._layout.jobs / job.name
-        forms = {i.form for i in job.instances if i.form != ORIGINAL and not i.repeat_of}
-        for instance in job.instances:
-            is_made = instance.form in forms and not instance.repeat_of
-            if is_made and instance.name not in synced:
-                self._disk.sync_path(folder / RESULTS / instance.form / instance.name)
+        forms = {form for form, _ in job.results}
+        for form, name in sorted(job.results):
+            if name not in synced:
+                self._disk.sync_path(folder / RESULTS / form / name)
         for form in sorted(forms):
             self._disk.sync_folder(folder / RESULTS / form)
         if forms:

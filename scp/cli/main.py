@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -105,11 +105,15 @@ def transcode(
     target: Annotated[Path, typer.Argument(metavar="OUT")],
     config: ConfigOption = None,
     json: JsonOption = False,
+    csv: Annotated[bool, typer.Option("--csv", help="The summary as CSV.")] = False,
 ) -> None:
     """Convert files that are already there, into a tree of the same shape; resumable."""
     from scp.cli.transcode import transcode_files
 
-    transcode_files(source, target, config, as_json=json)
+    if json and csv:
+        raise UsageError("--json or --csv, not both")
+    style: Literal["table", "json", "csv"] = "json" if json else "csv" if csv else "table"
+    transcode_files(source, target, config, style=style)
 
 
 @app.command()

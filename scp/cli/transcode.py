@@ -7,7 +7,6 @@ import os
 import shutil
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +22,11 @@ from rich.progress import (
 
 from scp.choose.attributes import Wanted, read_attributes
 from scp.choose.header import open_header
-from scp.cli import output
 from scp.cli.batch import Batch
 from scp.cli.configuration import load_config
 from scp.cli.manifest import MANIFEST, Entry, encode, read_manifest
 from scp.cli.paths import files_in
+from scp.cli.transcode_report import Style, report
 from scp.config.schema import Config
 from scp.durable import Disk
 from scp.errors import MalformedError, NodeError, StorageFullError, TruncatedError, UsageError
@@ -39,7 +38,7 @@ _NOT_DICOM = "not_dicom"
 _CHANGED = "it changed or vanished while it was converted; run the command again"
 
 
-def transcode_files(source: Path, target: Path, path: Path | None, *, as_json: bool) -> None:
+def transcode_files(source: Path, target: Path, path: Path | None, *, style: Style) -> None:
     """Convert IN into OUT; what OUT's record says is done is not done again."""
     config = load_config(path)
     if not source.exists():
@@ -55,7 +54,8 @@ def transcode_files(source: Path, target: Path, path: Path | None, *, as_json: b
         run.convert(list(files_in([source])))
     finally:
         run.close()
-    _report(run, time.monotonic() - started, as_json=as_json)
+    seconds = time.monotonic() - started
+    report(run.entries.values(), run.failed, run.resumed, seconds, style)
     if run.failed:
         raise NodeError(f"{len(run.failed)} files failed")
 
@@ -224,56 +224,6 @@ class _Run:
             self._after += entry.result_bytes
         ratio = f"{self._before / self._after:.2f}:1" if self._after else ""
         self._bar.update(self._row, advance=entry.source_bytes, ratio=ratio)
-
-
-def _report(run: _Run, seconds: float, *, as_json: bool) -> None:
-    groups: dict[tuple[str, str, str], list[Entry]] = defaultdict(list)
-    for entry in run.entries.values():
-        groups[entry.modality, entry.form, entry.reason].append(entry)
-    rows = [
-        {
-            "modality": modality,
-            "form": form,
-            "reason": reason,
-            "instances": len(entries),
-            "source_bytes": sum(e.source_bytes for e in entries),
-            "result_bytes": sum(e.result_bytes for e in entries),
-        }
-        for (modality, form, reason), entries in sorted(groups.items())
-    ]
-    if as_json:
-        output.show_json(
-            {
-                "seconds": round(seconds, 3),
-                "already_done": run.resumed,
-                "failed": run.failed,
-                "groups": rows,
-            }
-        )
-        return
-    for failure in run.failed:
-        print(failure)
-    output.show_table(
-        ["modality", "form", "reason", ">instances", ">before", ">after", ">ratio"],
-        [
-            (
-                row["modality"],
-                row["form"],
-                row["reason"],
-                row["instances"],
-                output.megabytes(sum(e.source_bytes for e in entries)),
-                output.megabytes(sum(e.result_bytes for e in entries)),
-                _ratio(entries),
-            )
-            for row, (_, entries) in zip(rows, sorted(groups.items()), strict=True)
-        ],
-        footer=f"{seconds:.1f} s, {run.resumed} files were done before",
-    )
-
-
-def _ratio(entries: list[Entry]) -> str:
-    after = sum(e.result_bytes for e in entries)
-    return f"{sum(e.source_bytes for e in entries) / after:.2f}" if after else ""
 
 
 def _entry(name: str, state: os.stat_result, modality: str, form: str) -> Entry:

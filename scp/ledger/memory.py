@@ -30,6 +30,12 @@ class MemoryLedger:
     def knows(self, job: str) -> bool:
         return any(known == job for known, _ in self._rows)
 
+    def has_collapsed(self, series_instance_uid: str) -> bool:
+        return any(
+            row.became and row.identity.series_instance_uid == series_instance_uid
+            for row in self._rows.values()
+        )
+
     def finished_since(self, since: datetime) -> list[LedgerRow]:
         return self._newest(lambda row: row.finished_at >= since)[::-1]
 

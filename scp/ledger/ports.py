@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-from scp.model import Form, Identity, Origin, PassReason
+from scp.model import CollapseReason, Form, Identity, Origin, PassReason
 
 
 class State(StrEnum):
@@ -51,6 +51,8 @@ class LedgerRow:
     """What it was delivered as; None where nothing was to be made of it."""
     reason: PassReason | None = None
     """Why the original was kept."""
+    not_collapsed: CollapseReason | None = None
+    """Why it stayed single-frame although its rule says ``enhanced``."""
     source_transfer_syntax: str
     result_transfer_syntax: str = ""
     source_bytes: int
@@ -66,6 +68,10 @@ class LedgerRow:
     destinations: Mapping[str, Delivered] = field(default_factory=dict)
     is_conflict: bool = False
     """Another dataset came under the same SOP Instance UID."""
+    became: str = ""
+    """The SOP Instance UID of the object that it was collapsed into; empty where it was not."""
+    frame: int = 0
+    """Its frame there, from 1."""
     note: str = ""
     """For a person; no patient data."""
 
@@ -79,6 +85,7 @@ class Totals:
     converted: int
     passed_through: int
     reasons: Mapping[PassReason, int]
+    not_collapsed: Mapping[CollapseReason, int]
     source_bytes: int
     """As received, of the instances that were converted or passed through."""
     result_bytes: int
@@ -113,6 +120,10 @@ class Ledger(Protocol):
 
     def knows(self, job: str) -> bool:
         """Whether the job has been recorded."""
+        ...
+
+    def has_collapsed(self, series_instance_uid: str) -> bool:
+        """Whether instances of this series went into a multi-frame object."""
         ...
 
     def finished_since(self, since: datetime) -> list[LedgerRow]:

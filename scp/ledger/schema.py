@@ -2,7 +2,17 @@
 
 from typing import Final
 
-from sqlalchemy import Boolean, Column, Index, Integer, MetaData, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
 
 SCHEMA_VERSION: Final = 1
 """Kept in SQLite's user_version; 0 is a file without tables."""
@@ -28,6 +38,7 @@ instances: Final = Table(
     Column("rule", Text, nullable=False),
     Column("form", Text),
     Column("reason", Text),
+    Column("not_collapsed", Text),
     Column("source_transfer_syntax", Text, nullable=False),
     Column("result_transfer_syntax", Text, nullable=False),
     Column("source_bytes", Integer, nullable=False),
@@ -38,11 +49,14 @@ instances: Final = Table(
     Column("result_sha256", Text, nullable=False),
     Column("destinations", Text, nullable=False),
     Column("is_conflict", Boolean, nullable=False),
+    Column("became", Text, nullable=False),
+    Column("frame", Integer, nullable=False),
     Column("note", Text, nullable=False),
     UniqueConstraint("job", "instance"),
     Index("instances_by_uid", "sop_instance_uid", "finished_at"),
     Index("instances_by_result", "result_sha256"),
     Index("instances_by_time", "finished_at"),
+    Index("collapsed_by_series", "series_instance_uid", sqlite_where=text("became <> ''")),
 )
 """One row for each instance; times are ISO 8601 in UTC with microseconds."""
 
@@ -52,8 +66,9 @@ sums: Final = Table(
     Column("state", Text, primary_key=True),
     Column("form", Text, primary_key=True),
     Column("reason", Text, primary_key=True),
+    Column("not_collapsed", Text, primary_key=True),
     Column("instances", Integer, nullable=False),
     Column("source_bytes", Integer, nullable=False),
     Column("result_bytes", Integer, nullable=False),
 )
-"""Sums of ``instances``, changed in the same transaction; an absent form or reason is empty."""
+"""Sums of ``instances``, changed in the same transaction; what is absent is empty."""

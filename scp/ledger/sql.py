@@ -34,7 +34,7 @@ from scp.errors import LedgerError, NodeError
 from scp.ledger.ports import Delivered, LedgerRow, State, Totals
 from scp.ledger.schema import SCHEMA_VERSION, instances, metadata, sums
 from scp.ledger.tally import Tally, TallyKey, tally, totals_of
-from scp.model import Form, Identity, Origin, PassReason
+from scp.model import CollapseReason, Form, Identity, Origin, PassReason
 
 BUSY_SECONDS: Final = 30.0
 """How long a call waits for a lock that another program holds, a backup for one."""
@@ -117,6 +117,7 @@ class SqlLedger:
                     state=State(group["state"]),
                     form=Form(group["form"]) if group["form"] else None,
                     reason=PassReason(group["reason"]) if group["reason"] else None,
+                    not_collapsed=_collapse_reason(group["not_collapsed"]),
                 ): Tally(group["instances"], group["source_bytes"], group["result_bytes"])
                 for group in groups
             }
@@ -132,6 +133,13 @@ class SqlLedger:
         query = select(instances.c.number).where(instances.c.job == job).limit(1)
         with self._reported(), self._engine.begin() as connection:
             return connection.execute(query).first() is not None
+
+    def has_collapsed(self, series_instance_uid: str) -> bool:
+        query = select(instances.c.number).where(
+            instances.c.series_instance_uid == series_instance_uid, instances.c.became != ""
+        )
+        with self._reported(), self._engine.begin() as connection:
+            return connection.execute(query.limit(1)).first() is not None
 
     def finished_since(self, since: datetime) -> list[LedgerRow]:
         return self._newest(instances.c.finished_at >= _text(since))[::-1]
@@ -230,6 +238,7 @@ def _add_up(connection: Connection, added: dict[TallyKey, Tally]) -> None:
             state=key.state,
             form=key.form or "",
             reason=key.reason or "",
+            not_collapsed=key.not_collapsed or "",
             instances=group.instances,
             source_bytes=group.source_bytes,
             result_bytes=group.result_bytes,
@@ -237,7 +246,7 @@ def _add_up(connection: Connection, added: dict[TallyKey, Tally]) -> None:
         counts = [column for column in sums.c if isinstance(column.type, Integer)]
         connection.execute(
             statement.on_conflict_do_update(
-                index_elements=["state", "form", "reason"],
+                index_elements=["state", "form", "reason", "not_collapsed"],
                 set_={column: column + statement.excluded[column.name] for column in counts},
             )
         )
@@ -260,6 +269,7 @@ def _values(row: LedgerRow) -> dict[str, Any]:
         "rule": row.rule,
         "form": row.form and str(row.form),
         "reason": row.reason and str(row.reason),
+        "not_collapsed": row.not_collapsed and str(row.not_collapsed),
         "source_transfer_syntax": row.source_transfer_syntax,
         "result_transfer_syntax": row.result_transfer_syntax,
         "source_bytes": row.source_bytes,
@@ -272,6 +282,8 @@ def _values(row: LedgerRow) -> dict[str, Any]:
             {name: [answer.status, _text(answer.at)] for name, answer in row.destinations.items()}
         ),
         "is_conflict": row.is_conflict,
+        "became": row.became,
+        "frame": row.frame,
         "note": row.note,
     }
 
@@ -287,12 +299,17 @@ def _row(found: RowMapping) -> LedgerRow:
         "state": State(values["state"]),
         "form": Form(values["form"]) if values["form"] else None,
         "reason": PassReason(values["reason"]) if values["reason"] else None,
+        "not_collapsed": _collapse_reason(values["not_collapsed"]),
         "destinations": {
             name: Delivered(status=status, at=datetime.fromisoformat(at))
             for name, (status, at) in answers.items()
         },
     }
     return LedgerRow(identity=identity, origin=origin, **values)
+
+
+def _collapse_reason(value: str | None) -> CollapseReason | None:
+    return CollapseReason(value) if value else None
 
 
 def _text(moment: datetime) -> str:

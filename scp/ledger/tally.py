@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from scp.ledger.ports import LedgerRow, State, Totals
-from scp.model import Form, PassReason
+from scp.model import CollapseReason, Form, PassReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,6 +14,7 @@ class TallyKey:
     state: State
     form: Form | None
     reason: PassReason | None
+    not_collapsed: CollapseReason | None
 
 
 @dataclass(slots=True)
@@ -29,7 +30,9 @@ def tally(rows: Iterable[LedgerRow]) -> dict[TallyKey, Tally]:
     """Sum up each group of ``rows``."""
     sums: dict[TallyKey, Tally] = {}
     for row in rows:
-        key = TallyKey(state=row.state, form=row.form, reason=row.reason)
+        key = TallyKey(
+            state=row.state, form=row.form, reason=row.reason, not_collapsed=row.not_collapsed
+        )
         group = sums.setdefault(key, Tally())
         group.instances += 1
         group.source_bytes += row.source_bytes
@@ -41,6 +44,7 @@ def totals_of(sums: Mapping[TallyKey, Tally]) -> Totals:
     """What the node shows, from the sums of all rows."""
     states = dict.fromkeys(State, 0)
     reasons: dict[PassReason, int] = {}
+    not_collapsed: dict[CollapseReason, int] = {}
     converted = passed_through = source_bytes = result_bytes = 0
     for key, group in sums.items():
         states[key.state] += group.instances
@@ -48,6 +52,9 @@ def totals_of(sums: Mapping[TallyKey, Tally]) -> Totals:
             continue
         source_bytes += group.source_bytes
         result_bytes += group.result_bytes
+        if key.not_collapsed is not None:
+            known = not_collapsed.get(key.not_collapsed, 0)
+            not_collapsed[key.not_collapsed] = known + group.instances
         if key.form is not Form.ORIGINAL:
             converted += group.instances
             continue
@@ -59,6 +66,7 @@ def totals_of(sums: Mapping[TallyKey, Tally]) -> Totals:
         converted=converted,
         passed_through=passed_through,
         reasons=reasons,
+        not_collapsed=not_collapsed,
         source_bytes=source_bytes,
         result_bytes=result_bytes,
     )

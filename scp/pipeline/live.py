@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from scp.buffer.job import Job, JobInstance
+from scp.buffer.job import Job, JobInstance, JobVolume
 from scp.buffer.jobs import ORIGINAL, RESULTS, SOURCE
 from scp.deliver.ports import Receipt, Verdict
 from scp.ledger.ports import Delivered, LedgerRow, State
-from scp.model import DeliveryItem, Form, PassReason
+from scp.model import CollapseReason, DeliveryItem, Form, PassReason
 
 LEFT_CONFIGURATION = "destination_left_configuration"
 
@@ -22,9 +22,9 @@ class Live:
     folder: Path
     """Where the job lies now: in ``jobs`` or ``held``."""
     taken: dict[str, dict[str, Delivered]] = field(default_factory=dict)
-    """Instance to destination to its word."""
+    """What was delivered, an instance or a volume, to destination to its word."""
     held: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Destination to instance to the reason why a person is needed."""
+    """Destination to instance or volume to the reason why a person is needed."""
     unfinished: set[str] = field(default_factory=set)
     """Destinations that still work on it."""
     is_recording: bool = False
@@ -37,8 +37,8 @@ class Live:
         return self.folder / f"receipts-{destination}"
 
     def items_for(self, destination: str) -> list[DeliveryItem]:
-        """What this destination is to have, in order of arrival."""
-        return [
+        """What this destination is to have: single frames in order of arrival, then volumes."""
+        single = [
             DeliveryItem(
                 instance=i.name,
                 identity=i.identity,
@@ -50,11 +50,24 @@ class Live:
                 is_conflict=i.is_conflict,
             )
             for i in self.job.instances
-            if i.is_delivered and destination in i.send_to
+            if i.is_delivered and not i.volume and destination in i.send_to
         ]
+        return single + [self._item_of(v) for v in self.job.volumes if destination in v.send_to]
+
+    def _item_of(self, volume: JobVolume) -> DeliveryItem:
+        path = self.folder / RESULTS / Form.ENHANCED / volume.name
+        return DeliveryItem(
+            instance=volume.name,
+            identity=volume.identity,
+            path=path,
+            transfer_syntax=volume.transfer_syntax,
+            original=path,
+            original_transfer_syntax=volume.transfer_syntax,
+            sha256=volume.result_sha256,
+        )
 
     def waiting_for(self, destination: str) -> list[str]:
-        """Instances that this destination has not taken."""
+        """Instances and volumes that this destination has not taken."""
         names = [item.instance for item in self.items_for(destination)]
         return [name for name in names if destination not in self.taken.get(name, {})]
 
@@ -89,7 +102,7 @@ class Live:
 
     def is_held(self, instance: JobInstance) -> bool:
         return self.state_of(instance) is None and any(
-            instance.name in names for names in self.held.values()
+            instance.delivered_as in names for names in self.held.values()
         )
 
     def waiting_bytes(self) -> int:
@@ -101,6 +114,7 @@ class Live:
     def rows(self, discarded: str = "") -> Iterator[LedgerRow]:
         """The ledger's rows; with a reason, what was not delivered counts as discarded."""
         now = datetime.now(UTC)
+        became = {volume.name: volume.identity.sop_instance_uid for volume in self.job.volumes}
         for instance in self.job.instances:
             state = self.state_of(instance)
             note = instance.remark
@@ -119,6 +133,9 @@ class Live:
                 rule=instance.rule,
                 form=Form(instance.form) if instance.is_delivered else None,
                 reason=PassReason(instance.reason) if instance.reason else None,
+                not_collapsed=(
+                    CollapseReason(instance.not_collapsed) if instance.not_collapsed else None
+                ),
                 source_transfer_syntax=instance.source_transfer_syntax,
                 result_transfer_syntax=instance.transfer_syntax,
                 source_bytes=instance.source_bytes,
@@ -127,13 +144,15 @@ class Live:
                 normal_sha256=instance.normal_sha256,
                 pixel_sha256=instance.pixel_sha256,
                 result_sha256=instance.result_sha256,
-                destinations=self.taken.get(instance.name, {}),
+                destinations=self.taken.get(instance.delivered_as, {}),
                 is_conflict=instance.is_conflict,
+                became=became.get(instance.volume, ""),
+                frame=instance.frame,
                 note=note,
             )
 
     def _is_taken(self, instance: JobInstance) -> bool:
-        return set(instance.send_to) <= self.taken.get(instance.name, {}).keys()
+        return set(instance.send_to) <= self.taken.get(instance.delivered_as, {}).keys()
 
 
 def _moment(seconds: float, otherwise: datetime) -> datetime:

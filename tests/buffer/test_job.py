@@ -9,24 +9,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scp.buffer.job import FORMAT, Job, JobInstance
+from scp.buffer.job import FORMAT, Job, JobInstance, JobVolume
 from scp.errors import NodeError
-from scp.model import Form, Identity, Origin, PassReason
+from scp.model import CollapseReason, Form, Identity, Origin, PassReason
 
 _TEXT = st.text(max_size=20)
 _SECONDS = st.floats(allow_nan=False, allow_infinity=False)
 _COUNT = st.integers(0, 2**53)
 
+_IDENTITIES = st.builds(
+    Identity,
+    sop_class_uid=_TEXT,
+    sop_instance_uid=_TEXT,
+    study_instance_uid=_TEXT,
+    series_instance_uid=_TEXT,
+)
+_VOLUMES = st.builds(
+    JobVolume,
+    name=_TEXT.filter(bool),
+    identity=_IDENTITIES,
+    transfer_syntax=_TEXT,
+    send_to=st.lists(_TEXT, max_size=3).map(tuple),
+    result_bytes=_COUNT,
+    result_sha256=_TEXT,
+)
 _INSTANCES = st.builds(
     JobInstance,
     name=_TEXT,
-    identity=st.builds(
-        Identity,
-        sop_class_uid=_TEXT,
-        sop_instance_uid=_TEXT,
-        study_instance_uid=_TEXT,
-        series_instance_uid=_TEXT,
-    ),
+    identity=_IDENTITIES,
     origin=st.builds(Origin, calling_ae_title=_TEXT, called_ae_title=_TEXT, peer_address=_TEXT),
     received=_SECONDS,
     source_transfer_syntax=_TEXT,
@@ -34,6 +44,7 @@ _INSTANCES = st.builds(
     rule=_TEXT,
     form=st.sampled_from([form.value for form in Form]),
     reason=st.sampled_from(["", *(reason.value for reason in PassReason)]),
+    not_collapsed=st.sampled_from(["", *(reason.value for reason in CollapseReason)]),
     remark=_TEXT,
     send_to=st.lists(_TEXT, max_size=3).map(tuple),
     repeat_of=_TEXT,
@@ -47,6 +58,17 @@ _INSTANCES = st.builds(
     frames=_COUNT,
     verified_by=_TEXT,
 )
+
+
+def _with_frames(job: Job) -> Job:
+    """The job, with an instance as the one frame of each of its volumes."""
+    frames = [
+        replace(_CONVERTED, form=Form.ENHANCED.value, volume=volume.name, frame=1)
+        for volume in job.volumes
+    ]
+    return replace(job, instances=(*job.instances, *frames))
+
+
 JOBS = st.builds(
     Job,
     name=_TEXT,
@@ -57,7 +79,8 @@ JOBS = st.builds(
     was_cut=st.booleans(),
     encoder=_TEXT,
     instances=st.lists(_INSTANCES, max_size=3).map(tuple),
-)
+    volumes=st.lists(_VOLUMES, max_size=2, unique_by=lambda each: each.name).map(tuple),
+).map(_with_frames)
 _CONVERTED = JobInstance(
     name="a.dcm",
     identity=Identity(
@@ -162,13 +185,46 @@ def test_given_up_the_named_instances_have_no_conversions(job: Job, data: st.Dat
 
     given_up = job.as_originals("no_room", names)
 
-    assert replace(given_up, instances=()) == replace(job, instances=())
+    assert replace(given_up, instances=(), volumes=()) == replace(job, instances=(), volumes=())
+    lost = {i.volume for i in job.instances if i.name in names and i.volume}
+    assert {volume.name for volume in given_up.volumes} == {v.name for v in job.volumes} - lost
     for before, after in zip(job.instances, given_up.instances, strict=True):
         assert after.identity == before.identity
-        if before.name not in names or before.form == "original":
+        is_named = before.name in names or before.volume in lost
+        if not is_named or before.form == "original":
             assert after == before
         else:
             assert (after.form, after.reason) == ("original", "no_room")
+
+
+def test_with_one_frame_the_whole_volume_is_given_up() -> None:
+    volume = JobVolume(
+        name="v.dcm",
+        identity=_CONVERTED.identity,
+        transfer_syntax="1.2.840.10008.1.2.4.202",
+        send_to=("archive",),
+        result_bytes=1,
+        result_sha256="cc",
+    )
+    frames = tuple(
+        replace(_CONVERTED, name=f"{n}.dcm", form="enhanced", volume="v.dcm", frame=n)
+        for n in (1, 2)
+    )
+    job = replace(_job_of(_CONVERTED), instances=frames, volumes=(volume,))
+    assert job.results == {("enhanced", "v.dcm")}
+
+    given_up = job.as_originals("result_lost", ["2.dcm"])
+
+    assert given_up.volumes == ()
+    assert given_up.results == set()
+    assert [(i.form, i.volume, i.frame) for i in given_up.instances] == [("original", "", 0)] * 2
+
+
+def test_a_volume_without_frames_is_damage() -> None:
+    content = _job_of(replace(_CONVERTED, form="enhanced", volume="v.dcm", frame=1)).to_json()
+
+    with pytest.raises(NodeError, match="damaged"):
+        Job.from_json(content)
 
 
 def test_an_instance_given_up_is_its_source_and_nothing_is_proved_of_it() -> None:

@@ -1,5 +1,7 @@
 """dcmpress transcode over files that are there already, and dcmpress verify over what it made."""
 
+import csv
+import io
 import json
 import os
 import shutil
@@ -100,7 +102,10 @@ def test_what_is_done_is_not_done_again(
     os.utime(changed)
 
     again = transcode(dcmpress, mine, out, config)
+    said = dcmpress("transcode", mine, out, "-c", config, "--csv")
 
+    in_csv = list(csv.DictReader(io.StringIO(said)))
+    assert in_csv == [{k: str(v) for k, v in group.items()} for group in again["groups"]]
     second = tree(out)
     assert again["already_done"] == 7
     assert {name for name in second if second[name] != first[name]} == {

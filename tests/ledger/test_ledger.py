@@ -1,6 +1,7 @@
 """The contract of every ledger."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from scp.durable import Disk
 from scp.ledger.memory import MemoryLedger
 from scp.ledger.ports import Delivered, Ledger, State
 from scp.ledger.sql import SqlLedger
-from scp.model import Form, PassReason
+from scp.model import CollapseReason, Form, PassReason
 from tests.ledger.rows import NOON, row
 
 
@@ -47,6 +48,9 @@ def test_what_was_recorded_comes_back_equal(ledger: Ledger) -> None:
             "archive": Delivered(status="", at=NOON),
         },
         is_conflict=True,
+        not_collapsed=CollapseReason.LOCALIZER,
+        became="2.25.7",
+        frame=12,
         note="the peer coerced elements",
     )
     bare = row(1, form=None, state=State.SKIPPED, destinations={}, result_bytes=0)
@@ -75,6 +79,35 @@ def test_the_same_instance_in_another_job_is_another_row(ledger: Ledger) -> None
     ledger.record([row(1), row(1, job="job-2")])
 
     assert ledger.totals().finished == 2
+
+
+def test_why_instances_were_not_collapsed_is_summed_up_beside_what_they_became(
+    ledger: Ledger,
+) -> None:
+    collapsed = row(1, form=Form.ENHANCED, became="2.25.7", frame=1)
+    alone = row(2, form=Form.HTJ2K, not_collapsed=CollapseReason.LOCALIZER)
+    passed = row(
+        3,
+        form=Form.ORIGINAL,
+        reason=PassReason.LOSSY_SOURCE,
+        not_collapsed=CollapseReason.LOCALIZER,
+    )
+
+    ledger.record([collapsed, alone, passed])
+
+    totals = ledger.totals()
+    assert totals.not_collapsed == {CollapseReason.LOCALIZER: 2}
+    assert (totals.converted, totals.passed_through) == (2, 1)
+
+
+def test_a_series_that_was_collapsed_is_known(ledger: Ledger) -> None:
+    first, second = row(1, became="2.25.7", frame=1), row(2)
+    other = replace(second, identity=replace(second.identity, series_instance_uid="1.2.99"))
+    ledger.record([first, other])
+
+    assert ledger.has_collapsed(first.identity.series_instance_uid)
+    assert not ledger.has_collapsed("1.2.99")
+    assert not ledger.has_collapsed("1.2.98")
 
 
 def test_a_job_is_known_from_its_first_row_on(ledger: Ledger) -> None:
