@@ -130,7 +130,6 @@ class PassReason(StrEnum):
     DEADLINE = "deadline"
     NO_ROOM = "no_room"
     RESULT_LOST = "result_lost"
-    ENHANCED_NOT_AVAILABLE = "enhanced_not_available"
 
 
 class CollapseReason(StrEnum):
@@ -145,6 +144,8 @@ class CollapseReason(StrEnum):
     LOCALIZER = "localizer"
     PROJECTION = "projection"
     """A projection through the volume: what its frame type would say is a guess."""
+    MOSAIC = "mosaic"
+    """Many slices tiled in one image: its position is that of none of them."""
     DIGITAL_SIGNATURE = "digital_signature"
     OVERLAY_OR_CURVE = "overlay_or_curve"
     VOI_LUT_SEQUENCE = "voi_lut_sequence"
@@ -163,9 +164,17 @@ class CollapseReason(StrEnum):
     """Frames lie at one place, and no dimension tells them apart."""
     TOO_MANY_FRAMES = "too_many_frames"
     TOO_MANY_BYTES = "too_many_bytes"
+    HEADER_NOT_KEPT = "header_not_kept"
+    """A private element without creator fits nowhere, and no restore record would keep it."""
     LIBRARY_REFUSED = "library_refused"
     """highdicom raised."""
     PROOF_FAILED = "proof_failed"
+    SERIES_WAS_CUT = "series_was_cut"
+    """Closed by a limit: more of it may come."""
+    LATE_INSTANCE = "late_instance"
+    """The rest of its series was collapsed before."""
+    WORKER_LOST = "worker_lost"
+    DEADLINE = "deadline"
     NO_ROOM = "no_room"
 
 
@@ -187,3 +196,5 @@ class DeliveryItem:
     """Of the file at ``path``, from the job's commit; empty: not known."""
     is_conflict: bool = False
     """Another dataset came under the same SOP Instance UID before."""
+    sidecar: Path | None = None
+    """A file that a folder keeps beside it, under the same name and its own suffix."""

@@ -67,6 +67,8 @@ class Counters:
     passed_through: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
     """Why instances were passed through: a PassReason and how many."""
+    not_collapsed: Mapping[str, int] = field(default_factory=dict)
+    """Why instances stayed single-frame whose rule says ``enhanced``: a CollapseReason and how many."""
 
     @property
     def is_balanced(self) -> bool:
@@ -75,8 +77,12 @@ class Counters:
         return self.received == accounted
 
     def as_json(self) -> dict[str, int | dict[str, int]]:
-        """For `status --json`: an integer for each counter, and ``reasons``."""
-        return {**asdict(self), "reasons": dict(sorted(self.reasons.items()))}
+        """For `status --json`: an integer for each counter, and how often each reason was given."""
+        return {
+            **asdict(self),
+            "reasons": dict(sorted(self.reasons.items())),
+            "not_collapsed": dict(sorted(self.not_collapsed.items())),
+        }
 
 
 @contextmanager

@@ -320,10 +320,6 @@ TABLE: Final = (
     Row(PassReason.DEADLINE, "The conversion took longer than it may."),
     Row(PassReason.NO_ROOM, "There was no room on the disk for the result."),
     Row(PassReason.RESULT_LOST, "The disk lost the result after its commit."),
-    Row(
-        PassReason.ENHANCED_NOT_AVAILABLE,
-        "This version does not collapse series: each instance is transcoded instead.",
-    ),
 )
 
 EXPLANATIONS: Final = {row.reason: row.explanation for row in TABLE}

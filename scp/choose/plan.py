@@ -28,8 +28,6 @@ class Plan:
     """Why the original is delivered; None where it is converted, or skipped."""
     detail: str = ""
     """``reason`` in words."""
-    remarks: tuple[PassReason, ...] = ()
-    """Counted, although they do not decide alone."""
 
     @property
     def is_skipped(self) -> bool:
@@ -47,25 +45,21 @@ class Plan:
 def plan_for(decision: Decision, refusal: Refusal | None) -> Plan:
     """The plan that a rule's decision gives for an instance that DICOM allows to transcode, or not.
 
-    What cannot be collapsed is transcoded, what cannot be transcoded is passed.
+    ``enhanced`` is what is hoped for: only the closed series tells which of its instances can be
+    collapsed. What cannot be is transcoded; what cannot be transcoded is passed.
     """
     if not decision.send_to:
         return Plan(rule=decision.rule, forms=(), deliver=decision.deliver)
-    remarks: tuple[PassReason, ...] = ()
-    form, reason, detail = Form.HTJ2K, None, ""
+    form, reason, detail = decision.convert, None, ""
     if decision.convert is Form.ORIGINAL:
         form, reason = Form.ORIGINAL, PassReason.RULE_SAYS_ORIGINAL
         detail = f"The rule {decision.rule!r} asks for the original."
-    else:
-        if decision.convert is Form.ENHANCED:
-            remarks = (PassReason.ENHANCED_NOT_AVAILABLE,)
-        if refusal is not None:
-            form, reason, detail = Form.ORIGINAL, refusal.reason, refusal.detail
+    elif refusal is not None:
+        form, reason, detail = Form.ORIGINAL, refusal.reason, refusal.detail
     return Plan(
         rule=decision.rule,
         forms=(PlannedForm(form=form, send_to=decision.send_to),),
         deliver=decision.deliver,
         reason=reason,
         detail=detail,
-        remarks=remarks,
     )

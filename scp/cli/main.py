@@ -117,6 +117,22 @@ def transcode(
 
 
 @app.command()
+def restore(
+    enhanced: Annotated[Path, typer.Argument(metavar="ENHANCED")],
+    out: Annotated[Path, typer.Argument(metavar="OUT")],
+    sidecar: Annotated[
+        Path | None,
+        typer.Option(help="The restore record; without it the embedded one, or the one beside."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Give the original instances back out of a collapsed object; exit code 1 if one is lost."""
+    from scp.cli.restore import restore_files
+
+    restore_files(enhanced, out, sidecar, as_json=json)
+
+
+@app.command()
 def verify(paths: list[Path], config: ConfigOption = None, json: JsonOption = False) -> None:
     """Check delivered files against their recorded digests; exit code 1 if one differs."""
     from scp.cli.verify import verify_files

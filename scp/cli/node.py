@@ -51,6 +51,8 @@ def show_status(path: Path | None, *, as_json: bool, must_run: bool) -> None:
         print("verify is off: conversions are not proved")
     if status["reasons"]:
         output.show_table(["passed through because", ">instances"], status["reasons"].items())
+    if status["not_collapsed"]:
+        output.show_table(["not collapsed because", ">instances"], status["not_collapsed"].items())
     if status["destinations"]:
         output.show_table(
             ["destination", ">pending", "state"],

@@ -8,6 +8,7 @@ from scp.cli import output
 from scp.cli.configuration import load_config
 from scp.cli.manifest import MANIFEST, Entry, read_manifest
 from scp.cli.paths import files_in
+from scp.convert.enhanced.restore import is_collapsed, verify_collapsed
 from scp.deliver.dicomfile import read_meta
 from scp.errors import MalformedError, NodeError
 from scp.ledger.ports import Ledger
@@ -53,10 +54,14 @@ class _Records:
                 return "good", f"{entry.form} {entry.reason}".strip()
             return "different", "its bytes are not those that transcode wrote"
         if self._ledger is None:
+            if is_collapsed(path):
+                return _judge_frames(path)
             return "unknown", "no record of transcode beside it, and no node's ledger"
         rows = self._ledger.find_results(result_sha256=digest)
         if rows:
             return "good", f"delivered {rows[0].finished_at.isoformat(timespec='seconds')}"
+        if is_collapsed(path):
+            return _judge_frames(path)
         try:
             with path.open("rb") as file:
                 uid = read_meta(file.fileno()).sop_instance_uid
@@ -74,3 +79,12 @@ class _Records:
             if entry is not None:
                 return entry
         return None
+
+
+def _judge_frames(path: Path) -> tuple[str, str]:
+    """Of a collapsed object that no record knows as a whole: it has recorded its frames itself."""
+    frames = list(verify_collapsed(path))
+    faults = [f"frame {each.frame}: {each.fault}" for each in frames if each.fault]
+    if faults:
+        return "different", "; ".join(faults[:3]) + (" ..." if len(faults) > 3 else "")
+    return "good", f"the pixels of all {len(frames)} frames, by the digests that it carries"

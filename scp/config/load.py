@@ -113,6 +113,8 @@ def _faults_between_sections(
         yield Fault(*tree.place(("destinations",), of_key=True), message)
     codec = raw.get("codec")
     is_verified = not (isinstance(codec, dict) and codec.get("verify") == "off")
+    enhanced = raw.get("enhanced")
+    has_sidecars = isinstance(enhanced, dict) and enhanced.get("restore_record") == "sidecar"
     for path, outcome in outcomes:
         if not isinstance(outcome, dict):
             continue
@@ -121,8 +123,25 @@ def _faults_between_sections(
             message = f"{dotted(where)}: enhanced needs codec.verify: independent"
             yield Fault(*tree.place(where), message)
         send_to = outcome.get("send_to")
+        if outcome.get("convert") == Form.ENHANCED and has_sidecars and send_to:
+            yield from _nowhere_for_sidecars((*path, "send_to"), send_to, destinations, tree)
         if names is not None and isinstance(send_to, list):
             yield from _wrong_names((*path, "send_to"), send_to, names, tree)
+
+
+def _nowhere_for_sidecars(
+    path: tuple[str | int, ...], send_to: Any, destinations: Any, tree: Tree
+) -> Iterator[Fault]:
+    """No C-STORE takes a restore record: without a folder it would be lost with the job."""
+    if not isinstance(send_to, list) or not isinstance(destinations, dict):
+        return
+    kinds = [d.get("kind") for name in send_to if isinstance(d := destinations.get(name), dict)]
+    if "folder" not in kinds:
+        message = (
+            f"{dotted(path)}: restore_record: sidecar needs a destination of kind folder here, "
+            "which keeps the record beside the object"
+        )
+        yield Fault(*tree.place(path), message)
 
 
 def _names_taken_twice(rules: list[Any], tree: Tree) -> Iterator[Fault]:

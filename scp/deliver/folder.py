@@ -132,6 +132,8 @@ class FolderDestinationWriter:
             final = self._root / self._template.path_for(self._values(item, source))
             self._prepare(final.parent)
             folders[final.parent] = None
+            if item.sidecar is not None:
+                self._store_sidecar(item.sidecar, final)
             if self._same_bytes(source, final):
                 self._disk.sync_path(final)
                 return _receipt(item, Verdict.ALREADY_THERE)
@@ -147,6 +149,28 @@ class FolderDestinationWriter:
             if error.errno not in _NAME_FAULTS or not self._is_writable():
                 raise
             return _receipt(item, Verdict.LIMITED, f"name_refused: {error.strerror}")
+        finally:
+            os.close(source)
+
+    def _store_sidecar(self, sidecar: Path, final: Path) -> None:
+        """Comes first, so that no object is there without it."""
+        try:
+            source = os.open(sidecar, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise _unreadable(error) from error
+        target = final.with_name(final.name + sidecar.suffix)
+        try:
+            if self._same_bytes(source, target):
+                self._disk.sync_path(target)
+                return
+            with self._temporary(final.parent) as file:
+                try:
+                    self._copy(source, file)
+                    file.sync()
+                    self._name(source, Path(file.path), target)
+                finally:
+                    with contextlib.suppress(FileNotFoundError):
+                        self._disk.unlink(file.path)
         finally:
             os.close(source)
 

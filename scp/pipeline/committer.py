@@ -1,5 +1,6 @@
 """From a closed series to its commit: everything examined and converted, then one job.json."""
 
+import contextlib
 import hashlib
 import logging
 import time
@@ -10,10 +11,12 @@ from scp.buffer.job import Job, JobInstance
 from scp.buffer.jobs import ORIGINAL, JobFolders
 from scp.choose.eligibility import Refusal
 from scp.choose.plan import plan_for
+from scp.convert.enhanced.record import sidecar_of
 from scp.durable import Disk
 from scp.errors import StorageFullError
 from scp.model import Form, PassReason
 from scp.pipeline.accounts import Accounts
+from scp.pipeline.collapser import Collapser
 from scp.pipeline.converter import AT_ONCE, CLOSED, Converter
 from scp.pipeline.dispatch import Dispatch
 from scp.pipeline.tasks import Outcome
@@ -39,6 +42,7 @@ class Committer:
         chores: Chores,
         later: Later,
         dispatch: Dispatch,
+        collapser: Collapser,
     ) -> None:
         self._folders = folders
         self._disk = disk
@@ -47,6 +51,7 @@ class Committer:
         self._chores = chores
         self._later = later
         self._dispatch = dispatch
+        self._collapser = collapser
         self._in_work: dict[str, ClosedJob] = {}
         self._ready: set[str] = set()
 
@@ -77,7 +82,8 @@ class Committer:
     def _examined(self, closed: ClosedJob) -> None:
         if closed.is_ready and closed.name not in self._ready:
             self._ready.add(closed.name)
-            self._commit(closed, self._job_of(closed))
+            job = self._job_of(closed)
+            self._collapser.begin(closed, job, lambda job: self._commit(closed, job))
 
     # -- the commit ----------------------------------------------------------------------------
 
@@ -87,7 +93,8 @@ class Committer:
             whole = self._with_digests(job)
             self._folders.commit(
                 whole,
-                {i.name for i in closed.instances.values() if i.outcome and i.outcome.is_synced},
+                {i.name for i in closed.instances.values() if i.outcome and i.outcome.is_synced}
+                | closed.volumes.keys(),
             )
             return whole
 
@@ -102,10 +109,16 @@ class Committer:
             self._folders.make_results(job.name, form)
         for instance in job.instances:
             encoded = closed.instances[instance.name].encoded
-            if encoded is not None and instance.form != ORIGINAL:
+            if encoded is not None and instance.form != ORIGINAL and not instance.volume:
                 self._disk.rename(
                     encoded, self._folders.result(job.name, instance.form, instance.name)
                 )
+        for volume in job.volumes:
+            made = closed.volumes[volume.name]
+            target = self._folders.result(job.name, Form.ENHANCED, volume.name)
+            with contextlib.suppress(FileNotFoundError):
+                self._disk.rename(sidecar_of(made), sidecar_of(target))
+            self._disk.rename(made, target)
 
     def _with_digests(self, job: Job) -> Job:
         """Digests for what no worker came to digest: delivery checks them, and `dcmpress verify`."""
@@ -128,10 +141,12 @@ class Committer:
     def _committed(self, closed: ClosedJob, job: Job) -> None:
         self._release(closed)
         logger.info(
-            "series closed: job %s, %d instances, %d converted, %d passed through, %.1f MB to %.1f MB%s",
+            "series closed: job %s, %d instances, %d converted%s, %d passed through, "
+            "%.1f MB to %.1f MB%s",
             job.name,
             len(job.instances),
             sum(i.is_delivered and not i.reason for i in job.instances),
+            _volumes_in_words(job),
             sum(i.is_delivered and bool(i.reason) for i in job.instances),
             sum(i.source_bytes for i in job.instances) / 1e6,
             sum(i.result_bytes for i in job.instances) / 1e6,
@@ -140,8 +155,9 @@ class Committer:
         self._dispatch.start(job)
 
     def _not_committed(self, closed: ClosedJob, job: Job, error: Exception) -> None:
-        if isinstance(error, FileNotFoundError) and any(
-            i.encoded is not None and not i.encoded.exists() for i in closed.instances.values()
+        made = [i.encoded for i in closed.instances.values() if i.encoded is not None]
+        if isinstance(error, FileNotFoundError) and not all(
+            path.exists() for path in (*made, *closed.volumes.values())
         ):
             logger.warning("conversions of job %s were deleted; they are made again", job.name)
             self._convert_again(closed)
@@ -152,6 +168,7 @@ class Committer:
         """Somebody emptied the cache, which is allowed at any time."""
         self._accounts.forget(closed.name)
         self._folders.drop_results(closed.name)
+        self._forget_volumes(closed)
         for instance in closed.instances.values():
             self._converter.forget(instance)
             if instance.outcome is not None and instance.outcome.is_converted:
@@ -170,11 +187,18 @@ class Committer:
         self._later(_AGAIN_SECONDS, lambda: self._commit(closed, originals))
 
     def _release(self, closed: ClosedJob, *, keep: bool = False) -> None:
+        self._forget_volumes(closed)
         for instance in closed.instances.values():
             self._converter.forget(instance)
         if not keep:
             self._in_work.pop(closed.name, None)
             self._ready.discard(closed.name)
+
+    def _forget_volumes(self, closed: ClosedJob) -> None:
+        for folder in closed.volume_folders:
+            self._disk.remove_tree(folder)
+        closed.volume_folders.clear()
+        closed.volumes.clear()
 
     # -- what job.json will say ----------------------------------------------------------------
 
@@ -217,9 +241,9 @@ class Committer:
             source_transfer_syntax=spooled.transfer_syntax,
             source_bytes=spooled.file_bytes,
             rule=plan.rule,
-            form=Form.HTJ2K if is_converted else ORIGINAL,
+            form=decision.convert if is_converted else ORIGINAL,
             reason=plan.reason or "",
-            remark=", ".join(plan.remarks) if is_converted else plan.detail,
+            remark="" if is_converted else plan.detail,
             send_to=plan.destinations,
             repeat_of=repeat_of,
             is_conflict=is_conflict,
@@ -232,6 +256,11 @@ class Committer:
             frames=outcome.frames,
             verified_by=outcome.verified_by,
         )
+
+
+def _volumes_in_words(job: Job) -> str:
+    frames = sum(bool(i.volume) for i in job.instances)
+    return f" ({frames} into {len(job.volumes)} volumes)" if job.volumes else ""
 
 
 def _refusal(outcome: Outcome) -> Refusal | None:

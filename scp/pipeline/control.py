@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,55 +17,80 @@ logger = logging.getLogger(__name__)
 
 _LONGEST_REQUEST = 2**20
 _PEER_SECONDS = 5.0
+_STOP_SECONDS = 5.0
+_AGAIN_SECONDS = 1.0
 
 type Request = dict[str, Any]
 type Reply = dict[str, Any]
 
 
 class ControlServer:
-    """Answers on the socket from a thread of its own; ``handle`` is called there."""
+    """Answers on the socket from a thread of its own; ``handle`` is called there.
 
-    def __init__(self, path: Path, handle: Callable[[Request], Reply]) -> None:
+    A client has ``peer_seconds`` for its request, and as long to take the answer: others wait for it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        handle: Callable[[Request], Reply],
+        *,
+        peer_seconds: float = _PEER_SECONDS,
+    ) -> None:
         self._path = path
         self._handle = handle
+        self._peer_seconds = peer_seconds
         path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX)
         with _short_path(path) as short:
             self._listener.bind(short)
         path.chmod(0o600)
         self._listener.listen(16)
+        self._is_stopping = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
+        """Answer what is being asked, up to a few seconds, and take the socket away."""
+        self._is_stopping.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join(_PEER_SECONDS)
+        self._thread.join(_STOP_SECONDS)
         self._listener.close()
         self._path.unlink(missing_ok=True)
 
     def _serve(self) -> None:
-        while True:
+        while not self._is_stopping.is_set():
             try:
                 peer, _ = self._listener.accept()
-            except OSError:
-                return
-            with peer:
-                peer.settimeout(_PEER_SECONDS)
-                with contextlib.suppress(OSError):
-                    peer.sendall(json.dumps(self._answer(peer)).encode() + b"\n")
+            except OSError as error:
+                if not self._is_stopping.is_set():
+                    logger.error("the control socket: %s; tried again", error.strerror)
+                    self._is_stopping.wait(_AGAIN_SECONDS)
+                continue
+            # A client that hangs or is gone: its business.
+            with peer, contextlib.suppress(OSError):
+                line = _read_line(peer, self._peer_seconds, _LONGEST_REQUEST)
+                answer = self._answer(line)
+                peer.settimeout(self._peer_seconds)
+                peer.sendall(answer + b"\n")
 
-    def _answer(self, peer: socket.socket) -> Reply:
+    def _answer(self, line: bytes) -> bytes:
+        if len(line) > _LONGEST_REQUEST:
+            return _refusal("no request that this node understands: too long")
         try:
-            request = json.loads(_read_line(peer))
-            return {"ok": self._handle(request)}
+            request = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            return _refusal(f"no request that this node understands: {error}")
+        if not isinstance(request, dict):
+            return _refusal("no request that this node understands: no mapping")
+        try:
+            return json.dumps({"ok": self._handle(request)}).encode()
         except ScpError as error:
-            return {"error": str(error)}
-        except ValueError as error:
-            return {"error": f"no request that this node understands: {error}"}
+            return _refusal(str(error))
         except Exception:
             logger.exception("a control request failed")
-            return {"error": "the node could not answer; its log says why"}
+            return _refusal("the node could not answer; its log says why")
 
 
 def ask(path: Path, request: Request, seconds: float = 30.0) -> Reply | None:
@@ -82,9 +108,11 @@ def ask(path: Path, request: Request, seconds: float = 30.0) -> Reply | None:
                 node.connect(short)
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise NodeError(f"the node cannot be asked on {path}: {error}") from error
         try:
             node.sendall(json.dumps(request).encode() + b"\n")
-            reply = json.loads(_read_line(node, limit=None))
+            reply = json.loads(_read_line(node, seconds, None))
         except (OSError, ValueError) as error:
             raise NodeError(f"the node did not answer on {path}: {error}") from error
     if "error" in reply:
@@ -93,15 +121,29 @@ def ask(path: Path, request: Request, seconds: float = 30.0) -> Reply | None:
     return answer
 
 
-def _read_line(peer: socket.socket, limit: int | None = _LONGEST_REQUEST) -> bytes:
+def _refusal(why: str) -> bytes:
+    return json.dumps({"error": why}).encode()
+
+
+def _read_line(peer: socket.socket, seconds: float, limit: int | None) -> bytes:
+    """What comes before the first newline or the end; of what is longer than ``limit``, its start.
+
+    Raises
+    ------
+    TimeoutError
+        It did not come whole in time.
+    """
     received = bytearray()
-    while not received.endswith(b"\n"):
+    deadline = time.monotonic() + seconds
+    while not received.endswith(b"\n") and (limit is None or len(received) <= limit):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        peer.settimeout(left)
         chunk = peer.recv(65536)
         if not chunk:
             break
         received += chunk
-        if limit is not None and len(received) > limit:
-            raise ValueError("too long")
     return bytes(received)
 
 

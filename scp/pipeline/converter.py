@@ -81,6 +81,9 @@ class Converter:
         )
         future: Future[Answer | Lost] = Future()
         self._inbox.post(lambda: _ignore(self._pool.submit(task, FOR_PEER, future.set_result)))
+        # Asked after the post: a pool that was not stopped by now still gets the task, and answers.
+        if self._pool.is_stopped:
+            raise PeerUnavailableError("the node stops")
         try:
             answer = future.result(_PEER_SECONDS)
         except TimeoutError:
@@ -112,7 +115,7 @@ class Converter:
             assert isinstance(answer, Outcome)
             if answer.source_missing and instance.spooled.path != task.source:
                 # Renamed by the closing of its series; its path is the new one by now.
-                self._submit(instance, priority, wants_conversion=wants_conversion)
+                self._submit(instance, min(priority, CLOSED), wants_conversion=wants_conversion)
                 return
             if answer.source_missing:
                 answer = Outcome(reason=PassReason.UNREADABLE, detail="the source is gone")
@@ -132,12 +135,15 @@ class Converter:
 
         def done(answer: Answer | Lost) -> None:
             instance.task = None
-            if isinstance(answer, Outcome) and not answer.source_missing:
-                self._finished(
-                    instance, replace(answer, reason=lost.reason, detail=lost.detail), None
-                )
-            else:
+            if isinstance(answer, Lost):
                 self._finished(instance, outcome, None)
+                return
+            assert isinstance(answer, Outcome)
+            if answer.source_missing and instance.spooled.path != digest_only.source:
+                self._lost(instance, task, lost, min(priority, CLOSED))
+                return
+            digests = Outcome() if answer.source_missing else answer
+            self._finished(instance, replace(digests, reason=lost.reason, detail=lost.detail), None)
 
         digest_only = replace(task, source=instance.spooled.path, target=None)
         instance.task = self._pool.submit(digest_only, priority, done)

@@ -17,6 +17,7 @@ from scp.deliver.events import Event, QueueSnapshot
 from scp.durable import Disk
 from scp.ledger.sql import SqlLedger
 from scp.pipeline.accounts import Accounts
+from scp.pipeline.collapser import Collapser
 from scp.pipeline.committer import Committer
 from scp.pipeline.control import ControlServer, Reply
 from scp.pipeline.converter import Converter
@@ -89,6 +90,7 @@ class Coordinator:
             self._chores,
             self._timers.later,
             self._dispatch,
+            Collapser(self._layout, self._pool, self._was_collapsed),
         )
         self._intake = Intake(config, self._layout, folders, converter, self._committer)
         self._requests = Requests(
@@ -117,6 +119,11 @@ class Coordinator:
         finally:
             control.stop()
             self._stop()
+
+    def _was_collapsed(self, series_instance_uid: str) -> bool:
+        return self._dispatch.has_collapsed(series_instance_uid) or self._ledger.has_collapsed(
+            series_instance_uid
+        )
 
     def _report(self, event: Event) -> None:
         """From a destination's thread to the coordinator's."""
@@ -186,6 +193,7 @@ class Coordinator:
     def _stop(self) -> None:
         """End the work at hand in order; what is left waits on disk."""
         self._pool.stop(_STOP_SECONDS / 2)
+        self._inbox.run_posted()  # A delivery that asked for a worker has to be told.
         for queue in self._queues.values():
             queue.stop(_STOP_SECONDS)
         self._inbox.run_posted()

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 _AGAIN_SECONDS = 5.0
 _UNREADABLE = "job_unreadable"
+_NOT_TAKEN = "not_taken"
 
 
 class Dispatch:
@@ -60,6 +61,13 @@ class Dispatch:
         """What deliveries to folders may still write."""
         return sum(live.waiting_bytes() for live in self.live.values())
 
+    def has_collapsed(self, series_instance_uid: str) -> bool:
+        """Whether a volume was made of instances of this series, as far as the spool knows."""
+        return any(
+            live.job.volumes and live.job.series_instance_uid == series_instance_uid
+            for live in (*self.live.values(), *self.held.values())
+        )
+
     # -- start and recovery --------------------------------------------------------------------
 
     def start(self, job: Job) -> None:
@@ -77,7 +85,7 @@ class Dispatch:
         """False: it has no commit."""
         try:
             job = self._folders.load(self._folders.folder(name))
-        except NodeError as error:
+        except (NodeError, OSError) as error:
             logger.error("job %s is held: %s", name, error)
             self._hold_unreadable(name)
             return True
@@ -100,13 +108,17 @@ class Dispatch:
             for i in job.instances
             if i.form != ORIGINAL
             and i.is_delivered
-            and not self._folders.result(job.name, i.form, i.name).exists()
+            and not self._folders.result(job.name, i.form, i.delivered_as).exists()
             and (self._folders.source(job.name) / i.name).exists()
         }
         if lost:
             logger.error("job %s lost %d conversions: originals instead", job.name, len(lost))
             job = job.as_originals(PassReason.RESULT_LOST, lost)
-            self._folders.commit(job)
+            try:
+                self._folders.commit(job)
+            except StorageFullError as error:
+                # The next start finds out again; until then this one goes on with what it knows.
+                logger.warning("job %s could not be committed anew: %s", job.name, error)
         return job
 
     def recover_held(self) -> None:
@@ -119,21 +131,23 @@ class Dispatch:
         job: Job | None = None
         try:
             job = self._folders.load(folder)
-        except NodeError as error:
+        except (NodeError, OSError) as error:
             logger.error("held job %s: %s", name, error)
+        self.unreadable.pop(name, None)
         if job is not None and self._recorder.is_recorded(name):
             self._recorder.throw_away(name, from_held=True)
             return
         if job is None:
             self.unreadable[name] = _count(folder)
             return
-        self.unreadable.pop(name, None)
         live = Live(job=job, folder=folder)
         self._read_receipts(live)
-        for destination, reasons in self._folders.reasons(name).items():
+        said = self._folders.reasons(name)
+        for destination in live.destinations:
             # Receipts tell of refusals only, not of a destination that was not there to refuse.
             if destination not in live.held and (waiting := live.waiting_for(destination)):
-                live.held[destination] = dict.fromkeys(waiting, next(iter(reasons), ""))
+                reason = next(iter(said.get(destination, ())), _NOT_TAKEN)
+                live.held[destination] = dict.fromkeys(waiting, reason)
         self._accounts.remember(job)
         self.held[name] = live
 
@@ -156,20 +170,23 @@ class Dispatch:
         if self._queues is None:
             return
         for destination in live.destinations:
-            queue = self._queues.get(destination)
-            if queue is None:
-                live.unfinished.discard(destination)
-                if waiting := live.waiting_for(destination):
-                    live.held[destination] = dict.fromkeys(waiting, LEFT_CONFIGURATION)
-                continue
-            queue.add(
-                Delivery(
-                    job=live.job.name,
-                    receipts=live.receipts_path(destination),
-                    items=tuple(live.items_for(destination)),
-                )
-            )
+            self._enqueue(live, destination, self._queues.get(destination))
         self._finish_if_done(live)
+
+    def _enqueue(self, live: Live, destination: str, queue: DestinationQueue | None) -> None:
+        if queue is None:
+            live.unfinished.discard(destination)
+            if waiting := live.waiting_for(destination):
+                live.held[destination] = dict.fromkeys(waiting, LEFT_CONFIGURATION)
+            return
+        live.unfinished.add(destination)
+        queue.add(
+            Delivery(
+                job=live.job.name,
+                receipts=live.receipts_path(destination),
+                items=tuple(live.items_for(destination)),
+            )
+        )
 
     # -- reports -------------------------------------------------------------------------------
 
@@ -188,9 +205,14 @@ class Dispatch:
             self._finish_if_done(live)
 
     def _finish_if_done(self, live: Live) -> None:
-        if live.unfinished or live.is_recording:
+        if live.unfinished or live.is_recording or self.live.get(live.job.name) is not live:
             return
         live.held = {name: reasons for name, reasons in live.held.items() if reasons}
+        for destination in live.destinations:
+            # Only a person gives an instance up: what nobody has taken is never recorded unasked.
+            held = live.held.get(destination, {})
+            if missing := set(live.waiting_for(destination)) - held.keys():
+                live.held[destination] = held | dict.fromkeys(missing, _NOT_TAKEN)
         if live.held:
             self._hold(live)
         else:
@@ -231,11 +253,25 @@ class Dispatch:
             if name in self.held:
                 self._release(self.held[name])
             elif name in self.live:
-                self.live[name].held.clear()
-                for queue in (self._queues or {}).values():
-                    queue.retry_now(name)
+                self._try_again(self.live[name])
             tried.append(name)
         return tried
+
+    def _try_again(self, live: Live) -> None:
+        """Have everything of a job in work tried now, also where one destination holds its share."""
+        if live.is_recording:
+            return
+        queues = self._queues or {}
+        for destination in list(live.held):
+            if destination in live.unfinished and destination in queues:
+                del live.held[destination]  # Its queue releases them itself.
+                continue
+            self._release_receipts(live, destination)
+            del live.held[destination]
+            if self._queues is not None:
+                self._enqueue(live, destination, queues.get(destination))
+        for queue in queues.values():
+            queue.retry_now(live.job.name)
 
     def _forget(self, name: str) -> None:
         self.live.pop(name, None)
@@ -243,12 +279,15 @@ class Dispatch:
     def _release(self, live: Live) -> None:
         name = live.job.name
         for destination in live.held:
-            receipt_files.release_held(self._disk, live.receipts_path(destination), time.time())
+            self._release_receipts(live, destination)
         self._folders.release(name)
         del self.held[name]
         live.held = {}
         live.folder = self._folders.folder(name)
         self._deliver(live)
+
+    def _release_receipts(self, live: Live, destination: str) -> None:
+        receipt_files.release_held(self._disk, live.receipts_path(destination), time.time())
 
     def discard(self, name: str, reason: str) -> int:
         """Give a held job up; returns how many instances were not delivered.
@@ -256,11 +295,13 @@ class Dispatch:
         Raises
         ------
         NodeError
-            No such job is held.
+            No such job is held, or no reason is given.
         """
-        live = self.held.pop(name, None)
+        if not reason.strip():
+            raise NodeError("whoever gives a job up has to say why")
         if name in self.unreadable:
             raise NodeError(f"job {name} cannot be read, so there is no record of what it holds")
+        live = self.held.pop(name, None)
         if live is None:
             raise NodeError(f"no job {name} is held; see dcmpress held")
         count = sum(live.state_of(instance) is None for instance in live.job.instances)

@@ -60,6 +60,7 @@ class Intake:
         now = time.monotonic()
         if notice.kind == "gone":
             self._clock.receiver_died(notice.receiver)
+            self._take_up_untold()
         elif notice.kind == "arriving":
             self._clock.begin(notice.series, notice.receiver, now)
         else:
@@ -195,10 +196,17 @@ class Intake:
         """Every series that grew starts a fresh quiet period; its age comes from its file, clamped."""
         now, wall = time.monotonic(), time.time()
         for series in self._folders.growing():
+            file = self._folders.series_file(self._layout.growing / series)
+            self._clock.arrived(series, now, age=wall - file.opened)
+        self._take_up_untold()
+
+    def _take_up_untold(self) -> None:
+        """Everything that grows and was not told of: its receiver died, or the whole node."""
+        for series in self._folders.growing():
             known = self._series(series)
-            self._clock.arrived(series, now, age=wall - known.file.opened)
             for path in instances_in(self._layout.growing / series):
-                self._take_up(series, self._track(path))
+                if path.name not in known.instances:
+                    self._take_up(series, self._track(path))
 
     def recover_job(self, job: str) -> None:
         """Do a job again that was closed and not committed."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from scp.buffer.job import Job, JobInstance, JobVolume
 from scp.buffer.jobs import ORIGINAL, RESULTS, SOURCE
+from scp.convert.enhanced.record import sidecar_of
 from scp.deliver.ports import Receipt, Verdict
 from scp.ledger.ports import Delivered, LedgerRow, State
 from scp.model import CollapseReason, DeliveryItem, Form, PassReason
@@ -56,6 +57,7 @@ class Live:
 
     def _item_of(self, volume: JobVolume) -> DeliveryItem:
         path = self.folder / RESULTS / Form.ENHANCED / volume.name
+        sidecar = sidecar_of(path)
         return DeliveryItem(
             instance=volume.name,
             identity=volume.identity,
@@ -64,6 +66,7 @@ class Live:
             original=path,
             original_transfer_syntax=volume.transfer_syntax,
             sha256=volume.result_sha256,
+            sidecar=sidecar if sidecar.exists() else None,
         )
 
     def waiting_for(self, destination: str) -> list[str]:

@@ -4,12 +4,15 @@ The sender waits where the coordinator is behind; a receiver that cannot be told
 """
 
 import json
+import logging
 import pickle
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from scp.buffer.store import Landed
+
+logger = logging.getLogger(__name__)
 
 _LONGEST = 8192
 """Four UIDs, two AE titles and an address have at most a tenth of that."""
@@ -72,9 +75,20 @@ def read_notices(end: socket.socket) -> Iterator[Notice]:
             return
         if not message:
             return
+        notice = _understood(message)
+        if notice is not None:
+            yield notice
+
+
+def _understood(message: bytes) -> Notice | None:
+    """The notice, if it is one: the folders are the truth, so one that is lost costs time only."""
+    try:
         notice = pickle.loads(message)  # noqa: S301 - written by our own receivers
-        assert isinstance(notice, Notice)
-        yield notice
+    except Exception as error:
+        # Unpickling raises what it likes, and the coordinator must not end with a damaged hint.
+        logger.error("a notice of %d bytes was ignored: %s", len(message), type(error).__name__)
+        return None
+    return notice if isinstance(notice, Notice) else None
 
 
 def send_needs(end: socket.socket, needed_bytes: int) -> None:
@@ -87,5 +101,8 @@ def send_needs(end: socket.socket, needed_bytes: int) -> None:
 
 def read_needs(end: socket.socket) -> int | None:
     """Wait for the next :func:`send_needs`; None when the other end is closed."""
-    message = end.recv(_LONGEST)
+    try:
+        message = end.recv(_LONGEST)
+    except ConnectionResetError:  # It was closed before it had read all of ours.
+        return None
     return int(json.loads(message)["needed_bytes"]) if message else None

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from scp.model import PassReason
 from scp.pipeline import processes
 from scp.pipeline.processes import Orders
-from scp.pipeline.tasks import Answer, ConvertTask, DecodeTask, Lost, Ready, Task
+from scp.pipeline.tasks import Answer, CollapseTask, ConvertTask, DecodeTask, Lost, Ready, Task
 
 logger = logging.getLogger(__name__)
 
@@ -61,11 +61,14 @@ class WorkerPool:
         self._deadline_seconds = deadline_seconds
         self._queue: list[Entry] = []
         self._numbers = itertools.count()
-        self._workers = [self._start(number) for number in range(count)]
+        self._names = itertools.count()
+        self._workers: list[_Worker] = []
         self._restarts: list[float] = []
         self.is_stopped = False
         self.replaced = 0
         """Workers that died or hung since the start."""
+        for _ in range(count):
+            self._start_another()
 
     def connections(self) -> list[Connection]:
         """What to wait on; call :meth:`readable` with those that are ready."""
@@ -87,6 +90,9 @@ class WorkerPool:
     def submit(self, task: Task, priority: int, done: Done) -> Entry:
         """Queue a task; lower priorities run first. ``done`` is called from :meth:`readable`."""
         entry = Entry(priority, next(self._numbers), task, done)
+        if self.is_stopped:
+            self._forget(entry)
+            return entry
         heapq.heappush(self._queue, entry)
         self._feed()
         return entry
@@ -132,15 +138,19 @@ class WorkerPool:
         self.is_stopped = True
         running = [worker.entry for worker in self._workers if worker.entry is not None]
         for entry in [*self._queue, *running]:
-            if isinstance(entry.task, DecodeTask):
-                entry.done(Lost(PassReason.WORKER_LOST, "the node stops"))
+            self._forget(entry)
         self._queue.clear()
         deadline = time.monotonic() + seconds
-        for worker in self._workers:
+        workers, self._workers = self._workers, []
+        for worker in workers:
             if worker.entry is not None:
                 worker.connection.poll(max(0.0, deadline - time.monotonic()))
             worker.connection.close()
-        processes.kill([worker.process for worker in self._workers], seconds=10)
+        processes.kill([worker.process for worker in workers], seconds=10)
+
+    def _forget(self, entry: Entry) -> None:
+        if isinstance(entry.task, DecodeTask):
+            entry.done(Lost(PassReason.WORKER_LOST, "the node stops"))
 
     def _feed(self) -> None:
         for worker in self._workers:
@@ -187,30 +197,36 @@ class WorkerPool:
     def _start_another(self) -> None:
         """Now, or soon where the system has no process or memory for it."""
         try:
-            self._workers.append(self._start(self.replaced))
+            self._workers.append(self._start())
         except OSError as error:
             logger.error("no worker could be started: %s; tried again", error)
             self._restarts.append(time.monotonic() + _RESTART_SECONDS)
 
-    def _start(self, number: int) -> _Worker:
+    def _start(self) -> _Worker:
         ours, theirs = socket.socketpair()
-        with theirs:
+        with ours, theirs:
             process = processes.start(
                 "scp.pipeline.worker",
                 replace(
                     self._orders,
-                    name=f"worker-{number}",
+                    name=f"worker-{next(self._names)}",
                     parent=os.getpid(),
                     sockets=(theirs.fileno(),),
                 ),
             )
-        return _Worker(process, Connection(ours.detach()))
+            return _Worker(process, Connection(ours.detach()))
 
 
 def _size(task: Task) -> float:
     """Seconds that the size of the work adds to the deadline."""
-    source = task.source if isinstance(task, ConvertTask) else task.original
+    match task:
+        case ConvertTask(source=source):
+            sources = [source]
+        case DecodeTask(original=original):
+            sources = [original]
+        case CollapseTask(slices=slices):
+            sources = [each.path for each in slices]
     try:
-        return source.stat().st_size / _BYTES_A_SECOND
+        return sum(path.stat().st_size for path in sources) / _BYTES_A_SECOND
     except OSError:
         return 0.0

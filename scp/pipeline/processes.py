@@ -1,5 +1,6 @@
 """How the node's processes are started and told what to do: by exec, orders on standard input."""
 
+import contextlib
 import ctypes
 import os
 import pickle
@@ -33,7 +34,15 @@ class Orders:
 
 
 def start(module: str, orders: Orders) -> subprocess.Popen[bytes]:
-    """Start ``python -m module``; it reads its orders first thing."""
+    """Start ``python -m module``; it reads its orders first thing.
+
+    One that dies before it has read them is returned like any other that ends.
+
+    Raises
+    ------
+    OSError
+        The system has no process, memory or descriptor for it.
+    """
     child = subprocess.Popen(  # noqa: S603 - our own module by our own interpreter
         [sys.executable, "-m", module],
         stdin=subprocess.PIPE,
@@ -41,7 +50,7 @@ def start(module: str, orders: Orders) -> subprocess.Popen[bytes]:
         start_new_session=True,
     )
     assert child.stdin is not None
-    with child.stdin as pipe:
+    with contextlib.suppress(BrokenPipeError), child.stdin as pipe:
         pipe.write(pickle.dumps(orders))
     return child
 

@@ -1,12 +1,12 @@
 """From the last receipt to the ledger: many jobs in one commit, then the spool's last trace goes."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from scp.buffer.jobs import JobFolders
 from scp.durable import Disk
-from scp.errors import LedgerError
+from scp.errors import LedgerError, StorageFullError
 from scp.ledger.ports import Ledger, LedgerRow, Totals
 from scp.pipeline.accounts import Accounts
 from scp.pipeline.live import Live
@@ -45,7 +45,7 @@ class Recorder:
         self._is_busy = False
         self._singly = False
         self.done: Callable[[Live], None] = lambda live: None
-        """Called when the ledger has a job; its folder is in the trash by then."""
+        """Called when the ledger has a job; its folder is in the trash by then, if the disk let it."""
 
     def is_recorded(self, job: str) -> bool:
         """Whether the ledger has the job already: only its folder was left behind by a crash."""
@@ -72,18 +72,23 @@ class Recorder:
         def work() -> tuple[Totals, list[Path]]:
             rows: list[LedgerRow] = [row for live, why in batch for row in live.rows(why)]
             self._ledger.record(rows)
-            trash = []
-            for live, _ in batch:
-                name = live.job.name
-                is_held = live.folder == self._folders.held_folder(name)
-                trash.append(self._folders.finish(name, from_held=is_held))
-            return self._ledger.totals(), trash
+            return self._ledger.totals(), [*self._to_trash(batch)]
 
         self._chores.do(
             work,
             lambda result: self._recorded(batch, *result),
             lambda error: self._not_recorded(batch, error),
         )
+
+    def _to_trash(self, batch: list[Entry]) -> Iterator[Path]:
+        for live, _ in batch:
+            name = live.job.name
+            is_held = live.folder == self._folders.held_folder(name)
+            try:
+                yield self._folders.finish(name, from_held=is_held)
+            except (OSError, StorageFullError) as error:
+                # The ledger has it, so it is done; the next start asks the ledger and deletes it.
+                logger.warning("the folder of job %s is left behind: %s", name, error)
 
     def _recorded(self, batch: list[Entry], totals: Totals, trash: list[Path]) -> None:
         self._is_busy = False

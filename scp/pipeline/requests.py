@@ -43,7 +43,7 @@ class Requests:
             case "retry":
                 return {"jobs": self._dispatch.retry(request.get("jobs") or [])}
             case "discard":
-                job, reason = str(request["job"]), str(request["reason"])
+                job, reason = str(request.get("job", "")), str(request.get("reason", ""))
                 return {"instances": self._dispatch.discard(job, reason)}
         raise NodeError(f"the node does not know the command {request.get('command')!r}")
 

@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from scp.convert.enhanced.collapsed import Collapsed
+from scp.convert.enhanced.refusals import NotCollapsed
+from scp.convert.enhanced.slices import SourceSlice
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvertTask:
@@ -59,6 +63,24 @@ class Decoded:
     is_for_lack_of_room: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollapseTask:
+    """Collapse what can be collapsed of a closed series."""
+
+    slices: tuple[SourceSlice, ...]
+    folder: Path
+    """A new one is made here; it holds the volumes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collapse:
+    """What became of a :class:`CollapseTask`: every slice is in one volume, or refused."""
+
+    volumes: tuple[tuple[Path, Collapsed], ...] = ()
+    """Each file, synced, and what it is."""
+    refused: tuple[NotCollapsed, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Ready:
     """What a worker says first: its libraries are loaded."""
@@ -73,5 +95,5 @@ class Lost:
     detail: str
 
 
-type Task = ConvertTask | DecodeTask
-type Answer = Outcome | Decoded
+type Task = ConvertTask | DecodeTask | CollapseTask
+type Answer = Outcome | Decoded | Collapse

@@ -58,6 +58,10 @@ class ClosedJob:
     instances: dict[str, Tracked]
     was_cut: bool
     is_at_once: bool
+    volumes: dict[str, Path] = field(default_factory=dict)
+    """What was made of several instances together, by name, before the commit moves it."""
+    volume_folders: list[Path] = field(default_factory=list)
+    """Where that was made."""
 
     @property
     def is_ready(self) -> bool:

@@ -2,34 +2,52 @@
 
 import errno
 import hashlib
+import importlib
 import logging
 import os
 import signal
 import socket
 import time
+from collections.abc import Iterable
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from scp import telemetry
+from scp.buffer.layout import INSTANCE_ENDING
 from scp.choose.eligibility import ineligible
 from scp.choose.image_header import read_image_header
 from scp.config.schema import Config
 from scp.convert.codec_cpu import OpenJpegDecoder, OpenJphEncoder
 from scp.convert.decode import decode_for_peer
 from scp.convert.digests import digest
+from scp.convert.enhanced.collapsed import Collapsed
+from scp.convert.enhanced.groups import CollapseLimits, partition
+from scp.convert.enhanced.refusals import NotCollapsed, NotCollapsedError
+from scp.convert.enhanced.slices import SourceSlice
 from scp.convert.ports import FrameDecoder, FrameEncoder
 from scp.convert.refusals import NotConvertibleError
 from scp.convert.transcode import transcode
 from scp.durable import Disk
 from scp.errors import ConversionError, ScpError, StorageFullError
-from scp.model import PassReason
+from scp.model import CollapseReason, Form, PassReason
 from scp.pipeline.processes import read_orders
-from scp.pipeline.tasks import Answer, ConvertTask, Decoded, DecodeTask, Outcome, Ready, Task
+from scp.pipeline.tasks import (
+    Answer,
+    Collapse,
+    CollapseTask,
+    ConvertTask,
+    Decoded,
+    DecodeTask,
+    Outcome,
+    Ready,
+    Task,
+)
 
 logger = logging.getLogger(__name__)
 
 _NICENESS = 5
 """Receiving and delivering come first."""
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main() -> None:
@@ -39,6 +57,8 @@ def main() -> None:
     os.nice(_NICENESS)
     coordinator = Connection(socket.socket(fileno=orders.sockets[0]).detach())
     work = Workbench(orders.config, OpenJphEncoder(), OpenJpegDecoder())
+    if any(rule.convert is Form.ENHANCED for rule in (*orders.config.rules, orders.config.default)):
+        importlib.import_module("scp.convert.enhanced.collapse")  # Not while a series waits for it.
     coordinator.send(Ready())
     while True:
         try:
@@ -54,13 +74,21 @@ class Workbench:
     def __init__(self, config: Config, encoder: FrameEncoder, verifier: FrameDecoder) -> None:
         self._parameters = config.htj2k
         self._max_bytes = config.codec.max_instance_bytes
+        self._restore_record = config.enhanced.restore_record
+        self._collapse_limits = CollapseLimits(
+            max_frames=config.enhanced.max_frames, max_bytes=config.enhanced.max_bytes
+        )
         self._disk = Disk()
         self._encoder = encoder
         self._verifier = verifier if config.codec.verify != "off" else None
 
     def do(self, task: Task) -> Answer:
         """Do one task; whatever happens is said in the answer."""
-        return self._decode(task) if isinstance(task, DecodeTask) else self._examine(task)
+        if isinstance(task, DecodeTask):
+            return self._decode(task)
+        if isinstance(task, CollapseTask):
+            return self._collapse(task)
+        return self._examine(task)
 
     def _examine(self, task: ConvertTask) -> Outcome:
         started = time.perf_counter()
@@ -138,6 +166,33 @@ class Workbench:
             seconds=time.perf_counter() - started,
         )
 
+    def _collapse(self, task: CollapseTask) -> Collapse:
+        """Volume by volume; what cannot be one stays as it is, with its reason."""
+        # Imported where a rule asks for it: see scp.convert.enhanced.collapsed.
+        from scp.convert.enhanced.collapse import collapse
+
+        made: list[tuple[Path, Collapsed]] = []
+        try:
+            task.folder.mkdir(parents=True)
+            parts = partition(task.slices, self._collapse_limits)
+        except Exception as error:
+            logger.exception("a series could not be collapsed")
+            return Collapse(refused=_all_refused(task.slices, error))
+        refused = list(parts.refused)
+        for volume in parts.volumes:
+            target = task.folder / f"volume-{volume.number}{INSTANCE_ENDING}"
+            try:
+                collapsed = collapse(volume, target, restore_record=self._restore_record)
+                for path in filter(None, (target, collapsed.sidecar)):
+                    self._disk.sync_path(path)
+                made.append((target, collapsed))
+            except Exception as error:
+                if not isinstance(error, (ScpError, OSError, MemoryError)):
+                    logger.exception("a volume could not be collapsed")
+                members = [h.source for h in volume.headers]
+                refused += _all_refused(members, error)
+        return Collapse(volumes=tuple(made), refused=tuple(refused))
+
     def _decode(self, task: DecodeTask) -> Decoded:
         try:
             decode_for_peer(
@@ -158,6 +213,15 @@ class Workbench:
             logger.exception("an instance could not be decoded for a peer")
             return Decoded(error=f"defect: {type(error).__name__}")
         return Decoded()
+
+
+def _all_refused(slices: Iterable[SourceSlice], error: Exception) -> tuple[NotCollapsed, ...]:
+    reason, detail = CollapseReason.LIBRARY_REFUSED, f"defect: {type(error).__name__}"
+    if isinstance(error, NotCollapsedError):
+        reason, detail = error.reason, error.detail
+    elif isinstance(error, (OSError, StorageFullError, MemoryError)):
+        reason, detail = CollapseReason.NO_ROOM, str(error)
+    return tuple(NotCollapsed(name=s.name, reason=reason, detail=detail) for s in slices)
 
 
 if __name__ == "__main__":

@@ -42,12 +42,11 @@ def test_a_rule_that_asks_for_the_original_is_the_reason(refusal: Refusal | None
     assert "'a'" in plan.detail
 
 
-def test_what_cannot_be_collapsed_is_transcoded_with_a_remark() -> None:
+def test_what_can_be_transcoded_may_be_collapsed() -> None:
     plan = plan_for(decision(Form.ENHANCED, "archive"), None)
 
-    assert [planned.form for planned in plan.forms] == [Form.HTJ2K]
+    assert [planned.form for planned in plan.forms] == [Form.ENHANCED]
     assert plan.reason is None
-    assert plan.remarks == (PassReason.ENHANCED_NOT_AVAILABLE,)
 
 
 def test_what_can_be_neither_collapsed_nor_transcoded_is_passed() -> None:
@@ -55,7 +54,6 @@ def test_what_can_be_neither_collapsed_nor_transcoded_is_passed() -> None:
 
     assert [planned.form for planned in plan.forms] == [Form.ORIGINAL]
     assert plan.reason is PassReason.HIGH_BIT
-    assert plan.remarks == (PassReason.ENHANCED_NOT_AVAILABLE,)
 
 
 @pytest.mark.parametrize("convert", list(Form))

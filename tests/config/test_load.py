@@ -240,6 +240,24 @@ def test_enhanced_without_verification_is_a_fault(where: str) -> None:
     ]
 
 
+def test_a_restore_record_beside_the_object_needs_a_folder() -> None:
+    text = (
+        "enhanced: {restore_record: sidecar}\n"
+        "destinations:\n"
+        "  archive: {kind: folder, path: /a}\n"
+        "  pacs: {kind: dicom, host: h, port: 104, ae_title: P}\n"
+        "rules:\n"
+        "  - {name: a, convert: enhanced, send_to: [pacs]}\n"
+        "  - {name: b, convert: enhanced, send_to: [pacs, archive]}\n"
+        "  - {name: c, convert: htj2k, send_to: [pacs]}\n"
+    )
+
+    (fault,) = faults_of(text)
+
+    assert fault.startswith("c.yaml:6:43: rules[0].send_to: restore_record: sidecar needs")
+    assert faults_of(text.replace("sidecar", "embedded")) == []
+
+
 def test_text_that_is_not_utf_8_is_a_fault_at_its_place() -> None:
     assert faults_of(b"node:\n  ae_title: \xff") == ["c.yaml:2:13: the file is not UTF-8 text"]
 

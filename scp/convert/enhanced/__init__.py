@@ -1,0 +1,1 @@
+"""Collapses a classic series into Legacy Converted Enhanced objects, and gives it back."""

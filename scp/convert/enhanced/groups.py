@@ -1,0 +1,257 @@
+"""Splits a closed series into volumes where a radiologist would, and says what stays single-frame."""
+
+import math
+import struct
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from scp.convert.enhanced.eligible import (
+    IMAGE_TYPE,
+    ORIENTATION,
+    RESCALE_TYPE,
+    SPACING,
+    refuse_ineligible,
+)
+from scp.convert.enhanced.refusals import NotCollapsed, NotCollapsedError
+from scp.convert.enhanced.slices import Interned, SliceHeader, SourceSlice, read_header
+from scp.convert.enhanced.stack import (
+    Dimension,
+    Stack,
+    declared_dimensions,
+    numbered_times,
+    stack_of,
+    undeclared_times,
+)
+from scp.model import CollapseReason
+
+_SOP_INSTANCE, _MODALITY, _ACQUISITION = 0x00080018, 0x00080060, 0x00200012
+_ROWS, _COLUMNS, _ALLOCATED = 0x00280010, 0x00280011, 0x00280100
+
+_EQUAL: Final = (
+    0x00080005, 0x00080016, 0x0020000D, 0x0020000E, 0x00200052,  # character set, class, UIDs
+    0x00100010, 0x00100020, 0x00100021, 0x00100030, 0x00100040,  # the patient
+    0x00080020, 0x00080030, 0x00080050, 0x00080090, 0x00200010,  # the study
+    0x00080070, 0x00080080, 0x00080081, 0x00081010, 0x00081040, 0x00081090,  # the equipment
+    0x00181000, 0x00181008, 0x00181020,
+    IMAGE_TYPE, _ROWS, _COLUMNS, _ALLOCATED, 0x00280101, 0x00280102, 0x00280103,
+    0x00280120, 0x00280121, RESCALE_TYPE, 0x00541001,  # padding, what the values mean
+    0x00282110, 0x00282114,  # whether and how pixels lost something before
+    0x00180086, 0x00180081, 0x00181210,  # echo, kernel
+)  # fmt: skip
+"""What one object says once for all frames, or a radiologist would not mix."""
+_PARAMETERS: Final = (0x00181314, 0x00180082, 0x00180080, 0x00180060)
+"""Flip angle, inversion and repetition time, KVP: they split what lies at one place."""
+_SAME_DIRECTION: Final = math.cos(math.radians(0.5))
+_MANY_ROTATIONS: Final = 3
+
+type Key = tuple[bytes | None, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollapseLimits:
+    """What is too large to be one object."""
+
+    max_frames: int = 2000
+    max_bytes: int = 2**30
+    """Of native pixels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """What becomes one object: frames in order, each at its place in space and the other dimensions."""
+
+    number: int
+    """From 1, among the volumes of its series."""
+    key: Key
+    """What its frames have in common and other volumes of the series do not; for its Series UID."""
+    headers: tuple[SliceHeader, ...]
+    """In the order of the frames."""
+    places: tuple[int, ...]
+    """From 1, of each frame along the normal."""
+    spacing: float | None
+    """Millimetres between neighbouring places, if they are even."""
+    is_straight: bool
+    dimensions: tuple[Dimension, ...]
+    """Beside space, the slowest first; empty for a plain volume."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(header.source.name for header in self.headers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partition:
+    """Every instance of a series is in exactly one volume, or refused."""
+
+    volumes: tuple[Volume, ...]
+    refused: tuple[NotCollapsed, ...]
+
+
+def partition(slices: Sequence[SourceSlice], limits: CollapseLimits | None = None) -> Partition:
+    """Decide which instances of one closed series become which objects; the order given is no matter."""
+    split = _Split(limits or CollapseLimits())
+    headers = split.readable(sorted(slices, key=lambda source: source.name))
+    for key, group in _by_key(headers):
+        for number, bundle in enumerate(_by_direction(group)):
+            split.take(bundle, (*key, _token(number)))
+    # Numbered by the first frame's place in the series, so that a person meets them in order.
+    return Partition(volumes=tuple(split.volumes), refused=tuple(split.refused))
+
+
+class _Split:
+    def __init__(self, limits: CollapseLimits) -> None:
+        self._limits = limits
+        self.volumes: list[Volume] = []
+        self.refused: list[NotCollapsed] = []
+
+    def readable(self, slices: Sequence[SourceSlice]) -> list[SliceHeader]:
+        interned: Interned = {}
+        headers: list[SliceHeader] = []
+        for source in slices:
+            try:
+                header = read_header(source, interned)
+                refuse_ineligible(header)
+                headers.append(header)
+            except NotCollapsedError as error:
+                self._refuse_one(source, error.reason, error.detail)
+        uids = Counter(header.text(_SOP_INSTANCE) for header in headers)
+        unique: list[SliceHeader] = []
+        for header in headers:
+            if uids[header.text(_SOP_INSTANCE)] == 1:
+                unique.append(header)
+            else:
+                self._refuse([header], CollapseReason.DUPLICATE_UID, "SOP Instance UID")
+        return unique
+
+    def take(self, group: list[SliceHeader], key: Key) -> None:
+        """Make volumes of slices that share a direction, splitting further where it takes that."""
+        if len(group) == 1:
+            self._refuse(group, CollapseReason.SINGLE_SLICE, "nothing else belongs to it")
+            return
+        stack = stack_of(group)
+        if not stack.is_repeated:
+            if _is_one_stack(group, stack):
+                self._add(group, stack, [], key)
+            else:
+                self._take_parts(group, _ACQUISITION, key)
+            return
+        dimensions = declared_dimensions(group, stack)
+        if dimensions is None:
+            tags = _PARAMETERS if _is_magnetic(group) else (_ACQUISITION, *_PARAMETERS)
+            for tag in tags:
+                if len({header.value(tag) for header in group}) > 1:
+                    self._take_parts(group, tag, key)
+                    return
+            dimensions = undeclared_times(group, stack) or numbered_times(group, stack)
+        if dimensions is None:
+            self._refuse(
+                group, CollapseReason.POSITIONS_REPEATED, f"{len(group)} at {stack.count} places"
+            )
+        else:
+            self._add(group, stack, dimensions, key)
+
+    def _take_parts(self, group: list[SliceHeader], tag: int, key: Key) -> None:
+        parts: dict[bytes, list[SliceHeader]] = {}
+        for header in group:
+            parts.setdefault(header.value(tag), []).append(header)
+        for value in sorted(parts):
+            self.take(parts[value], (*key, value))
+
+    def _add(
+        self, group: list[SliceHeader], stack: Stack, dimensions: list[Dimension], key: Key
+    ) -> None:
+        native = sum(_native_bytes(header) for header in group)
+        if len(group) > self._limits.max_frames:
+            self._refuse(group, CollapseReason.TOO_MANY_FRAMES, f"{len(group)} frames")
+            return
+        if native > self._limits.max_bytes:
+            self._refuse(group, CollapseReason.TOO_MANY_BYTES, f"{native} bytes of pixels")
+            return
+        ranks = list(zip(*(d.indices for d in dimensions), stack.places, strict=True))
+        order = sorted(range(len(group)), key=ranks.__getitem__)
+        self.volumes.append(
+            Volume(
+                number=len(self.volumes) + 1,
+                key=key,
+                headers=tuple(group[index] for index in order),
+                places=tuple(stack.places[index] + 1 for index in order),
+                spacing=stack.spacing,
+                is_straight=stack.is_straight,
+                dimensions=tuple(
+                    Dimension(
+                        label=d.label,
+                        pointer=d.pointer,
+                        group=d.group,
+                        indices=tuple(d.indices[index] for index in order),
+                    )
+                    for d in dimensions
+                ),
+            )
+        )
+
+    def _refuse(self, group: list[SliceHeader], reason: CollapseReason, detail: str) -> None:
+        for header in group:
+            self._refuse_one(header.source, reason, detail)
+
+    def _refuse_one(self, source: SourceSlice, reason: CollapseReason, detail: str) -> None:
+        self.refused.append(NotCollapsed(name=source.name, reason=reason, detail=detail))
+
+
+def _by_key(headers: list[SliceHeader]) -> Iterator[tuple[Key, list[SliceHeader]]]:
+    groups: dict[Key, list[SliceHeader]] = {}
+    for header in headers:
+        spacing = struct.pack("<2l", *(round(number * 1e5) for number in header.numbers(SPACING)))
+        key = (*(header.elements.get(tag) for tag in _EQUAL), spacing)
+        groups.setdefault(key, []).append(header)
+    # In the order of the instances as the modality numbered them, whatever order they came in.
+    yield from sorted(groups.items(), key=lambda item: min(map(_instance_number, item[1])))
+
+
+def _instance_number(header: SliceHeader) -> tuple[float, str]:
+    numbers = header.numbers(0x00200013)
+    return (numbers[0] if numbers else math.inf), header.text(_SOP_INSTANCE)
+
+
+def _by_direction(headers: list[SliceHeader]) -> list[list[SliceHeader]]:
+    bundles: list[tuple[tuple[float, ...], list[SliceHeader]]] = []
+    for header in sorted(headers, key=_instance_number):
+        direction = header.numbers(ORIENTATION)
+        for other, bundle in bundles:
+            if (
+                math.sumprod(direction[:3], other[:3]) > _SAME_DIRECTION
+                and math.sumprod(direction[3:], other[3:]) > _SAME_DIRECTION
+            ):
+                bundle.append(header)
+                break
+        else:
+            bundles.append((direction, [header]))
+    return [bundle for _, bundle in bundles]
+
+
+def _is_one_stack(group: list[SliceHeader], stack: Stack) -> bool:
+    """Whether slices at different places are one acquisition, or several that make up one stack.
+
+    Interleaved packages (MR), bed positions (PET) and the rotations of a step-and-shoot CT have numbers
+    of their own and are read as one; a second scan further down is not.
+    """
+    sizes = Counter(header.value(_ACQUISITION) for header in group)
+    if len(sizes) == 1 or min(sizes.values()) == 1:
+        return True
+    if stack.spacing is None:
+        return False
+    return group[0].text(_MODALITY) != "CT" or len(sizes) >= _MANY_ROTATIONS
+
+
+def _is_magnetic(group: list[SliceHeader]) -> bool:
+    return group[0].text(_MODALITY) == "MR"
+
+
+def _native_bytes(header: SliceHeader) -> int:
+    rows, columns, allocated = map(header.short, (_ROWS, _COLUMNS, _ALLOCATED))
+    return (rows or 0) * (columns or 0) * (allocated or 0) // 8
+
+
+def _token(number: int) -> bytes:
+    return number.to_bytes(4, "little")

@@ -1,0 +1,306 @@
+"""Gives the original instances back out of a collapsed object, and checks collapsed objects years later."""
+
+import contextlib
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from pydicom import dcmread
+from pydicom.filebase import DicomBytesIO
+
+from scp.convert.attributes import PixelAttributes, read_attributes
+from scp.convert.codec_cpu import OpenJpegDecoder
+from scp.convert.enhanced.originals import Surroundings, rebuilt
+from scp.convert.enhanced.record import (
+    FrameDigests,
+    read_own_block,
+    read_record,
+    read_sidecar,
+    sidecar_of,
+)
+from scp.convert.fragments import Span
+from scp.convert.part10 import DicomFile, open_dicom
+from scp.convert.ports import FrameDecoder
+from scp.convert.refusals import NotConvertibleError
+from scp.convert.source import locate_frames
+from scp.errors import ConversionError, MalformedError, TruncatedError
+from scp.part10 import file_meta_of
+
+_UID = re.compile(r"[0-9.]{1,64}", re.ASCII)
+_IDENTITY: Final = (
+    "PatientName",
+    "PatientID",
+    "IssuerOfPatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyInstanceUID",
+    "AccessionNumber",
+)
+"""What a PACS corrects in the object, and the record does not know of."""
+_SPACE: Final = 2**16
+
+
+class NotRestorableError(ConversionError):
+    """The object holds no restore record that can be used; nothing was written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """What became of one frame."""
+
+    frame: int
+    """From 1."""
+    sop_instance_uid: str
+    """Of the original; empty where not even that can be told."""
+    path: Path | None
+    """The file that was written; None: nothing was, see ``fault``."""
+    is_byte_identical: bool
+    """To the dataset as it was received; else its header and its pixels are equal."""
+    warning: str
+    """What a person should know: the object's patient is another than the original's."""
+    fault: str
+    """Why nothing was written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedFrame:
+    """Whether one frame of a collapsed object is still what it was made of."""
+
+    frame: int
+    digests: FrameDigests
+    """As recorded."""
+    fault: str
+    """Empty where the frame's pixels are the recorded ones."""
+
+
+def restore(
+    enhanced: Path,
+    out: Path,
+    *,
+    sidecar: Path | None = None,
+    decoder: FrameDecoder | None = None,
+) -> Iterator[Restored]:
+    """Write the original instances into the folder ``out``, one after the other; nothing is replaced.
+
+    A native source comes back byte for byte. One that came compressed comes back native, in Explicit VR
+    Little Endian, with the same header and pixels. A frame that is damaged costs no other frame.
+
+    Parameters
+    ----------
+    sidecar
+        The restore record, where it is not embedded; None: looked for beside the object.
+    decoder
+        None: OpenJPEG.
+
+    Raises
+    ------
+    NotRestorableError
+        It is no object of ours, or there is no record.
+    """
+    opened = _open(enhanced)
+    surroundings = _surroundings(opened, enhanced, sidecar)
+    decoder = decoder or OpenJpegDecoder()
+    out.mkdir(parents=True, exist_ok=True)
+    identity = _identity(bytes(opened.file.whole[: opened.attributes.pixel_data.start]))
+    for index, digests in enumerate(opened.digests):
+        try:
+            around = next(surroundings)
+        except MalformedError as error:
+            raise NotRestorableError(str(error)) from error
+        yield _restored(opened, index, around, digests, decoder, identity, out)
+
+
+def verify_collapsed(
+    enhanced: Path, *, sidecar: Path | None = None, decoder: FrameDecoder | None = None
+) -> Iterator[CheckedFrame]:
+    """Decode every frame and compare it with the digests that the object has kept of its source.
+
+    With a restore record, embedded or beside the object, the source's dataset is put together too and
+    compared. Nothing is written.
+
+    Raises
+    ------
+    NotRestorableError
+        It is no object of ours.
+    """
+    opened = _open(enhanced)
+    decoder = decoder or OpenJpegDecoder()
+    beside = sidecar or sidecar_of(enhanced)
+    has_record = opened.record is not None or beside.exists()
+    surroundings = _surroundings(opened, enhanced, sidecar) if has_record else None
+    for index, digests in enumerate(opened.digests):
+        fault = ""
+        try:
+            around = None if surroundings is None else next(surroundings)
+            words = _words(opened, index, digests, decoder)
+            if around is not None:
+                _rebuilt(around, words, digests)
+        except StopIteration:  # of a record that was found to be damaged before
+            fault = "the restore record is damaged"
+        except (ConversionError, MalformedError, TruncatedError) as error:
+            fault = str(error)
+        yield CheckedFrame(frame=index + 1, digests=digests, fault=fault)
+
+
+def is_collapsed(path: Path) -> bool:
+    """Whether the file is a collapsed object of ours, with recorded digests."""
+    try:
+        _open(path)
+    except (NotRestorableError, OSError):
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    file: DicomFile
+    attributes: PixelAttributes
+    spans: list[list[Span]]
+    sop_instance_uid: str
+    digests: tuple[FrameDigests, ...]
+    record: bytes | None
+
+
+def _open(path: Path) -> _Opened:
+    try:
+        file = open_dicom(path)
+        elements = file.walk()
+        attributes = read_attributes(file, elements)
+        spans = locate_frames(file, elements, attributes)
+        block = read_own_block(file.dataset, elements)
+        uid = file_meta_of(file.whole).sop_instance_uid
+    except (NotConvertibleError, MalformedError, TruncatedError) as error:
+        raise NotRestorableError(str(error)) from error
+    if block is None or spans is None:
+        raise NotRestorableError("no collapsed object of dcmpress")
+    if len(block.digests) != len(spans):
+        raise NotRestorableError("frames and recorded digests are not equally many")
+    return _Opened(
+        file=file,
+        attributes=attributes,
+        spans=spans,
+        sop_instance_uid=uid,
+        digests=block.digests,
+        record=block.record,
+    )
+
+
+def _surroundings(opened: _Opened, enhanced: Path, sidecar: Path | None) -> Iterator[Surroundings]:
+    return read_record(_record(opened, enhanced, sidecar), len(opened.spans))
+
+
+def _record(opened: _Opened, enhanced: Path, sidecar: Path | None) -> bytes:
+    if opened.record is not None and sidecar is None:
+        return opened.record
+    path = sidecar or sidecar_of(enhanced)
+    try:
+        return read_sidecar(path.read_bytes(), opened.sop_instance_uid)
+    except (OSError, MalformedError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise NotRestorableError(f"no restore record in the object, and {path}: {why}") from error
+
+
+def _words(opened: _Opened, index: int, digests: FrameDigests, decoder: FrameDecoder) -> bytes:
+    """The frame's pixel words.
+
+    Raises
+    ------
+    CodecError
+        It cannot be decoded.
+    MalformedError
+        It is not the recorded one.
+    """
+    data = b"".join(opened.file.dataset[start:end] for start, end in opened.spans[index])
+    (frame,) = decoder.decode([data], opened.attributes.frame_format)
+    words = np.ascontiguousarray(frame).tobytes()
+    if hashlib.sha256(words).hexdigest() != digests.pixels:
+        raise MalformedError("the pixels are not those that were recorded")
+    return words
+
+
+def _restored(
+    opened: _Opened,
+    index: int,
+    around: Surroundings,
+    digests: FrameDigests,
+    decoder: FrameDecoder,
+    identity: dict[str, str] | None,
+    out: Path,
+) -> Restored:
+    uid, path, fault, warning = "", None, "", ""
+    try:
+        uid = file_meta_of(around.before).sop_instance_uid
+        pieces = _rebuilt(around, _words(opened, index, digests, decoder), digests)
+        warning = _changed(_identity(b"".join(pieces[: 1 if around.is_exact else 2])), identity)
+        path = _write(out, uid, index, pieces)
+    except (ConversionError, MalformedError, TruncatedError) as error:
+        fault = str(error)
+    except OSError as error:
+        fault = f"cannot be written: {error.strerror}"
+    return Restored(
+        frame=index + 1,
+        sop_instance_uid=uid,
+        path=path,
+        is_byte_identical=path is not None and around.is_exact,
+        warning=warning,
+        fault=fault,
+    )
+
+
+def _rebuilt(around: Surroundings, words: bytes, digests: FrameDigests) -> list[bytes | memoryview]:
+    """The file in pieces.
+
+    Raises
+    ------
+    MalformedError
+        Its dataset is not the one that was received, or the record is damaged.
+    """
+    pieces = rebuilt(around, words)
+    if around.is_exact:
+        whole = hashlib.sha256(memoryview(pieces[0])[file_meta_of(around.before).dataset_start :])
+        for piece in pieces[1:]:
+            whole.update(piece)
+        if whole.hexdigest() != digests.dataset:
+            raise MalformedError("the dataset is not the one that was received")
+    return pieces
+
+
+def _write(out: Path, uid: str, index: int, pieces: list[bytes | memoryview]) -> Path:
+    # The UID comes out of a file; one that is none does not become a path.
+    stem = uid if _UID.fullmatch(uid) and uid.strip(".") else f"frame-{index + 1}"
+    path = out / f"{stem}.dcm"
+    with path.open("xb") as file:
+        try:
+            file.writelines(pieces)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise
+    return path
+
+
+def _identity(header: bytes) -> dict[str, str] | None:
+    """What identifies the patient and the study; None where pydicom cannot read it."""
+    try:
+        dataset = dcmread(
+            DicomBytesIO(header),
+            stop_before_pixels=True,
+            specific_tags=[*_IDENTITY, "SpecificCharacterSet"],
+        )
+        return {keyword: str(dataset.get(keyword) or "") for keyword in _IDENTITY}
+    except Exception:  # pydicom raises whatever a value provokes
+        return None
+
+
+def _changed(original: dict[str, str] | None, now: dict[str, str] | None) -> str:
+    """Names what identifies the patient otherwise in the object than in the original; no values."""
+    if original is None or now is None:
+        return "whether the object and the original name the same patient cannot be told"
+    different = [keyword for keyword in _IDENTITY if original[keyword] != now[keyword]]
+    if not different:
+        return ""
+    return f"the object now says otherwise, the original as it was: {', '.join(different)}"

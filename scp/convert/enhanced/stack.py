@@ -1,0 +1,236 @@
+"""Where the slices of a group lie along their normal, and what tells those at one place apart."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+from scp.convert.enhanced.eligible import ACQUISITION_DATE_TIME, ORIENTATION, POSITION
+from scp.convert.enhanced.slices import SliceHeader
+
+SAME_PLACE_MM: Final = 1e-3
+"""Positions written with a few digits differ by less; slices of any scanner by more."""
+_EVEN: Final = 0.01
+"""How much of a slice distance a step may deviate and the stack still count as even."""
+
+_FRAME_CONTENT, _UNASSIGNED = 0x00209111, 0x00209171
+_TEMPORAL_INDEX = 0x00209128
+_B_VALUE, _DIRECTION = 0x00189087, 0x00189089
+_TEMPORAL_ID, _CARDIAC_PHASE, _TRIGGER = 0x00200100, 0x00209241, 0x00181060
+_FRAME_REFERENCE_TIME = 0x00541300
+_DATE, _TIME, _NUMBER = 0x00080022, 0x00080032, 0x00200012
+_INSTANCE_NUMBER, _TEMPORAL_COUNT, _CARDIAC_COUNT = 0x00200013, 0x00200105, 0x00181090
+
+type Value = tuple[float | str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dimension:
+    """One dimension beside space (PS3.3 C.7.6.17)."""
+
+    label: str
+    pointer: int
+    """The attribute that varies along it."""
+    group: int
+    """The functional group sequence that holds it."""
+    indices: tuple[int, ...]
+    """From 1, one for each frame."""
+
+    @property
+    def is_temporal(self) -> bool:
+        return self.pointer == _TEMPORAL_INDEX
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """Slices of one orientation, not ordered yet."""
+
+    places: tuple[int, ...]
+    """For each slice the number of its place along the normal, from 0."""
+    spacing: float | None
+    """Millimetres from place to place; None where the places are not even."""
+    is_straight: bool
+    """Whether the places lie behind each other along the normal, not sheared by a gantry's tilt."""
+
+    @property
+    def count(self) -> int:
+        return max(self.places) + 1
+
+    @property
+    def is_repeated(self) -> bool:
+        return self.count < len(self.places)
+
+
+def normal_of(header: SliceHeader) -> tuple[float, float, float]:
+    """Row direction times column direction (PS3.3 C.7.6.2.1.1)."""
+    a, b, c, d, e, f = header.numbers(ORIENTATION)
+    return b * f - c * e, c * d - a * f, a * e - b * d
+
+
+def stack_of(headers: Sequence[SliceHeader]) -> Stack:
+    """Find the places, in ascending order along the normal of the first slice."""
+    normal = normal_of(headers[0])
+    points = [header.numbers(POSITION) for header in headers]
+    depths = [math.sumprod(normal, point) for point in points]
+    order = sorted(range(len(headers)), key=depths.__getitem__)
+    places = [0] * len(headers)
+    first_of = [order[0]]
+    for before, index in pairwise(order):
+        if depths[index] - depths[before] > SAME_PLACE_MM:
+            first_of.append(index)
+        places[index] = len(first_of) - 1
+    steps = [depths[b] - depths[a] for a, b in pairwise(first_of)]
+    spacing = None
+    if steps:
+        mean = (depths[first_of[-1]] - depths[first_of[0]]) / len(steps)
+        if all(abs(step - mean) <= max(_EVEN * mean, SAME_PLACE_MM) for step in steps):
+            spacing = mean
+    return Stack(
+        places=tuple(places),
+        spacing=spacing,
+        is_straight=_is_straight([points[i] for i in first_of], normal, spacing or 1.0),
+    )
+
+
+def _is_straight(
+    points: list[tuple[float, ...]], normal: tuple[float, float, float], spacing: float
+) -> bool:
+    origin = points[0]
+    for point in points[1:]:
+        way = [a - b for a, b in zip(point, origin, strict=True)]
+        along = math.sumprod(way, normal)
+        aside = math.dist(way, [along * part for part in normal])
+        if aside > max(_EVEN * spacing, SAME_PLACE_MM) * len(points):
+            return False
+    return True
+
+
+def declared_dimensions(headers: Sequence[SliceHeader], stack: Stack) -> list[Dimension] | None:
+    """What the modality says varies at one place: time, cardiac phase, diffusion weighting.
+
+    None where that does not tell every slice from its neighbours at the same place.
+    """
+    b_value, direction = (_B_VALUE,), (_DIRECTION,)
+    candidates = (
+        ((_TEMPORAL_ID,),),
+        ((_TEMPORAL_INDEX,),),
+        ((_CARDIAC_PHASE,),),
+        ((_TRIGGER,),),
+        ((_FRAME_REFERENCE_TIME,),),
+        (b_value, direction),
+        ((_TEMPORAL_ID,), (_TRIGGER,)),
+        ((_TEMPORAL_ID,), b_value, direction),
+    )
+    return _first_that_explains(headers, stack, candidates)
+
+
+def undeclared_times(headers: Sequence[SliceHeader], stack: Stack) -> list[Dimension] | None:
+    """Acquisitions repeated over time, told by their number (MR) or their time; else None."""
+    by_number = ((_NUMBER,),) if headers[0].text(0x00080060) == "MR" else ()
+    candidates = (
+        *((candidate,) for candidate in by_number),
+        ((ACQUISITION_DATE_TIME,),),
+        ((_DATE, _TIME),),
+    )
+    return _first_that_explains(headers, stack, candidates)
+
+
+def numbered_times(headers: Sequence[SliceHeader], stack: Stack) -> list[Dimension] | None:
+    """Repetitions that are announced but told apart by nothing else than the instances' numbers.
+
+    Only where the numbers run through the places in a regular way, time after time or place after place.
+    """
+    announced = all(
+        max(h.numbers(_TEMPORAL_COUNT) or h.numbers(_CARDIAC_COUNT) or (0,)) > 1 for h in headers
+    )
+    column = [_value(header, (_INSTANCE_NUMBER,)) for header in headers]
+    if not announced or not all(column) or len(set(column)) != len(column) or not _is_grid(stack):
+        return None
+    by_number = [stack.places[i] for i in sorted(range(len(column)), key=column.__getitem__)]
+    repeats = len(column) // stack.count
+    is_time_by_time = by_number == by_number[: stack.count] * repeats
+    is_place_by_place = by_number == [
+        place for place in by_number[::repeats] for _ in range(repeats)
+    ]
+    if not is_time_by_time and not is_place_by_place:
+        return None
+    return [_dimension(_INSTANCE_NUMBER, column, stack)]
+
+
+_LABELS: Final = {
+    _INSTANCE_NUMBER: "Instance Number",
+    _TEMPORAL_ID: "Temporal Position Identifier",
+    _TEMPORAL_INDEX: "Temporal Position Index",
+    _CARDIAC_PHASE: "Nominal Percentage of Cardiac Phase",
+    _TRIGGER: "Trigger Time",
+    _FRAME_REFERENCE_TIME: "Frame Reference Time",
+    _B_VALUE: "Diffusion b-value",
+    _DIRECTION: "Diffusion Gradient Orientation",
+    _NUMBER: "Acquisition Number",
+    ACQUISITION_DATE_TIME: "Acquisition DateTime",
+    _DATE: "Acquisition Time",
+}
+_OPTIONAL: Final = frozenset((_DIRECTION,))
+"""Without diffusion weighting there is no direction."""
+
+type Candidate = tuple[tuple[int, ...], ...]
+
+
+def _first_that_explains(
+    headers: Sequence[SliceHeader], stack: Stack, candidates: Sequence[Candidate]
+) -> list[Dimension] | None:
+    for candidate in candidates:
+        columns = [[_value(header, tags) for header in headers] for tags in candidate]
+        if any(
+            not all(column) and tags[0] not in _OPTIONAL
+            for tags, column in zip(candidate, columns, strict=True)
+        ):
+            continue
+        keys = set(zip(stack.places, *columns, strict=True))
+        if len(keys) == len(headers):
+            return [
+                _dimension(tags[0], column, stack)
+                for tags, column in zip(candidate, columns, strict=True)
+                if len(set(column)) > 1
+            ]
+    return None
+
+
+def _value(header: SliceHeader, tags: tuple[int, ...]) -> Value:
+    numbers = tuple(number for tag in tags for number in header.numbers(tag))
+    return numbers or tuple(text for tag in tags for text in header.texts(tag))
+
+
+def _dimension(tag: int, column: list[Value], stack: Stack) -> Dimension:
+    is_diffusion = tag in (_B_VALUE, _DIRECTION)
+    repeats = len(column) / stack.count
+    distinct = len(set(column))
+    if not is_diffusion and distinct > repeats and _is_grid(stack):
+        # Times differ a little from place to place; their order is what they have in common.
+        indices = _ranks_at_each_place(column, stack)
+    else:
+        ranks = {value: rank for rank, value in enumerate(sorted(set(column)), 1)}
+        indices = tuple(ranks[value] for value in column)
+    return Dimension(
+        label=_LABELS[tag],
+        pointer=tag if is_diffusion else _TEMPORAL_INDEX,
+        group=_UNASSIGNED if is_diffusion else _FRAME_CONTENT,
+        indices=indices,
+    )
+
+
+def _is_grid(stack: Stack) -> bool:
+    counts = [0] * stack.count
+    for place in stack.places:
+        counts[place] += 1
+    return len(set(counts)) == 1
+
+
+def _ranks_at_each_place(column: list[Value], stack: Stack) -> tuple[int, ...]:
+    seen: dict[int, int] = {}
+    indices = [0] * len(column)
+    for index in sorted(range(len(column)), key=column.__getitem__):
+        place = stack.places[index]
+        seen[place] = indices[index] = seen.get(place, 0) + 1
+    return tuple(indices)

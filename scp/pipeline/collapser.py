@@ -1,0 +1,159 @@
+"""From converted instances to volumes: what a rule with ``enhanced`` asks for when its series is closed."""
+
+import functools
+import itertools
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+from scp.buffer.job import Job, JobInstance, JobVolume
+from scp.buffer.layout import INSTANCE_ENDING, Layout
+from scp.convert.enhanced.collapsed import Collapsed
+from scp.convert.enhanced.slices import SourceSlice
+from scp.model import CollapseReason, Form, Identity, PassReason
+from scp.pipeline.converter import CLOSED
+from scp.pipeline.pool import WorkerPool
+from scp.pipeline.tasks import Answer, Collapse, CollapseTask, Lost
+from scp.pipeline.tracked import ClosedJob
+
+logger = logging.getLogger(__name__)
+
+type Done = Callable[[Job], None]
+
+
+class Collapser:
+    """Has workers collapse what may be collapsed. On the coordinator's thread."""
+
+    def __init__(
+        self, layout: Layout, pool: WorkerPool, was_collapsed: Callable[[str], bool]
+    ) -> None:
+        self._layout = layout
+        self._pool = pool
+        self._was_collapsed = was_collapsed
+        """Whether instances of a series, by its UID, went into a volume before."""
+        self._in_work: set[str] = set()
+        self._numbers = itertools.count()
+
+    def begin(self, closed: ClosedJob, job: Job, done: Done) -> None:
+        """Collapse what the job's rules say; ``done`` follows, always, with the job as it became.
+
+        The volumes' files are noted in ``closed``, where they lie until the commit moves them.
+        """
+        wanted = [i for i in job.instances if i.form == Form.ENHANCED]
+        # What nobody gets is no part of a volume, and there is nothing to say of it.
+        job = _single(job, {i.name: None for i in wanted if not i.is_delivered})
+        groups: dict[tuple[str, ...], list[JobInstance]] = {}
+        for instance in wanted:
+            if instance.is_delivered:
+                groups.setdefault(instance.send_to, []).append(instance)
+        refusal = self._refusal(closed, job)
+        if not groups or refusal is not None:
+            done(_single(job, {i.name: refusal for group in groups.values() for i in group}))
+            return
+        self._in_work.add(job.series_instance_uid)
+        left = len(groups)
+
+        def collapsed(group: list[JobInstance], answer: Answer | Lost) -> None:
+            nonlocal job, left
+            job = _applied(closed, job, group, answer)
+            left -= 1
+            if not left:
+                self._in_work.discard(job.series_instance_uid)
+                done(job)
+
+        # Instances with destinations of their own become volumes of their own.
+        for group in groups.values():
+            folder = self._layout.encoded / f"volumes-{next(self._numbers)}"
+            closed.volume_folders.append(folder)
+            slices = tuple(self._slice_of(closed, instance) for instance in group)
+            task = CollapseTask(slices=slices, folder=folder)
+            self._pool.submit(task, CLOSED, functools.partial(collapsed, group))
+
+    def _refusal(self, closed: ClosedJob, job: Job) -> CollapseReason | None:
+        """Why nothing of the job may become a volume: a series is one volume, or none."""
+        if closed.was_cut or closed.is_at_once:
+            return CollapseReason.SERIES_WAS_CUT
+        series = job.series_instance_uid
+        if series in self._in_work or self._was_collapsed(series):
+            return CollapseReason.LATE_INSTANCE
+        return None
+
+    def _slice_of(self, closed: ClosedJob, instance: JobInstance) -> SourceSlice:
+        tracked = closed.instances[instance.name]
+        assert tracked.encoded is not None
+        return SourceSlice(
+            name=instance.name,
+            path=tracked.spooled.path,
+            encoded=tracked.encoded,
+            dataset_sha256=instance.dataset_sha256,
+            pixel_sha256=instance.pixel_sha256,
+            encoded_sha256=instance.result_sha256,
+        )
+
+
+def _applied(closed: ClosedJob, job: Job, group: list[JobInstance], answer: Answer | Lost) -> Job:
+    """The job, with one group of its instances as they became."""
+    if isinstance(answer, Lost):
+        is_late = answer.reason == PassReason.DEADLINE
+        reason = CollapseReason.DEADLINE if is_late else CollapseReason.WORKER_LOST
+        return _single(job, {i.name: reason for i in group})
+    assert isinstance(answer, Collapse)
+    refused = {each.name: each.reason for each in answer.refused}
+    for reason in sorted(set(refused.values())):
+        details = sorted({each.detail for each in answer.refused if each.reason == reason})
+        logger.debug("not collapsed: %s (%s)", reason, "; ".join(details))
+    instances = {i.name: i for i in job.instances}
+    volumes = list(job.volumes)
+    for path, made in answer.volumes:
+        volume = _volume(made, group[0])
+        volumes.append(volume)
+        closed.volumes[volume.name] = path
+        shares = _shares(made.result_bytes, len(made.frames))
+        for (name, frame), share in zip(made.frames, shares, strict=True):
+            instances[name] = replace(
+                instances[name],
+                volume=volume.name,
+                frame=frame,
+                transfer_syntax=volume.transfer_syntax,
+                result_bytes=share,
+                result_sha256=volume.result_sha256,
+            )
+    whole = replace(
+        job, instances=tuple(instances[i.name] for i in job.instances), volumes=tuple(volumes)
+    )
+    return _single(whole, refused)
+
+
+def _volume(made: Collapsed, member: JobInstance) -> JobVolume:
+    return JobVolume(
+        name=f"{made.sop_instance_uid}{INSTANCE_ENDING}",
+        identity=Identity(
+            sop_class_uid=made.sop_class_uid,
+            sop_instance_uid=made.sop_instance_uid,
+            study_instance_uid=member.identity.study_instance_uid,
+            series_instance_uid=made.series_instance_uid,
+        ),
+        transfer_syntax=made.transfer_syntax,
+        send_to=member.send_to,
+        result_bytes=made.result_bytes,
+        result_sha256=made.result_sha256,
+    )
+
+
+def _single(job: Job, reasons: Mapping[str, CollapseReason | None]) -> Job:
+    """The job with the instances named as single frames, each for its reason."""
+    return replace(
+        job,
+        instances=tuple(
+            replace(i, form=Form.HTJ2K.value, not_collapsed=reasons[i.name] or "")
+            if i.name in reasons
+            else i
+            for i in job.instances
+        ),
+    )
+
+
+def _shares(total: int, count: int) -> Iterable[int]:
+    """Split bytes such that they add up."""
+    each, rest = divmod(total, count)
+    return (each + (number < rest) for number in range(count))

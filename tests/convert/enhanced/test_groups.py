@@ -1,0 +1,311 @@
+"""Where a series is split, and what stays single-frame."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom import Dataset
+
+from scp.convert.enhanced.groups import CollapseLimits, partition
+from scp.model import CollapseReason
+from tests.convert.enhanced.series import Series, ct, mr, one_volume, pet, repeated, slices, split
+
+AXIAL, CORONAL = ["1", "0", "0", "0", "1", "0"], ["1", "0", "0", "0", "0", "-1"]
+
+
+@pytest.mark.parametrize("make", [ct, mr, pet])
+def test_a_plain_series_is_one_volume_in_order_along_the_normal(
+    tmp_path: Path, make: Callable[[], Series]
+) -> None:
+    series = make()
+    found = one_volume(reversed(series), tmp_path)
+
+    depths = [float(header.numbers(0x00200032)[2]) for header in found.headers]
+    assert depths == sorted(depths)
+    assert found.places == (1, 2, 3, 4, 5)
+    assert found.dimensions == ()
+    assert math.isclose(found.spacing or 0, depths[1] - depths[0])
+
+
+def test_the_order_of_the_files_makes_no_difference(tmp_path: Path) -> None:
+    sources = slices(ct(), tmp_path)
+
+    assert partition(sources).volumes == partition(sources[::-1]).volumes
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ImageOrientationPatient": lambda i: AXIAL if i < 3 else CORONAL},
+        {"ImageType": lambda i: ["ORIGINAL", "PRIMARY", "AXIAL" if i < 3 else "OTHER"]},
+        {"AcquisitionNumber": lambda i: 1 if i < 3 else 2},
+        {"PixelSpacing": lambda i: [0.5, 0.5] if i < 3 else [0.6, 0.6]},
+        {"ConvolutionKernel": lambda i: "SOFT" if i < 3 else "BONE"},
+        {"FrameOfReferenceUID": lambda i: "2.25.7" if i < 3 else "2.25.8"},
+        {"LossyImageCompression": lambda i: "00" if i < 3 else "01"},
+        {"PatientName": lambda i: "A^B" if i < 3 else "A^C"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_series_is_split_where_a_radiologist_would(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    found = split(ct(6, **change), tmp_path)
+
+    assert sorted(len(volume.headers) for volume in found.volumes) == [3, 3]
+    assert found.refused == ()
+    assert len({volume.key for volume in found.volumes}) == 2
+
+
+def test_matrices_of_different_size_are_not_mixed(tmp_path: Path) -> None:
+    smaller = ct(3)
+    for dataset in smaller:
+        dataset.Rows, dataset.SOPInstanceUID = 20, dataset.SOPInstanceUID + ".1"
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        dataset.PixelData = dataset.PixelData[: 20 * 56 * 2]
+
+    found = split([*ct(3), *smaller], tmp_path)
+
+    assert [len(volume.headers) for volume in found.volumes] == [3, 3]
+
+
+def test_echoes_are_split(tmp_path: Path) -> None:
+    series = repeated(
+        lambda: mr(3), 2, EchoNumbers=lambda t, _: t + 1, EchoTime=lambda t, _: 2.5 + 5 * t
+    )
+
+    assert [len(volume.headers) for volume in split(series, tmp_path).volumes] == [3, 3]
+
+
+def test_the_rotations_of_a_step_and_shoot_scan_stay_together(tmp_path: Path) -> None:
+    found = one_volume(ct(8, AcquisitionNumber=lambda i: i // 2 + 1), tmp_path)
+
+    assert len(found.headers) == 8
+
+
+@pytest.mark.parametrize(
+    ("make", "changes", "label"),
+    [
+        (mr, {"TemporalPositionIdentifier": lambda t, _: t + 1}, "Temporal Position Identifier"),
+        (mr, {"TriggerTime": lambda t, i: 20.0 + 35 * t + i}, "Trigger Time"),
+        (pet, {"FrameReferenceTime": lambda t, i: 1000 + 60000 * t + i}, "Frame Reference Time"),
+        (mr, {"AcquisitionNumber": lambda t, _: t + 1}, "Acquisition Number"),
+        (ct, {"AcquisitionTime": lambda t, i: f"1012{10 + t:02d}.{i}0"}, "Acquisition Time"),
+        (mr, {"NumberOfTemporalPositions": lambda *_: 3, "AcquisitionTime": lambda *_: "101010"},
+         "Instance Number"),
+    ],
+    ids=["time", "cardiac", "dynamic PET", "repetitions", "shuttle", "numbered"],
+)  # fmt: skip
+def test_repetitions_in_time_stay_together_with_a_dimension(
+    tmp_path: Path,
+    make: Callable[[int], Series],
+    changes: dict[str, Callable[[int, int], Any]],
+    label: str,
+) -> None:
+    found = one_volume(repeated(lambda: make(4), 3, **changes), tmp_path)
+
+    (dimension,) = found.dimensions
+    assert dimension.label == label
+    assert dimension.is_temporal
+    assert dimension.indices == (1,) * 4 + (2,) * 4 + (3,) * 4
+    assert found.places == (1, 2, 3, 4) * 3
+
+
+def test_diffusion_weightings_stay_together_with_two_dimensions(tmp_path: Path) -> None:
+    directions = [None, [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    series = repeated(lambda: mr(3), 3, DiffusionBValue=lambda t, _: 0.0 if t == 0 else 1000.0)
+    for index, dataset in enumerate(series):
+        if direction := directions[index // 3]:
+            dataset.DiffusionGradientOrientation = direction
+
+    found = one_volume(series, tmp_path)
+
+    b_value, direction_index = found.dimensions
+    assert b_value.indices == (1,) * 3 + (2,) * 6
+    assert direction_index.indices == (1,) * 3 + (2,) * 3 + (3,) * 3
+    assert not b_value.is_temporal
+
+
+def test_flip_angles_at_one_place_are_split(tmp_path: Path) -> None:
+    series = repeated(lambda: mr(3), 2, FlipAngle=lambda t, _: 5 + 10 * t)
+
+    assert [len(volume.headers) for volume in split(series, tmp_path).volumes] == [3, 3]
+
+
+def test_scans_of_one_place_with_numbers_of_their_own_are_split_in_ct(tmp_path: Path) -> None:
+    series = repeated(lambda: ct(3), 2, AcquisitionNumber=lambda t, _: t + 1)
+
+    assert [len(volume.headers) for volume in split(series, tmp_path).volumes] == [3, 3]
+
+
+def test_what_lies_at_one_place_for_no_known_reason_stays_single(tmp_path: Path) -> None:
+    series = repeated(lambda: ct(3), 2, AcquisitionTime=lambda *_: "101010")
+
+    found = split(series, tmp_path)
+
+    assert found.volumes == ()
+    assert {refused.reason for refused in found.refused} == {CollapseReason.POSITIONS_REPEATED}
+    assert len(found.refused) == 6
+
+
+def _item(**values: Any) -> list[Dataset]:
+    dataset = Dataset()
+    for keyword, value in values.items():
+        setattr(dataset, keyword, value)
+    return [dataset]
+
+
+def _overlay(dataset: Dataset) -> None:
+    dataset.add_new(0x60003000, "OW", b"\0" * 280)
+
+
+def _curve(dataset: Dataset) -> None:
+    dataset.add_new(0x50003000, "OW", b"\0" * 4)
+
+
+def _voi_lut(dataset: Dataset) -> None:
+    dataset.VOILUTSequence = _item(LUTExplanation="window")
+
+
+def _modality_lut(dataset: Dataset) -> None:
+    dataset.ModalityLUTSequence = _item(LUTExplanation="rescale")
+
+
+def _unset(keyword: str) -> Callable[[Dataset], None]:
+    return lambda dataset: delattr(dataset, keyword)
+
+
+def _put(**values: Any) -> Callable[[Dataset], None]:
+    def change(dataset: Dataset) -> None:
+        for keyword, value in values.items():
+            setattr(dataset, keyword, value)
+
+    return change
+
+
+def _without_dates(dataset: Dataset) -> None:
+    for kind in ("Study", "Series", "Content", "Acquisition"):
+        setattr(dataset, f"{kind}Date", "")
+    del dataset.InstanceCreationDate
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_overlay, CollapseReason.OVERLAY_OR_CURVE),
+        (_curve, CollapseReason.OVERLAY_OR_CURVE),
+        (_voi_lut, CollapseReason.VOI_LUT_SEQUENCE),
+        (_modality_lut, CollapseReason.MODALITY_LUT_SEQUENCE),
+        (_unset("FrameOfReferenceUID"), CollapseReason.GEOMETRY_MISSING),
+        (_unset("ImageOrientationPatient"), CollapseReason.GEOMETRY_MISSING),
+        (_unset("ImagePositionPatient"), CollapseReason.GEOMETRY_MISSING),
+        (_unset("PixelSpacing"), CollapseReason.GEOMETRY_MISSING),
+        (_put(ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), CollapseReason.GEOMETRY_MISSING),
+        (_unset("SliceThickness"), CollapseReason.TYPE1_MISSING),
+        (_unset("ImageType"), CollapseReason.TYPE1_MISSING),
+        (_without_dates, CollapseReason.TYPE1_MISSING),
+        (_unset("RescaleSlope"), CollapseReason.QUANTITY_AT_RISK),
+        (_unset("RescaleIntercept"), CollapseReason.QUANTITY_AT_RISK),
+        (_put(RescaleType="US"), CollapseReason.QUANTITY_AT_RISK),
+        (_put(PhotometricInterpretation="MONOCHROME1"), CollapseReason.PHOTOMETRIC_INTERPRETATION),
+        (_put(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]), CollapseReason.LOCALIZER),
+        (_put(ImageType=["DERIVED", "SECONDARY", "PROJECTION IMAGE"]), CollapseReason.PROJECTION),
+        (_put(ImageType=["DERIVED", "SECONDARY", "MOSAIC"]), CollapseReason.MOSAIC),
+        (_put(SOPClassUID="1.2.840.10008.5.1.4.1.1.7"), CollapseReason.SOP_CLASS),
+        (_put(ImageOrientationPatient=CORONAL), CollapseReason.SINGLE_SLICE),
+    ],
+)  # fmt: skip
+def test_a_slice_that_cannot_be_a_frame_has_a_reason_and_stops_no_other(
+    tmp_path: Path, change: Callable[[Dataset], None], reason: CollapseReason
+) -> None:
+    series = ct()
+    change(series[4])
+
+    found = split(series, tmp_path)
+
+    assert [(refused.name, refused.reason) for refused in found.refused] == [("4", reason)]
+    assert [len(volume.headers) for volume in found.volumes] == [4]
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("AcquisitionTime", "101261"),
+        ("StudyDate", "20261340"),
+        ("AcquisitionDateTime", "2026010510126199"),
+        ("PatientBirthDate", "unknown"),
+    ],
+)
+def test_a_date_that_is_none_costs_one_slice_and_not_the_series(
+    tmp_path: Path, keyword: str, value: str
+) -> None:
+    series = ct()
+    setattr(series[4], keyword, "")
+    series[4][keyword]._value = value  # pydicom would not take it otherwise
+
+    found = split(series, tmp_path)
+
+    assert [refused.reason for refused in found.refused] == [CollapseReason.INVALID_DATE]
+
+
+def test_units_of_pet_must_be_known(tmp_path: Path) -> None:
+    found = split(pet(5, Units=lambda i: "BQML" if i else ""), tmp_path)
+
+    assert [refused.reason for refused in found.refused] == [CollapseReason.QUANTITY_AT_RISK]
+
+
+def test_two_datasets_under_one_uid_stay_single(tmp_path: Path) -> None:
+    series = ct()
+    series[1].SOPInstanceUID = series[0].SOPInstanceUID
+
+    found = split(series, tmp_path)
+
+    assert [refused.reason for refused in found.refused] == [CollapseReason.DUPLICATE_UID] * 2
+    assert [len(volume.headers) for volume in found.volumes] == [3]
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        (CollapseLimits(max_frames=4), CollapseReason.TOO_MANY_FRAMES),
+        (CollapseLimits(max_bytes=5 * 40 * 56 * 2 - 1), CollapseReason.TOO_MANY_BYTES),
+    ],
+)
+def test_what_is_larger_than_the_limits_stays_single(
+    tmp_path: Path, limits: CollapseLimits, reason: CollapseReason
+) -> None:
+    sources = slices(ct(), tmp_path)
+
+    assert [refused.reason for refused in partition(sources, limits).refused] == [reason] * 5
+    at_the_limit = CollapseLimits(max_frames=5, max_bytes=5 * 40 * 56 * 2)
+    assert len(partition(sources, at_the_limit).volumes) == 1
+
+
+def test_an_encoded_file_that_is_cut_costs_one_slice(tmp_path: Path) -> None:
+    sources = slices(ct(), tmp_path)
+    whole = sources[2].encoded.read_bytes()
+    sources[2].encoded.write_bytes(whole[: len(whole) // 2])
+    sources[3].encoded.unlink()
+
+    found = partition(sources)
+
+    assert [(refused.name, refused.reason) for refused in found.refused] == [
+        ("2", CollapseReason.UNREADABLE),
+        ("3", CollapseReason.UNREADABLE),
+    ]
+
+
+def test_a_tilted_gantry_makes_one_stack_that_is_not_straight(tmp_path: Path) -> None:
+    tilt = np.radians(20)
+    series = ct(
+        5, ImageOrientationPatient=[1, 0, 0, 0, round(np.cos(tilt), 6), round(np.sin(tilt), 6)]
+    )
+
+    found = one_volume(series, tmp_path)
+
+    assert found.spacing is not None
+    assert not found.is_straight

@@ -1,0 +1,284 @@
+"""Each mistake of highdicom: seen in the library itself, and put right here.
+
+Every test looks at the library first. When one fails there, a newer highdicom has put its mistake right,
+and the repair can go.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import Dataset
+
+from scp.convert.enhanced.build import WHOLE_RANGE
+from tests.convert.enhanced.library import highdicom_alone
+from tests.convert.enhanced.series import (
+    ct,
+    eight_bits,
+    group,
+    mr,
+    opened,
+    pet,
+    repeated,
+    unassigned,
+)
+
+
+def test_frames_of_odd_length_are_not_joined_with_their_padding(tmp_path: Path) -> None:
+    series = eight_bits(3, 3, 3)
+
+    assert len(highdicom_alone(series).PixelData) == 30  # 27 are right
+    assert opened(eight_bits(4, 33, 35), tmp_path).pixel_array.shape == (4, 33, 35)
+
+
+@pytest.mark.parametrize("lossy", ["00", "01"])
+def test_the_lossy_history_stays_at_the_top(tmp_path: Path, lossy: str) -> None:
+    series = ct(
+        LossyImageCompression=lossy,
+        LossyImageCompressionRatio=lambda i: ["4", f"{10 + i}"],
+        LossyImageCompressionMethod=["ISO_10918_1", "ISO_15444_1"],
+    )
+
+    assert "LossyImageCompression" not in highdicom_alone(series)
+    image = opened(series, tmp_path)
+    assert image.LossyImageCompression == lossy
+    assert image.LossyImageCompressionRatio == [4, 12]
+    assert image.LossyImageCompressionMethod == ["ISO_10918_1", "ISO_15444_1"]
+    assert {str(unassigned(image, frame).LossyImageCompressionRatio[1]) for frame in range(5)} == {
+        "10", "11", "12", "13", "14",
+    }  # fmt: skip
+
+
+def test_trigger_times_count_in_milliseconds(tmp_path: Path) -> None:
+    series = repeated(
+        lambda: mr(3),
+        2,
+        TriggerTime=lambda t, _: 20 + 40.5 * t,
+        AcquisitionTime=lambda *_: "101010",
+    )
+
+    theirs = highdicom_alone(series).PerFrameFunctionalGroupsSequence[0].FrameContentSequence[0]
+    assert theirs.FrameAcquisitionDateTime.day == 25  # 20 days later
+    image = opened(series, tmp_path)
+    times = [
+        group(image, frame, "FrameContentSequence").FrameAcquisitionDateTime for frame in (0, 3)
+    ]
+    assert times == ["20260105101010.020000", "20260105101010.060500"]
+    assert [float(unassigned(image, frame).TriggerTime) for frame in (0, 3)] == [20.0, 60.5]
+
+
+def test_trigger_times_are_not_added_to_acquisition_times_of_their_own(tmp_path: Path) -> None:
+    image = opened(mr(TriggerTime=lambda i: 20 + i), tmp_path)
+
+    times = {
+        group(image, frame, "FrameContentSequence").FrameAcquisitionDateTime for frame in range(5)
+    }
+    assert times == {f"20260105101215.0{i}0000" for i in range(1, 5)} | {"20260105101215"}
+
+
+def test_what_the_library_drops_is_kept(tmp_path: Path) -> None:
+    series = ct(SeriesDescription=lambda i: f"part {i}", ImagesInAcquisition=5)
+    for dataset in series:
+        dataset.add_new(0x00080009, "LO", "a public element that no dictionary knows")
+        dataset.add_new(0x00510010, "LO", "A BLOCK THAT IS RESERVED")
+
+    theirs = unassigned(highdicom_alone(series), 0)
+    for tag in (0x00080008, 0x00080009, 0x0008103E, 0x00080032, 0x00201002, 0x00510010):
+        assert tag not in theirs
+        assert tag in unassigned(opened(series, tmp_path / hex(tag)), 0)
+
+
+def test_image_type_keeps_all_its_values(tmp_path: Path) -> None:
+    series = ct(ImageType=["DERIVED", "SECONDARY", "AXIAL", "FILTERED", "MORE"])
+
+    theirs = highdicom_alone(series)
+    assert theirs.ImageType == ["DERIVED", "PRIMARY", "AXIAL", "NONE"]
+    assert "ImageType" not in unassigned(theirs, 0)
+    assert unassigned(opened(series, tmp_path), 0).ImageType == series[0].ImageType
+
+
+def test_nothing_is_taken_from_the_clock(tmp_path: Path) -> None:
+    series = ct(InstanceCreationTime=lambda i: f"10153{i}")
+
+    assert highdicom_alone(series).InstanceCreationDate != "20260105"
+    image = opened(series, tmp_path)
+    assert image.InstanceCreationDate + image.InstanceCreationTime == "20260105101534"
+    for equipment in image.ContributingEquipmentSequence:
+        assert "ContributionDateTime" not in equipment
+
+
+def test_a_creation_that_no_source_tells_is_not_told(tmp_path: Path) -> None:
+    image = opened(ct(InstanceCreationDate=None), tmp_path)
+
+    assert "InstanceCreationDate" not in image
+
+
+def test_references_are_sorted(tmp_path: Path) -> None:
+    program = (
+        "from tests.convert.enhanced.library import highdicom_alone;"
+        "from tests.convert.enhanced.series import ct;"
+        "print([i.ReferencedSOPInstanceUID[-4:] for i in"
+        " highdicom_alone(ct(9)).ReferencedSeriesSequence[0].ReferencedInstanceSequence])"
+    )
+    orders = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+
+    assert len(orders) == 2
+    (references,) = opened(ct(9), tmp_path).ReferencedSeriesSequence
+    uids = [item.ReferencedSOPInstanceUID for item in references.ReferencedInstanceSequence]
+    assert uids == sorted(uids)
+    assert len(uids) == 9
+
+
+@pytest.mark.parametrize(
+    ("absent", "expected"),
+    [
+        ([], "20260104 101211"),
+        (["Content"], "20260103 101221"),
+        (["Content", "Acquisition"], "20260102 101231"),
+        (["Content", "Acquisition", "Series"], "20260101 101241"),
+    ],
+)
+def test_content_date_is_the_earliest_of_the_best_kind(
+    tmp_path: Path, absent: list[str], expected: str
+) -> None:
+    kinds = {"Content": 4, "Acquisition": 3, "Series": 2, "Study": 1}
+    series = ct()
+    for index, dataset in enumerate(series):
+        for number, (kind, day) in enumerate(kinds.items()):
+            seconds = 11 + 10 * number + (4 - index if kind in ("Content", "Acquisition") else 0)
+            setattr(dataset, f"{kind}Date", "" if kind in absent else f"2026010{day}")
+            setattr(dataset, f"{kind}Time", "" if kind in absent else f"1012{seconds}")
+
+    if not absent:
+        assert highdicom_alone(series).ContentDate != "20260104"
+    image = opened(series, tmp_path)
+    assert f"{image.ContentDate} {image.ContentTime}" == expected
+
+
+def test_content_qualification_is_not_guessed(tmp_path: Path) -> None:
+    assert highdicom_alone(ct()).ContentQualification == "RESEARCH"
+    assert "ContentQualification" not in opened(ct(), tmp_path / "none")
+    assert "ContentQualification" not in opened(mr(), tmp_path / "mr")
+    given = opened(ct(ContentQualification="SERVICE"), tmp_path / "given")
+    assert given.ContentQualification == "SERVICE"
+
+
+def test_a_warning_that_pet_must_have_is_not_more_than_the_source_says(tmp_path: Path) -> None:
+    assert highdicom_alone(pet()).ContentQualification == "RESEARCH"
+    assert opened(pet(), tmp_path).ContentQualification == "PRODUCT"
+
+
+def test_contrast_and_trials_are_not_made_up(tmp_path: Path) -> None:
+    theirs, ours = highdicom_alone(ct()), opened(ct(), tmp_path / "without")
+    with_contrast = opened(ct(ContrastBolusAgent="IODINE"), tmp_path / "with")
+
+    for keyword in ("ContrastBolusAgent", "ClinicalTrialTimePointID"):
+        assert keyword in theirs
+        assert keyword not in ours
+    assert with_contrast.ContrastBolusAgent == "IODINE"
+
+
+def test_units_of_pet_are_its_rescale_type(tmp_path: Path) -> None:
+    theirs = group(highdicom_alone(pet()), 0, "PixelValueTransformationSequence")
+    ours = group(opened(pet(), tmp_path), 0, "PixelValueTransformationSequence")
+
+    assert theirs.RescaleType == "US"
+    assert ours.RescaleType == "BQML"
+
+
+def test_a_rescale_type_of_mr_is_kept(tmp_path: Path) -> None:
+    series = mr(RescaleType="MS", RescaleSlope="1", RescaleIntercept="0")
+
+    theirs = group(highdicom_alone(series), 0, "PixelValueTransformationSequence")
+    ours = group(opened(series, tmp_path), 0, "PixelValueTransformationSequence")
+
+    assert theirs.RescaleType == "US"
+    assert ours.RescaleType == "MS"
+
+
+def _window(image: Dataset, frame: int) -> tuple[float, float, str]:
+    item = group(image, frame, "FrameVOILUTSequence")
+    explanation = item.get("WindowCenterWidthExplanation", "")
+    return float(item.WindowCenter), float(item.WindowWidth), str(explanation)
+
+
+def test_a_window_that_no_source_gives_shows_everything_and_says_so(tmp_path: Path) -> None:
+    series = ct(WindowCenter=None, WindowWidth=None)
+
+    assert _window(highdicom_alone(series), 0) == (2048, 4096, "")  # of stored values, not of HU
+    center, width, explanation = _window(opened(series, tmp_path), 0)
+    lowest, highest = center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2
+    assert (lowest, highest) == (-1024, 3071)
+    assert explanation == WHOLE_RANGE
+
+
+def test_windows_of_slices_with_slopes_of_their_own(tmp_path: Path) -> None:
+    series = pet()
+    image = opened(series, tmp_path)
+
+    for frame, pixels in enumerate(image.pixel_array):
+        slope = float(group(image, frame, "PixelValueTransformationSequence").RescaleSlope)
+        center, width, _ = _window(image, frame)
+        assert abs(center) < slope + 1
+        assert np.isclose(width, 65535 * slope + 1)
+        assert abs(pixels.max()) * slope <= center + width / 2
+
+
+def test_durations_keep_their_unit(tmp_path: Path) -> None:
+    series = mr(AcquisitionDuration=12.5)
+
+    theirs = group(highdicom_alone(series), 0, "FrameContentSequence")
+    assert theirs.FrameAcquisitionDuration == 12.5  # seconds, where milliseconds belong
+    image = opened(series, tmp_path)
+    assert "FrameAcquisitionDuration" not in group(image, 0, "FrameContentSequence")
+    assert unassigned(image, 0).AcquisitionDuration == 12.5
+
+
+def test_reformatted_slices_are_said_to_be(tmp_path: Path) -> None:
+    series = ct(ImageType=["DERIVED", "SECONDARY", "MPR"])
+
+    theirs = group(highdicom_alone(series), 0, "CTImageFrameTypeSequence")
+    image = opened(series, tmp_path)
+    ours = group(image, 0, "CTImageFrameTypeSequence")
+
+    assert theirs.VolumeBasedCalculationTechnique == "NONE"
+    assert ours.VolumeBasedCalculationTechnique == image.VolumeBasedCalculationTechnique == "MPR"
+
+
+@pytest.mark.parametrize(("number", "expected"), [("7", 7), ("0", 0), ("", None)])
+def test_the_series_number_is_the_sources(
+    tmp_path: Path, number: str, expected: int | None
+) -> None:
+    assert opened(ct(SeriesNumber=number), tmp_path).SeriesNumber == expected
+
+
+def test_a_brain_with_a_region_code_has_but_one_side(tmp_path: Path) -> None:
+    region = Dataset()
+    region.CodeValue, region.CodingSchemeDesignator, region.CodeMeaning = "T-A0100", "SRT", "Brain"
+    series = mr(BodyPartExamined="BRAIN", AnatomicRegionSequence=[region])
+
+    theirs = group(highdicom_alone(series), 0, "FrameAnatomySequence")
+    image = opened(series, tmp_path)
+
+    assert theirs.FrameLaterality == ""  # which the standard does not allow
+    assert group(image, 0, "FrameAnatomySequence").FrameLaterality == "U"
+    assert unassigned(image, 0).AnatomicRegionSequence[0].CodeValue == "T-A0100"
+
+
+def test_the_converter_is_named_beside_the_scanner(tmp_path: Path) -> None:
+    equipment = opened(ct(), tmp_path).ContributingEquipmentSequence
+
+    assert [item.Manufacturer for item in equipment][-1] == "dcmpress"
+    assert equipment[-1].PurposeOfReferenceCodeSequence[0].CodeValue == "109106"

@@ -1,0 +1,318 @@
+"""The originals come back out of the object, byte for byte or with equal header and pixels."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import dcmread, dcmwrite
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    RLELossless,
+)
+
+from scp.convert.digests import digest
+from scp.convert.enhanced.collapse import collapse
+from scp.convert.enhanced.collapsed import Collapsed
+from scp.convert.enhanced.groups import partition
+from scp.convert.enhanced.record import sidecar_of
+from scp.convert.enhanced.refusals import NotCollapsedError
+from scp.convert.enhanced.restore import NotRestorableError, is_collapsed, restore, verify_collapsed
+from scp.convert.enhanced.slices import SourceSlice
+from tests.convert.enhanced.series import (
+    Series,
+    collapsed,
+    ct,
+    eight_bits,
+    encoded,
+    implicit,
+    mr,
+    pet,
+    repeated,
+    slices,
+)
+
+
+def _big_endian(series: Series) -> Series:
+    for dataset in series:
+        dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").byteswap().tobytes()
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    return series
+
+
+def _big_endian_bytes(series: Series) -> Series:
+    """Bytes in words of 16 bits; an odd frame's last one shares its word with the padding."""
+    for dataset in series:
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    return series
+
+
+def _with_trailing_elements(series: Series) -> Series:
+    for dataset in series:
+        dataset.add_new(0x7FE10010, "LO", "AFTER THE PIXELS")
+        dataset.add_new(0x7FE11001, "OB", b"1234")
+        dataset.DataSetTrailingPadding = b"\0" * 126
+    return series
+
+
+NATIVE: dict[str, Callable[[], Series]] = {
+    "CT": ct,
+    "MR": mr,
+    "PET, signed": pet,
+    "implicit VR": lambda: implicit(mr()),
+    "big endian": lambda: _big_endian(ct()),
+    "bytes": lambda: eight_bits(4, 20, 30),
+    "odd frames": lambda: eight_bits(4, 33, 35),
+    "odd frames, big endian": lambda: _big_endian_bytes(eight_bits(4, 33, 35)),
+    "elements after the pixels": lambda: _with_trailing_elements(ct()),
+    "over time": lambda: repeated(mr, 2, TemporalPositionIdentifier=lambda t, _: t + 1),
+    "a private element of nobody": lambda: _with_orphan(ct()),
+}
+
+
+def _with_orphan(series: Series) -> Series:
+    for dataset in series:
+        dataset.add_new(0x00431001, "LO", "nobody's")
+    return series
+
+
+def _by_uid(sources: list[SourceSlice]) -> dict[str, SourceSlice]:
+    return {
+        str(dcmread(source.path, stop_before_pixels=True).SOPInstanceUID): source
+        for source in sources
+    }
+
+
+def _made(sources: list[SourceSlice], folder: Path) -> tuple[Path, Collapsed]:
+    (volume,) = partition(sources).volumes
+    target = folder / "enhanced.dcm"
+    return target, collapse(volume, target, restore_record="embedded")
+
+
+@pytest.mark.parametrize("make", NATIVE.values(), ids=NATIVE.keys())
+def test_native_files_come_back_byte_for_byte(tmp_path: Path, make: Callable[[], Series]) -> None:
+    sources = slices(make(), tmp_path / "in")
+    target, _ = _made(sources, tmp_path)
+
+    restored = list(restore(target, tmp_path / "out"))
+
+    originals = _by_uid(sources)
+    assert len(restored) == len(sources)
+    for each in restored:
+        assert each.path is not None
+        assert each.is_byte_identical
+        assert (each.warning, each.fault) == ("", "")
+        assert each.path.read_bytes() == originals.pop(each.sop_instance_uid).path.read_bytes()
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, DeflatedExplicitVRLittleEndian])
+def test_compressed_files_come_back_with_equal_header_and_pixels(
+    tmp_path: Path, syntax: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    paths: list[Path] = []
+    for number, dataset in enumerate(ct()):
+        if syntax == RLELossless:
+            dataset.compress(RLELossless)
+        else:
+            dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+        paths.append(tmp_path / "in" / f"{number}.dcm")
+        dataset.save_as(paths[-1], enforce_file_format=True)
+    sources = encoded(paths, tmp_path / "in")
+    target, _ = _made(sources, tmp_path)
+
+    originals = _by_uid(sources)
+    for each in restore(target, tmp_path / "out"):
+        assert each.path is not None
+        assert not each.is_byte_identical
+        before, after = dcmread(originals[each.sop_instance_uid].path), dcmread(each.path)
+        assert after.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+        assert np.array_equal(before.pixel_array, after.pixel_array)
+        del before.PixelData, after.PixelData
+        assert before == after
+
+
+def test_the_sidecar_does_what_the_embedded_record_does(tmp_path: Path) -> None:
+    sources = slices(ct(), tmp_path / "in")
+    (volume,) = partition(sources).volumes
+    target = tmp_path / "enhanced.dcm"
+    made = collapse(volume, target, restore_record="sidecar")
+
+    assert made.sidecar == sidecar_of(target)
+    assert made.sidecar.stat().st_size > made.record_bytes > 0
+    restored = list(restore(target, tmp_path / "out"))
+    assert all(each.is_byte_identical for each in restored)
+    moved = made.sidecar.rename(tmp_path / "elsewhere")
+    with pytest.raises(NotRestorableError, match="no restore record"):
+        next(restore(target, tmp_path / "again"))
+    assert len(list(restore(target, tmp_path / "again", sidecar=moved))) == 5
+
+
+def test_the_sidecar_of_another_object_is_not_taken(tmp_path: Path) -> None:
+    target, _ = collapsed(ct(5), tmp_path / "one", record="sidecar")
+    other, _ = collapsed(ct(4), tmp_path / "other", record="sidecar")
+
+    with pytest.raises(NotRestorableError, match="another object"):
+        next(restore(target, tmp_path / "out", sidecar=sidecar_of(other)))
+
+
+def test_without_a_record_there_are_only_digests(tmp_path: Path) -> None:
+    target, made = collapsed(ct(), tmp_path, record="none")
+
+    assert made.record_bytes == 0
+    assert is_collapsed(target)
+    assert [frame.fault for frame in verify_collapsed(target)] == [""] * 5
+    with pytest.raises(NotRestorableError):
+        next(restore(target, tmp_path / "out"))
+
+
+def test_the_block_is_declared_to_identify_the_patient(tmp_path: Path) -> None:
+    image = dcmread(collapsed(ct(), tmp_path)[0])
+
+    (item,) = image.PrivateDataElementCharacteristicsSequence
+    assert item.BlockIdentifyingInformationStatus == "UNSAFE"
+    block = image.private_block(item.PrivateGroupReference, item.PrivateCreatorReference)
+    assert 1 in block
+
+
+def _edit(target: Path, **values: str) -> None:
+    image = dcmread(target)
+    for keyword, value in values.items():
+        setattr(image, keyword, value)
+    dcmwrite(target, image)
+
+
+def test_a_patient_who_is_another_now_is_a_warning(tmp_path: Path) -> None:
+    target, _ = collapsed(ct(), tmp_path)
+    _edit(target, PatientName="Corrected^Name", AccessionNumber="A1")
+
+    restored = list(restore(target, tmp_path / "out"))
+
+    assert all(each.is_byte_identical for each in restored)
+    for each in restored:
+        assert "PatientName" in each.warning
+        assert "AccessionNumber" in each.warning
+        assert "PatientID" not in each.warning
+        assert "Corrected" not in each.warning
+
+
+def test_an_object_written_again_by_another_program_still_gives_its_sources(
+    tmp_path: Path,
+) -> None:
+    target, _ = collapsed(ct(), tmp_path)
+    _edit(target)
+
+    assert all(each.is_byte_identical for each in restore(target, tmp_path / "out"))
+
+
+def _damage(target: Path, at: int) -> None:
+    with target.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes((byte ^ 0x40,)))
+
+
+def _frame_of(target: Path, index: int) -> int:
+    """Where the frame's codestream begins."""
+    content = target.read_bytes()
+    start = content.rindex(b"\xe0\x7f\x10\x00OB")
+    for _ in range(index + 1):
+        start = content.index(b"\xff\x4f\xff\x51", start + 1)
+    return start
+
+
+def test_a_damaged_frame_costs_no_other_frame(tmp_path: Path) -> None:
+    target, _ = collapsed(ct(), tmp_path)
+    _damage(target, _frame_of(target, 2) + 700)
+
+    restored = list(restore(target, tmp_path / "out"))
+
+    assert [each.frame for each in restored if each.fault] == [3]
+    assert restored[2].path is None
+    assert len(list((tmp_path / "out").iterdir())) == 4
+    assert [frame.frame for frame in verify_collapsed(target) if frame.fault] == [3]
+
+
+def test_a_damaged_record_is_said_to_be_damaged(tmp_path: Path) -> None:
+    target, made = collapsed(ct(), tmp_path)
+    start = target.read_bytes().index(b"\xfd7zXZ\0")
+    _damage(target, start + made.record_bytes // 2)
+
+    with pytest.raises(NotRestorableError, match="damaged"):
+        list(restore(target, tmp_path / "out"))
+
+
+def test_nothing_that_is_there_already_is_replaced(tmp_path: Path) -> None:
+    target, _ = collapsed(ct(), tmp_path)
+    first = list(restore(target, tmp_path / "out"))
+    assert first[1].path is not None
+    first[1].path.write_bytes(b"somebody's")
+
+    again = list(restore(target, tmp_path / "out"))
+
+    assert all("cannot be written" in each.fault for each in again)
+    assert first[1].path.read_bytes() == b"somebody's"
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "..", ""])
+def test_a_uid_that_is_none_does_not_become_a_path(tmp_path: Path, name: str) -> None:
+    series = ct(2)
+    sources = slices(series, tmp_path / "in")
+    content = sources[0].path.read_bytes()
+    uid = series[0].SOPInstanceUID.encode()
+    # The file meta group, where it comes first, does not belong to the dataset.
+    sources[0].path.write_bytes(content.replace(uid, name.encode().ljust(len(uid), b"\0"), 1))
+    assert digest(sources[0].path).dataset == sources[0].dataset_sha256
+    target, _ = _made(sources, tmp_path)
+
+    restored = list(restore(target, tmp_path / "out"))
+
+    assert {each.path.parent for each in restored if each.path} == {tmp_path / "out"}
+    assert "frame-2.dcm" in {each.path.name for each in restored if each.path}
+    assert all(each.is_byte_identical for each in restored)
+
+
+@pytest.mark.parametrize("content", [b"", b"no DICOM", None])
+def test_other_files_are_not_ours(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "other.dcm"
+    if content is None:
+        ct(1)[0].save_as(path)
+    else:
+        path.write_bytes(content)
+
+    assert not is_collapsed(path)
+    with pytest.raises(NotRestorableError):
+        next(restore(path, tmp_path / "out"))
+
+
+def test_the_recorded_digests_are_those_of_what_was_received(tmp_path: Path) -> None:
+    sources = slices(ct(), tmp_path / "in")
+    target, _ = _made(sources, tmp_path)
+
+    for checked, each in zip(
+        verify_collapsed(target), restore(target, tmp_path / "out"), strict=True
+    ):
+        source = _by_uid(sources)[each.sop_instance_uid]
+        whole = dcmread(source.path)
+        assert checked.digests.pixels == hashlib.sha256(whole.PixelData).hexdigest()
+        assert checked.digests.dataset == digest(source.path).dataset == source.dataset_sha256
+
+
+def test_the_record_costs_little(tmp_path: Path) -> None:
+    _, made = collapsed(ct(40), tmp_path)
+
+    assert made.record_bytes / 40 < 150
+
+
+def test_what_changed_since_it_was_encoded_is_not_collapsed(tmp_path: Path) -> None:
+    sources = slices(ct(), tmp_path / "in")
+    (volume,) = partition(sources).volumes
+    _damage(sources[1].encoded, sources[1].encoded.stat().st_size - 200)
+
+    with pytest.raises(NotCollapsedError, match="proof_failed"):
+        collapse(volume, tmp_path / "enhanced.dcm", restore_record="embedded")
+    assert not (tmp_path / "enhanced.dcm").exists()
