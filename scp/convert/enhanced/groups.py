@@ -1,7 +1,6 @@
 """Splits a closed series into volumes where a radiologist would, and says what stays single-frame."""
 
 import math
-import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -202,8 +201,8 @@ class _Split:
 def _by_key(headers: list[SliceHeader]) -> Iterator[tuple[Key, list[SliceHeader]]]:
     groups: dict[Key, list[SliceHeader]] = {}
     for header in headers:
-        spacing = struct.pack("<2l", *(round(number * 1e5) for number in header.numbers(SPACING)))
-        key = (*(header.elements.get(tag) for tag in _EQUAL), spacing)
+        spacing = "\\".join(f"{number:.5f}" for number in header.numbers(SPACING))
+        key = (*(header.elements.get(tag) for tag in _EQUAL), spacing.encode())
         groups.setdefault(key, []).append(header)
     # In the order of the instances as the modality numbered them, whatever order they came in.
     yield from sorted(groups.items(), key=lambda item: min(map(_instance_number, item[1])))

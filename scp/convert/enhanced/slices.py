@@ -72,12 +72,14 @@ class SliceHeader:
     def numbers(self, tag: int) -> tuple[float, ...]:
         """The values of a DS, IS or FD element; none where one of them is not a finite number."""
         raw = self.value(tag)
+        numbers: tuple[float, ...]
         if self.elements.get(tag, b"")[4:6] == b"FD":
-            return struct.unpack(f"<{len(raw) // 8}d", raw[: len(raw) // 8 * 8])
-        try:
-            numbers = tuple(map(float, self.texts(tag)))
-        except ValueError:
-            return ()
+            numbers = struct.unpack(f"<{len(raw) // 8}d", raw[: len(raw) // 8 * 8])
+        else:
+            try:
+                numbers = tuple(map(float, self.texts(tag)))
+            except ValueError:
+                return ()
         return numbers if all(abs(number) < float("inf") for number in numbers) else ()
 
     def short(self, tag: int) -> int | None:
