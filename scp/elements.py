@@ -171,9 +171,8 @@ def items_of(data: Buffer, encoding: Encoding, element: Element) -> Iterator[tup
     position, end = element.value, element.value_end
     while position < end:
         tag, length = walker.item_at(position)
-        if tag == _SEQUENCE_END:
-            return
         if tag != _ITEM:
+            # A sequence delimiter too: in front of the end it would hide what follows.
             raise MalformedError(f"{tag:08X} where an item should begin")
         inside = position + 8
         after = walker.end_of_item(inside, length, element.vr == b"UN", 0)

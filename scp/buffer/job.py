@@ -1,7 +1,7 @@
 """A closed series: what job.json says. Written once, at the commit, and never changed."""
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from scp.errors import NodeError
@@ -148,7 +148,11 @@ class Job:
                     CollapseReason(instance.not_collapsed)
             if {i.volume for i in instances if i.volume} != {v.name for v in volumes}:
                 raise NodeError("job.json is damaged: its volumes are not those of its instances")
-            return cls(**content, instances=instances, volumes=volumes)
+            job = cls(**content, instances=instances, volumes=volumes)
+            named = [part for i in instances for part in (i, i.identity, i.origin)]
+            for part in (job, *named, *(part for v in volumes for part in (v, v.identity))):
+                _check_types(part)
+            return job
         except (KeyError, TypeError, ValueError) as error:
             raise NodeError(f"job.json is damaged: {error}") from error
 
@@ -179,3 +183,17 @@ class Job:
             ),
             volumes=tuple(volume for volume in self.volumes if volume.name not in lost),
         )
+
+
+def _check_types(part: Any) -> None:
+    """Raise TypeError where a plain value is of another type than its field."""
+    for known in fields(part):
+        value = getattr(part, known.name)
+        if known.type is float:
+            is_right = isinstance(value, (int, float)) and not isinstance(value, bool)
+        elif known.type in (str, int, bool):
+            is_right = type(value) is known.type
+        else:
+            continue
+        if not is_right:
+            raise TypeError(f"{known.name} is {value!r}")

@@ -152,7 +152,10 @@ class JobFolders:
             return None
         except ValueError as error:
             raise NodeError(f"job.json is damaged: {error}") from error
-        return Job.from_json(content)
+        job = Job.from_json(content)
+        if job.name != folder.name:
+            raise NodeError(f"job.json is damaged: it is that of {job.name}")
+        return job
 
     def finish(self, job: str, *, from_held: bool = False) -> Path:
         """Move a job that the ledger has into the trash; the caller deletes the folder returned."""

@@ -177,10 +177,11 @@ def _meta_of(head: bytes) -> FileMeta:
         raise UnreadableInstanceError(f"file meta group: {error}") from error
 
 
-def same_dataset(first: StrPath, second: StrPath) -> bool:
-    """Whether two files hold the same transfer syntax and dataset bytes; their meta groups may differ.
+def same_instance(first: StrPath, second: StrPath) -> bool:
+    """Whether two files hold the same transfer syntax and dataset bytes, from the same peer.
 
-    A file that the disk has spoiled is the same as none.
+    Rules may send what another peer sent elsewhere. A file that the disk has spoiled is the same as
+    none.
     """
     with open(first, "rb") as a, open(second, "rb") as b:
         try:
@@ -190,7 +191,7 @@ def same_dataset(first: StrPath, second: StrPath) -> bool:
             )
         except UnreadableInstanceError:
             return False
-        if head_a.transfer_syntax != head_b.transfer_syntax:
+        if (head_a.transfer_syntax, head_a.origin) != (head_b.transfer_syntax, head_b.origin):
             return False
         a.seek(head_a.dataset_start)
         b.seek(head_b.dataset_start)

@@ -209,7 +209,7 @@ class SpoolStore:
             except FileExistsError:
                 pass
             try:
-                if part10.same_dataset(incoming, f"{folder}/{name}"):
+                if part10.same_instance(incoming, f"{folder}/{name}"):
                     if self._disk.has_failed:
                         # The twin's name may be one that an fsync lost, which no later one brings
                         # back: put a new one in its place.

@@ -123,7 +123,7 @@ def _normal(
     append, little = pieces.append, encoding.little
     for element in elements:
         tag, length = element.tag, element.length
-        if tag & 0xFFFF == 0:
+        if tag & 0xFFFF == 0 and length == 4:
             continue
         value: bytes | memoryview = data[element.value : element.end]
         if length < 8 and little and element.vr != b"SQ":

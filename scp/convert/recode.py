@@ -129,7 +129,7 @@ class _Recoder:
             if element.tag >> 16 != group:
                 self._set_group_length(pieces, length_at, group_start)
                 group, length_at = element.tag >> 16, -1
-            if element.tag & 0xFFFF == 0:
+            if element.tag & 0xFFFF == 0 and element.length == 4:
                 # Group lengths are retired but must be true where they are given (PS3.5 7.2).
                 length_at = len(pieces)
                 header = element_header(element.tag, b"UL", 4, implicit=self._implicit)

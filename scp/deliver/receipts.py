@@ -14,7 +14,7 @@ from typing import Any
 
 from scp.deliver.ports import Receipt, Verdict
 from scp.durable import Disk, DurableFile
-from scp.errors import StorageFullError
+from scp.errors import NodeError, StorageFullError
 
 logger = logging.getLogger(__name__)
 
@@ -94,12 +94,20 @@ class ReceiptState:
 
 
 def load(path: Path) -> ReceiptState:
-    """Read a receipt file; a missing one is empty."""
+    """Read a receipt file; a missing one is empty.
+
+    Raises
+    ------
+    NodeError
+        It is there and cannot be read: nothing may be sent again, or given up, for that.
+    """
     state = ReceiptState()
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         return state
+    except OSError as error:
+        raise NodeError(f"{path} cannot be read: {error.strerror}") from error
     lines = content.split(b"\n")
     for number, line in enumerate(lines, 1):
         if not line:

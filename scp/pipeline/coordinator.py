@@ -174,7 +174,7 @@ class Coordinator:
         return {
             "running": True,
             "series": self._intake.snapshot(),
-            "repeats": self._intake.repeats,
+            "repeats": self._intake.repeats + self._accounts.repeats(self._dispatch.live.values()),
             "workers": {
                 "ready": self._pool.ready,
                 "busy": self._pool.busy,

@@ -95,9 +95,14 @@ class Dispatch:
             self._recorder.throw_away(name, from_held=False)
             return True
         job = self._with_what_is_there(job)
-        self._accounts.remember(job)
         live = Live(job=job, folder=self._folders.folder(name))
-        self._read_receipts(live)
+        try:
+            self._read_receipts(live)
+        except NodeError as error:
+            logger.error("job %s is held: %s", name, error)
+            self._hold_unreadable(name)
+            return True
+        self._accounts.remember(job)
         self._deliver(live)
         return True
 
@@ -122,7 +127,7 @@ class Dispatch:
         return job
 
     def recover_held(self) -> None:
-        """Know what is held, for the counters and for repeats."""
+        """Know what is held, for the counters."""
         for name in self._folders.held():
             self._recognise(name)
 
@@ -141,19 +146,26 @@ class Dispatch:
             self.unreadable[name] = _count(folder)
             return
         live = Live(job=job, folder=folder)
-        self._read_receipts(live)
+        try:
+            self._read_receipts(live)
+        except NodeError as error:
+            logger.error("held job %s: %s", name, error)
+            self.unreadable[name] = _count(folder)
+            return
         said = self._folders.reasons(name)
         for destination in live.destinations:
             # Receipts tell of refusals only, not of a destination that was not there to refuse.
             if destination not in live.held and (waiting := live.waiting_for(destination)):
                 reason = next(iter(said.get(destination, ())), _NOT_TAKEN)
                 live.held[destination] = dict.fromkeys(waiting, reason)
-        self._accounts.remember(job)
         self.held[name] = live
 
     def _hold_unreadable(self, name: str) -> None:
         self.unreadable[name] = _count(self._folders.folder(name))
-        self._folders.hold(name, {"": {_UNREADABLE: self.unreadable[name]}})
+        try:
+            self._folders.hold(name, {"": {_UNREADABLE: self.unreadable[name]}})
+        except (OSError, StorageFullError) as error:
+            logger.error("job %s could not be set aside, it stays in jobs: %s", name, error)
 
     def _read_receipts(self, live: Live) -> None:
         for destination in live.destinations:
@@ -202,6 +214,8 @@ class Dispatch:
             live.unfinished.discard(event.destination)
             if event.held:
                 live.held[event.destination] = dict(event.held)
+                # A person may give it up: what is sent again must not be a repeat of that.
+                self._accounts.forget(event.job)
             self._finish_if_done(live)
 
     def _finish_if_done(self, live: Live) -> None:
@@ -230,6 +244,7 @@ class Dispatch:
             self._later(_AGAIN_SECONDS, lambda: self._finish_if_done(live))
             return
         del self.live[name]
+        self._accounts.forget(name)
         live.folder = self._folders.held_folder(name)
         self.held[name] = live
         logger.error("job %s is held for a person: %s; see dcmpress held", name, reasons)
@@ -281,6 +296,7 @@ class Dispatch:
         for destination in live.held:
             self._release_receipts(live, destination)
         self._folders.release(name)
+        self._accounts.remember(live.job)
         del self.held[name]
         live.held = {}
         live.folder = self._folders.folder(name)

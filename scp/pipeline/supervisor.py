@@ -30,6 +30,8 @@ _COORDINATOR_STOP_SECONDS = 30.0
 _STABLE_SECONDS = 60.0
 """A child that lived so long starts again at once; one that did not waits ever longer."""
 _LONGEST_WAIT_SECONDS = 30.0
+_RECOVERIES = 5
+"""Tries in a row before the node gives up; what started it, systemd for one, may start it again."""
 _BACKLOG = 512
 
 
@@ -186,14 +188,29 @@ class Supervisor:
         if self._receiver.process is not None:
             self._receiver.process.kill()
             self._reap(self._receiver)
+        while not self._recovered():
+            pass
+        if not self._stop_asked:
+            self._start_receiver()
+
+    def _recovered(self) -> bool:
+        """Start another coordinator, after a pause; False: it died over it and is worth another try."""
         for end in (self._notice_sender, self._notice_reader):
             end.close()
         self._notice_sender, self._notice_reader = notice_pair()
         self._pause(self._coordinator)
-        if not self._stop_asked:
-            sweep(self._layout, self._disk, receivers=[RECEIVER])
+        if self._stop_asked:
+            return True
+        sweep(self._layout, self._disk, receivers=[RECEIVER])
+        try:
             self._start_coordinator()
-            self._start_receiver()
+        except NodeError as error:
+            if self._coordinator.failures > _RECOVERIES:
+                raise
+            logger.error("%s; tried again", error)
+            self._end(self._coordinator, 0)
+            return False
+        return True
 
     def _pause(self, child: _Child) -> None:
         """Wait before a child that keeps dying is started again; a signal cuts the wait short."""

@@ -171,6 +171,19 @@ def test_a_reason_that_nobody_knows_is_damage(instance: JobInstance, word: Any) 
         Job.from_json(content)
 
 
+@given(JOBS.filter(lambda job: job.instances), st.data())
+def test_a_value_of_another_type_is_damage(job: Job, data: st.DataObject) -> None:
+    content = json.loads(json.dumps(job.to_json()))
+    instance = data.draw(st.sampled_from(content["instances"]))
+    part = data.draw(st.sampled_from([content, instance, instance["identity"], instance["origin"]]))
+    plain = sorted(key for key in part if isinstance(part[key], (str, int, float)))
+    key = data.draw(st.sampled_from([key for key in plain if key != "format"]))
+    part[key] = None if data.draw(st.booleans()) else [part[key]]
+
+    with pytest.raises(NodeError, match="damaged"):
+        Job.from_json(content)
+
+
 @pytest.mark.parametrize("reason", ["", *PassReason])
 @pytest.mark.parametrize("form", Form)
 def test_every_form_and_reason_is_read(form: Form, reason: str) -> None:

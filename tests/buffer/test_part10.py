@@ -16,7 +16,7 @@ from scp.buffer.part10 import (
     file_head,
     open_instance,
     read_identity,
-    same_dataset,
+    same_instance,
 )
 from scp.errors import (
     InvalidUidError,
@@ -336,7 +336,8 @@ def test_two_files_are_the_same_by_transfer_syntax_and_dataset_alone(tmp_path: P
     other = Origin(calling_ae_title="OTHER", called_ae_title="X", peer_address="10.0.0.8")
     files = {
         "one": file_head(sent.request) + sent.dataset,
-        "same": file_head(
+        "same": file_head(sent.request) + sent.dataset,
+        "other peer": file_head(
             StoreRequest(
                 origin=other,
                 sop_class_uid=CT_IMAGE,
@@ -361,6 +362,6 @@ def test_two_files_are_the_same_by_transfer_syntax_and_dataset_alone(tmp_path: P
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
 
-    same = [name for name in files if same_dataset(tmp_path / "one", tmp_path / name)]
+    same = [name for name in files if same_instance(tmp_path / "one", tmp_path / name)]
 
     assert same == ["one", "same"]

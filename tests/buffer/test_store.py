@@ -1,6 +1,7 @@
 """What one association sees of the spool, and what the coordinator is told."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,21 @@ def test_the_same_bytes_in_another_transfer_syntax_are_another_dataset(layout: L
     incoming.write(SENT.dataset)
 
     incoming.commit()
+
+    assert len(acknowledged_files(layout)) == 2
+
+
+def test_the_same_dataset_from_another_peer_is_kept_beside_it_for_the_rules_to_see(
+    layout: Layout,
+) -> None:
+    store = make_store(layout, Disk())
+    SENT.send(store)
+    called_otherwise = replace(SENT.request, origin=replace(ORIGIN, called_ae_title="RESEARCH"))
+    for _ in range(2):
+        incoming = store.begin(called_otherwise)
+        incoming.write(SENT.dataset)
+
+        incoming.commit()
 
     assert len(acknowledged_files(layout)) == 2
 

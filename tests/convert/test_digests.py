@@ -69,6 +69,31 @@ def test_group_lengths_do_not_count(tmp_path: Path) -> None:
     assert digest(one).normal == digest(two).normal
 
 
+ITEM = b"\xfe\xff\0\xe0\0\0\0\0"
+DELIMITER = b"\xfe\xff\xdd\xe0\0\0\0\0"
+
+
+@pytest.mark.parametrize(
+    "element",
+    [
+        b"\x08\0\x40\x11SQ\0\0\x18\0\0\0" + ITEM + DELIMITER + b"%s",
+        b"\x09\0\x01\x10OB\0\0\x18\0\0\0" + ITEM + DELIMITER + b"%s",
+        b"\x09\0\0\0UN\0\0\x08\0\0\0%s",
+    ],
+    ids=["behind a delimiter", "looks like items", "where a group length would stand"],
+)
+def test_bytes_that_only_look_like_structure_count(tmp_path: Path, element: bytes) -> None:
+    digests = set()
+    for value in (b"12345678", b"87654321"):
+        path = save(rich(ExplicitVRLittleEndian), tmp_path / "one.dcm")
+        content = path.read_bytes()
+        at = content.index(b"\x10\0\x10\0PN")
+        path.write_bytes(content[:at] + element % value + content[at:])
+        digests.add(digest(path).normal)
+
+    assert len(digests) == 2
+
+
 @pytest.mark.parametrize("what", ["header", "nested", "pixel", "tag"])
 def test_another_value_is_another_dataset(tmp_path: Path, what: str) -> None:
     one = save(rich(ExplicitVRLittleEndian), tmp_path / "one.dcm")

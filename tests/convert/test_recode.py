@@ -150,6 +150,23 @@ def test_group_lengths_are_true_in_the_new_encoding() -> None:
     assert result[12 + struct.unpack_from("<L", result, 8)[0] :][:4] == b"\x10\0\x10\0"
 
 
+def test_what_stands_where_a_group_length_would_is_kept() -> None:
+    data = implicit(0x00210000, b"ab") + implicit(0x00211001, b"cd")
+
+    assert b"\x21\0\0\0UN\0\0\x02\0\0\0ab" in to_explicit(data)
+
+
+def test_bytes_behind_the_delimiter_of_a_sequence_are_not_dropped() -> None:
+    item = b"\xfe\xff\0\xe0\x0a\0\0\0" + implicit(0x00080100, b"ab")
+    hidden = item + b"\xfe\xff\xdd\xe0\0\0\0\0" + b"0123456789abcdef"
+    assert to_explicit(implicit(0x00400275, item))
+
+    with pytest.raises(NotConvertibleError) as caught:
+        to_explicit(implicit(0x00400275, hidden))
+
+    assert caught.value.reason == PassReason.HEADER_NOT_EXPRESSIBLE
+
+
 def test_a_public_tag_nobody_knows_becomes_un() -> None:
     assert to_explicit(implicit(0x00087FFE, b"abcd"))[4:6] == b"UN"
 

@@ -150,6 +150,26 @@ def test_discard_gives_up_with_a_reason_and_is_counted(site: Site) -> None:
     site.node.wait_for(received=before["received"] + 2, pending=0)
 
 
+def test_what_is_sent_again_while_it_is_held_does_not_depend_on_what_becomes_of_that(
+    site: Site,
+) -> None:
+    job, paths = site.hold(seed=510)
+    before = site.node.status()
+    site.node.send(paths, ae_title="REFUSED")
+    site.node.wait_for(held=before["held"] + 2)
+
+    site.node.command("discard", job, "--reason", "the other one is to go")
+
+    site.refusing.answer = lambda number: 0x0000
+    try:
+        site.node.command("retry", "--all")
+        after = site.node.wait_for(held=before["held"] - 2, pending=0)
+    finally:
+        site.refusing.answer = lambda number: 0xA900
+    assert after["delivered"] - before["delivered"] == 2
+    assert after["discarded"] - before["discarded"] == 2
+
+
 def test_names_that_are_not_held_are_refused(site: Site) -> None:
     for arguments in (
         ["held", "no-such-job"],

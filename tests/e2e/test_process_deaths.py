@@ -70,6 +70,20 @@ def test_a_coordinator_that_is_killed_goes_on_with_what_the_folders_say(
     assert not [path for path in killable.archived() if "~" in path.name]
 
 
+def test_a_coordinator_that_is_killed_while_it_recovers_is_started_once_more(
+    killable: RunningNode,
+) -> None:
+    (killed,) = killable.processes("scp.pipeline.coordinator")
+    os.kill(killed, signal.SIGKILL)
+
+    until(lambda: _replaced(killable, "scp.pipeline.coordinator", killed), "not replaced")
+    (recovering,) = killable.processes("scp.pipeline.coordinator")
+    os.kill(recovering, signal.SIGKILL)
+
+    until(lambda: _replaced(killable, "scp.pipeline.coordinator", recovering), "not replaced")
+    until(killable.is_ready, "the node does not answer again")
+
+
 def test_a_worker_that_is_killed_at_work_is_replaced_and_its_task_done_again(
     killable: RunningNode, tmp_path: Path
 ) -> None:

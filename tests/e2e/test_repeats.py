@@ -43,6 +43,35 @@ def test_a_series_sent_again_while_it_is_open_is_one_series(
     assert states_of(shared_node, paths) == {State.DELIVERED: 4}
 
 
+def test_what_comes_under_two_titles_goes_where_the_rules_of_both_say(tmp_path: Path) -> None:
+    folders = {name: tmp_path / name for name in ("archive", "research")}
+    node = RunningNode(
+        tmp_path / "node",
+        {
+            "destinations": {
+                name: {"kind": "folder", "path": str(folder)} for name, folder in folders.items()
+            },
+            "rules": [
+                {
+                    "name": "research",
+                    "match": {"called_ae_title": "RESEARCH"},
+                    "send_to": ["research"],
+                }
+            ],
+        },
+    ).start()
+    paths = write_all(ct_series(4, 32, 32, seed=109), tmp_path / "ct")
+
+    for title in ("DCMPRESS", "RESEARCH", "RESEARCH"):
+        node.send(paths, ae_title=title)
+
+    node.wait_for(delivered=8, pending=0)
+    node.settle()
+    for folder in folders.values():
+        assert len([path for path in folder.rglob("*") if path.is_file()]) == 4
+    node.close()
+
+
 def test_a_series_sent_again_after_its_delivery_is_a_repeat(
     shared_node: RunningNode, tmp_path: Path
 ) -> None:
@@ -57,6 +86,7 @@ def test_a_series_sent_again_after_its_delivery_is_a_repeat(
     after = shared_node.status()
     assert files_of(shared_node, paths) == sorted(path.name for path in paths)
     assert after["received"] - before["received"] == 4
+    assert after["repeats"] - before["repeats"] == 4
     assert states_of(shared_node, paths) == {State.DELIVERED: 4, State.REPEAT: 4}
 
 
