@@ -123,7 +123,7 @@ def _gpu(config: Config) -> Finding:
     try:
         from scp.convert.gpu import try_gpu
 
-        detail = f"{try_gpu()}; this version converts on the CPU all the same"
+        detail = f"{try_gpu()}; it proves large frames, the CPU encodes"
     except CodecError as error:
         detail = f"{error}; the CPU converts"
     except Exception as error:

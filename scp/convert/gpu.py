@@ -1,4 +1,4 @@
-"""Whether nvImageCodec reaches a GPU on this machine. Nothing is converted with it yet."""
+"""Whether nvImageCodec reaches a GPU on this machine, and if not, what to do about it."""
 
 import ctypes
 from typing import Final

@@ -1,7 +1,7 @@
 """What the conversion needs from a codec. CPU and GPU back ends stand behind the same contract."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,23 @@ class FrameDecoder(Protocol):
         """Decode to (frames, rows, columns, samples) of the container type of ``frame_format``.
 
         With ``colour_transform`` the samples come back as RGB.
+
+        Raises
+        ------
+        CodecError
+            A codestream cannot be decoded or has other dimensions, precision or sign.
+        """
+        ...
+
+
+@runtime_checkable
+class ComparingDecoder(FrameDecoder, Protocol):
+    """A decoder that compares where it decodes."""
+
+    def differs(
+        self, codestreams: list[bytes], frames: Frames, frame_format: FrameFormat
+    ) -> list[bool]:
+        """Whether each codestream decodes to something else than its frame.
 
         Raises
         ------

@@ -104,8 +104,6 @@ class Coordinator:
         """Recover, say so on the descriptor ``ready``, then work until SIGTERM."""
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if self._config.codec.backend == "gpu":
-            logger.warning("codec backend gpu is not in this version: the CPU converts")
         self._recover()
         control = ControlServer(
             self._layout.control,
@@ -180,6 +178,7 @@ class Coordinator:
                 "busy": self._pool.busy,
                 "queued": self._pool.queued,
                 "replaced": self._pool.replaced,
+                "on_gpu": self._pool.on_gpu,
             },
             "destinations": {
                 name: _describe(queue.snapshot()) for name, queue in self._queues.items()

@@ -51,6 +51,7 @@ class _Worker:
     entry: Entry | None = None
     deadline: float = 0.0
     is_ready: bool = False
+    gpu: str = ""
 
 
 class WorkerPool:
@@ -87,6 +88,11 @@ class WorkerPool:
         """Workers that have loaded their libraries."""
         return sum(worker.is_ready for worker in self._workers)
 
+    @property
+    def on_gpu(self) -> int:
+        """Workers that have a GPU prove frames."""
+        return sum(bool(worker.gpu) for worker in self._workers)
+
     def submit(self, task: Task, priority: int, done: Done) -> Entry:
         """Queue a task; lower priorities run first. ``done`` is called from :meth:`readable`."""
         entry = Entry(priority, next(self._numbers), task, done)
@@ -111,7 +117,7 @@ class WorkerPool:
             self._replace(worker, PassReason.WORKER_LOST)
             return
         if isinstance(answer, Ready):
-            worker.is_ready = True
+            worker.is_ready, worker.gpu = True, answer.gpu
         else:
             entry, worker.entry = worker.entry, None
             self._feed()

@@ -85,6 +85,9 @@ class Collapse:
 class Ready:
     """What a worker says first: its libraries are loaded."""
 
+    gpu: str = ""
+    """The library through which it reaches a GPU; empty without one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Lost:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from scripts.benchmarks import convert, ingest, memory, receive, send
+from scripts.benchmarks import convert, gpu, ingest, memory, receive, send
 from scripts.benchmarks.measure import fsync_milliseconds
 
 BENCHMARKS: dict[str, Callable[[Path], None]] = {
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Callable[[Path], None]] = {
     "ingest": ingest.run,
     "memory": memory.run,
     "convert": convert.run,
+    "gpu": gpu.run,
 }
 
 

@@ -197,7 +197,7 @@ def test_an_nvimagecodec_that_fails_is_said_with_what_to_do(
     )
 
 
-def test_a_gpu_that_works_is_said_to_be_idle(
+def test_a_gpu_that_works_is_said_to_prove(
     dcmpress: Dcmpress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ctypes.CDLL", Driver(gpus=2))
@@ -205,5 +205,5 @@ def test_a_gpu_that_works_is_said_to_be_idle(
 
     assert gpu_of(dcmpress, tmp_path) == (
         "2 GPUs with a driver for CUDA 12.8; nvImageCodec 0.9.0 copied an image there; "
-        "this version converts on the CPU all the same"
+        "it proves large frames, the CPU encodes"
     )

@@ -40,6 +40,8 @@ IMAGE_TYPE: Final = 0x00080008
 _SOP_CLASS, _SOP_INSTANCE, _MODALITY = 0x00080016, 0x00080018, 0x00080060
 _FRAMES, _SAMPLES, _PHOTOMETRIC = 0x00280008, 0x00280002, 0x00280004
 _FRAME_OF_REFERENCE = 0x00200052
+_UIDS = (_SOP_INSTANCE, 0x0020000D, 0x0020000E)
+_UID = re.compile(r"[0-9.]{1,64}", re.ASCII)
 _VOI_LUT, _MODALITY_LUT = 0x00283010, 0x00283000
 _SIGNATURES = (0x4FFE0001, 0xFFFAFFFA)
 _BIRTH_DATE = 0x00100030
@@ -77,6 +79,11 @@ def _refuse_kind(header: SliceHeader) -> None:
     modality = MODALITIES.get(header.text(_SOP_CLASS))
     if modality is None or header.text(_MODALITY) != modality:
         raise NotCollapsedError(CollapseReason.SOP_CLASS, header.text(_SOP_CLASS)[:64])
+    for tag in _UIDS:
+        if not _UID.fullmatch(header.text(tag)):
+            raise NotCollapsedError(
+                CollapseReason.UNREADABLE, f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is no UID"
+            )
     if header.text(_FRAMES) not in ("", "1"):
         raise NotCollapsedError(CollapseReason.SEVERAL_FRAMES, "Number of Frames is not 1")
     if header.short(_SAMPLES) != 1 or header.text(_PHOTOMETRIC) != "MONOCHROME2":
@@ -106,7 +113,7 @@ def _refuse_kind(header: SliceHeader) -> None:
 def _refuse_geometry(header: SliceHeader) -> None:
     spacing, orientation = header.numbers(SPACING), header.numbers(ORIENTATION)
     missing = ""
-    if not header.text(_FRAME_OF_REFERENCE):
+    if not _UID.fullmatch(header.text(_FRAME_OF_REFERENCE)):
         missing = "Frame of Reference UID"
     elif len(spacing) != 2 or min(spacing) <= 0:
         missing = "Pixel Spacing"

@@ -97,12 +97,13 @@ def prove(
         elements = _prove_header(header, volume)
         _prove_record(header, elements, volume, fingerprints, record)
         _prove_frames(file, volume, whole)
-    except (MalformedError, TruncatedError, struct.error) as error:
+    except NotCollapsedError:
+        raise
+    except (MalformedError, TruncatedError, ConversionError) as error:
         raise _failed(str(error)) from error
-    except ConversionError as error:
-        if isinstance(error, NotCollapsedError):
-            raise
-        raise _failed(str(error)) from error
+    except (struct.error, ValueError, KeyError) as error:
+        # Something is missing or no number; a message might quote it.
+        raise _failed(f"the object cannot be read: {type(error).__name__}") from error
     return whole.hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -161,6 +162,10 @@ def test_large_objects_have_an_extended_offset_table(tmp_path: Path, ends: int) 
     image = dcmread(target)
 
     assert ("ExtendedOffsetTable" in image) == (ends == 1)
+    sizes = [header.frame[1] for header in volume.headers]
+    assert any(size % 2 for size in sizes)
+    if ends == 1:
+        assert list(struct.unpack("<5Q", image.ExtendedOffsetTableLengths)) == sizes
     expected = [dcmread(header.source.path).pixel_array for header in volume.headers]
     assert np.array_equal(image.pixel_array, np.stack(expected))
 
@@ -305,9 +310,37 @@ def test_a_private_element_without_creator_is_kept_by_the_record_alone(tmp_path:
 
     collapse(volume, tmp_path / "enhanced.dcm", restore_record="embedded")
 
+    image = dcmread(tmp_path / "enhanced.dcm")
+    assert all(0x00431001 not in unassigned(image, frame) for frame in range(5))
     with pytest.raises(NotCollapsedError) as refused:
         collapse(volume, tmp_path / "enhanced.dcm", restore_record="none")
     assert refused.value.reason == CollapseReason.HEADER_NOT_KEPT
+
+
+def test_a_private_element_of_each_frame_has_its_creator_beside_it(tmp_path: Path) -> None:
+    series = ct()
+    for index, dataset in enumerate(series):
+        dataset.private_block(0x0019, "DCMPRESS GENERATOR").add_new(0x07, "DS", str(index))
+
+    image = opened(series, tmp_path)
+
+    found = {
+        str(
+            frame.UnassignedPerFrameConvertedAttributesSequence[0]
+            .private_block(0x0019, "DCMPRESS GENERATOR")[0x07]
+            .value
+        )
+        for frame in image.PerFrameFunctionalGroupsSequence
+    }
+    assert found == {"0", "1", "2", "3", "4"}
+
+
+def test_a_source_with_another_vr_does_not_bring_it_along(tmp_path: Path) -> None:
+    series = ct()
+    for dataset in series:
+        dataset.add_new(0x00280303, "SH", "MODIFIED")
+
+    assert opened(series, tmp_path)[0x00280303].VR == "CS"
 
 
 def test_a_disk_without_room_is_a_reason(tmp_path: Path) -> None:

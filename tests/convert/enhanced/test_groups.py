@@ -31,9 +31,27 @@ def test_a_plain_series_is_one_volume_in_order_along_the_normal(
 
 
 def test_the_order_of_the_files_makes_no_difference(tmp_path: Path) -> None:
-    sources = slices(ct(), tmp_path)
+    sources = slices(ct(6, FrameOfReferenceUID=lambda i: "2.25.1" if i > 1 else ""), tmp_path)
 
-    assert partition(sources).volumes == partition(sources[::-1]).volumes
+    found = partition(sources)
+
+    assert found == partition(sources[::-1])
+    assert (len(found.volumes), len(found.refused)) == (1, 2)
+
+
+def test_the_normal_is_that_of_the_image_not_of_the_table(tmp_path: Path) -> None:
+    places = [30.0, -5.0, 12.5, 65.0, 47.5]
+    series = ct(
+        5,
+        ImageOrientationPatient=CORONAL,
+        ImagePositionPatient=lambda i: [-180, places[i], 180],
+    )
+
+    found = one_volume(series, tmp_path)
+
+    depths = [header.numbers(0x00200032)[1] for header in found.headers]
+    assert depths == sorted(places)
+    assert found.spacing == 17.5
 
 
 @pytest.mark.parametrize(
@@ -214,6 +232,8 @@ def _without_dates(dataset: Dataset) -> None:
         (_put(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]), CollapseReason.LOCALIZER),
         (_put(ImageType=["DERIVED", "SECONDARY", "PROJECTION IMAGE"]), CollapseReason.PROJECTION),
         (_put(ImageType=["DERIVED", "SECONDARY", "MOSAIC"]), CollapseReason.MOSAIC),
+        (_put(SeriesInstanceUID="none"), CollapseReason.UNREADABLE),
+        (_put(PixelSpacing=[1e12, 1e12]), CollapseReason.SINGLE_SLICE),
         (_put(SOPClassUID="1.2.840.10008.5.1.4.1.1.7"), CollapseReason.SOP_CLASS),
         (_put(ImageOrientationPatient=CORONAL), CollapseReason.SINGLE_SLICE),
     ],

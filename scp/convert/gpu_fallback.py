@@ -1,0 +1,146 @@
+"""The GPU where it can, the CPU for the rest: no frame is lost to a GPU that refuses, fails or hangs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from scp.config.schema import Htj2kSection
+from scp.convert.codec_gpu import PartialEncoder
+from scp.convert.gpu_port import GpuError
+from scp.convert.ports import ComparingDecoder, FrameDecoder, FrameEncoder, FrameFormat, Frames
+from scp.errors import CodecError
+
+WORTH_BYTES: Final = 2**19
+"""Of a native frame. With smaller ones a GPU, which takes 0.2 ms for whichever, proves fewer than 16 cores
+do, and saves them little (H200)."""
+
+
+@dataclass(slots=True)
+class Shares:
+    """Frames by who did them."""
+
+    gpu: int = 0
+    cpu: int = 0
+    contradicted: int = 0
+    """Frames that the GPU decoded to something else than the CPU did."""
+
+
+class _Named:
+    """Names those that did something since this was made; make one for each instance to be recorded."""
+
+    def __init__(self, gpu: str, cpu: str) -> None:
+        self._names = (gpu, cpu)
+        self.name = cpu
+        self.shares = Shares()
+
+    def _count(self, *, gpu: int, cpu: int) -> None:
+        self.shares.gpu += gpu
+        self.shares.cpu += cpu
+        shares = zip(self._names, (self.shares.gpu, self.shares.cpu), strict=True)
+        self.name = "; ".join(name for name, frames in shares if frames) or self._names[1]
+
+
+class GpuWithCpuFallback(_Named):
+    """An encoder that has the CPU compress what the GPU did not.
+
+    Parameters
+    ----------
+    gpu
+        Raises :class:`GpuError` where the CPU is to do all of it.
+    """
+
+    def __init__(self, gpu: PartialEncoder, cpu: FrameEncoder) -> None:
+        super().__init__(gpu.name, cpu.name)
+        self._gpu = gpu
+        self._cpu = cpu
+
+    def encode(
+        self, frames: Frames, frame_format: FrameFormat, parameters: Htj2kSection
+    ) -> list[bytes]:
+        """Compress; see :class:`scp.convert.ports.FrameEncoder`."""
+        try:
+            codestreams = self._gpu.encode_some(frames, frame_format, parameters)
+        except GpuError:
+            codestreams = [None] * len(frames)
+        missing = [number for number, each in enumerate(codestreams) if each is None]
+        self._count(gpu=len(codestreams) - len(missing), cpu=len(missing))
+        if len(missing) == len(frames):
+            return self._cpu.encode(frames, frame_format, parameters)
+        if missing:
+            again = self._cpu.encode(frames[missing], frame_format, parameters)
+            for number, codestream in zip(missing, again, strict=True):
+                codestreams[number] = codestream
+        return [each for each in codestreams if each is not None]
+
+
+class GpuVerifier(_Named):
+    """A judge that asks the GPU, and the CPU where the GPU cannot or finds a difference.
+
+    Both must be of other libraries than the encoder. A GPU that is contradicted is distrusted; the CPU's
+    word counts, as it does without a GPU.
+
+    Parameters
+    ----------
+    distrust
+        Told why the GPU should be left alone.
+    worth_bytes
+        Smaller frames, in native bytes, are the CPU's.
+    """
+
+    def __init__(
+        self,
+        gpu: ComparingDecoder,
+        cpu: FrameDecoder,
+        distrust: Callable[[str], None],
+        worth_bytes: int = WORTH_BYTES,
+    ) -> None:
+        super().__init__(gpu.name, cpu.name)
+        self._gpu = gpu
+        self._cpu = cpu
+        self._distrust = distrust
+        self._worth_bytes = worth_bytes
+
+    def decode(self, codestreams: list[bytes], frame_format: FrameFormat) -> Frames:
+        """Decode into host memory; see :class:`scp.convert.ports.FrameDecoder`."""
+        try:
+            frames = self._gpu.decode(codestreams, frame_format)
+        except GpuError:
+            frames = self._cpu.decode(codestreams, frame_format)
+            self._count(gpu=0, cpu=len(codestreams))
+        else:
+            self._count(gpu=len(codestreams), cpu=0)
+        return frames
+
+    def differs(
+        self, codestreams: list[bytes], frames: Frames, frame_format: FrameFormat
+    ) -> list[bool]:
+        """Whether each differs; see :class:`scp.convert.ports.ComparingDecoder`."""
+        if len(codestreams) != len(frames):
+            raise CodecError(f"{len(codestreams)} codestreams of {len(frames)} frames")
+        answers = self._answers_of_gpu(codestreams, frames, frame_format)
+        gpu_answered = answers is not None
+        if answers is None:
+            answers = [True] * len(frames)
+        doubtful = [number for number, differs in enumerate(answers) if differs]
+        for number in doubtful:
+            decoded = self._cpu.decode([codestreams[number]], frame_format)
+            is_same = decoded.dtype == frames.dtype and np.array_equal(decoded[0], frames[number])
+            answers[number] = not is_same
+        self._count(gpu=len(answers) - len(doubtful), cpu=len(doubtful))
+        contradicted = sum(not answers[number] for number in doubtful) if gpu_answered else 0
+        if contradicted:
+            self.shares.contradicted += contradicted
+            self._distrust(f"{contradicted} frames were decoded to something else than by the CPU")
+        return answers
+
+    def _answers_of_gpu(
+        self, codestreams: list[bytes], frames: Frames, frame_format: FrameFormat
+    ) -> list[bool] | None:
+        if frames.nbytes < self._worth_bytes * len(frames):
+            return None
+        try:
+            return self._gpu.differs(codestreams, frames, frame_format)
+        except GpuError:
+            return None

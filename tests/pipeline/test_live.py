@@ -1,0 +1,150 @@
+"""What the answers of destinations add up to for one job."""
+
+from pathlib import Path
+
+import pytest
+
+from scp.buffer.job import JobInstance
+from scp.deliver.ports import Verdict
+from scp.ledger.ports import State
+from scp.model import Form, PassReason
+from scp.pipeline.live import Live
+from tests.pipeline.jobs import EXPLICIT, NOON, answer, instance, job_of, takes
+
+FOLDER = Path("spool/jobs/job-1")
+
+
+def live(*instances: JobInstance) -> Live:
+    return Live(job=job_of("job-1", list(instances)), folder=FOLDER)
+
+
+def test_an_instance_is_delivered_only_when_every_destination_has_it() -> None:
+    source = instance()
+    job = live(source)
+    takes("archive", ["a.dcm"], job)
+    assert job.state_of(source) is None
+
+    takes("pacs", ["a.dcm"], job)
+
+    assert job.state_of(source) is State.DELIVERED
+
+
+@pytest.mark.parametrize("verdict", [Verdict.WARNING, Verdict.ALREADY_THERE])
+def test_a_warning_and_a_copy_that_was_there_count_as_delivered(verdict: Verdict) -> None:
+    source = instance(send_to=("pacs",))
+    job = live(source)
+
+    job.take("pacs", {"a.dcm": answer("a.dcm", verdict)}, NOON)
+
+    assert job.state_of(source) is State.DELIVERED
+
+
+@pytest.mark.parametrize("verdict", [Verdict.TRANSIENT, Verdict.LIMITED])
+def test_what_is_tried_again_is_neither_delivered_nor_held(verdict: Verdict) -> None:
+    source = instance(send_to=("pacs",))
+    job = live(source)
+
+    job.take("pacs", {"a.dcm": answer("a.dcm", verdict)}, NOON)
+
+    assert job.state_of(source) is None
+    assert not job.is_held(source)
+
+
+def test_what_one_destination_holds_is_held_although_another_has_it() -> None:
+    source, other = instance(), instance("b.dcm")
+    job = live(source, other)
+
+    takes("archive", ["a.dcm", "b.dcm"], job)
+    job.take("pacs", {"a.dcm": answer("a.dcm", Verdict.HELD)}, NOON)
+
+    assert job.is_held(source)
+    assert not job.is_held(other)
+    assert job.held == {"pacs": {"a.dcm": "why"}}
+
+
+def test_a_delivery_ends_what_the_same_destination_held() -> None:
+    source = instance(send_to=("pacs",))
+    job = live(source)
+    job.take("pacs", {"a.dcm": answer("a.dcm", Verdict.HELD)}, NOON)
+
+    takes("pacs", ["a.dcm"], job)
+
+    assert not job.needs_a_person
+    assert job.state_of(source) is State.DELIVERED
+
+
+def test_skipped_instances_and_repeats_go_nowhere_and_wait_for_nobody() -> None:
+    skipped = instance("s.dcm", send_to=())
+    repeat = instance("r.dcm", repeat_of="job-0")
+    job = live(skipped, repeat, instance())
+
+    assert [item.instance for item in job.items_for("archive")] == ["a.dcm"]
+    assert (job.state_of(skipped), job.state_of(repeat)) == (State.SKIPPED, State.REPEAT)
+    assert job.waiting_for("pacs") == ["a.dcm"]
+    assert job.waiting_bytes() == 200
+
+
+def test_only_the_destinations_of_what_is_delivered_have_work() -> None:
+    job = live(
+        instance("a.dcm", send_to=("pacs",)),
+        instance("b.dcm", send_to=("archive",), repeat_of="job-0"),
+        instance("c.dcm", send_to=("pacs", "research")),
+    )
+
+    assert job.destinations == ["pacs", "research"]
+    assert [item.instance for item in job.items_for("research")] == ["c.dcm"]
+
+
+def test_a_conversion_is_sent_with_its_original_at_hand_and_an_original_alone() -> None:
+    original = instance("o.dcm", form="original", transfer_syntax=EXPLICIT)
+    job = live(instance("a.dcm", is_conflict=True), original)
+
+    converted, passed = job.items_for("archive")
+
+    assert converted.path == FOLDER / "results" / "htj2k" / "a.dcm"
+    assert converted.original == FOLDER / "source" / "a.dcm"
+    assert (converted.original_transfer_syntax, converted.is_conflict) == (EXPLICIT, True)
+    assert passed.path == passed.original == FOLDER / "source" / "o.dcm"
+
+
+def test_bytes_wait_until_the_last_destination_has_them_and_are_counted_once() -> None:
+    job = live(instance(), instance("b.dcm", result_bytes=300))
+    takes("archive", ["a.dcm", "b.dcm"], job)
+    assert job.waiting_bytes() == 500
+
+    takes("pacs", ["a.dcm"], job)
+
+    assert job.waiting_bytes() == 300
+
+
+def test_rows_say_what_became_of_each_instance() -> None:
+    job = live(
+        instance("done.dcm", remark="enhanced_not_available"),
+        instance("skipped.dcm", send_to=()),
+        instance("repeat.dcm", repeat_of="job-0"),
+        instance("half.dcm", form="original", reason="lossy_source"),
+    )
+    takes("archive", ["done.dcm", "half.dcm"], job)
+    takes("pacs", ["done.dcm"], job)
+
+    rows = {row.instance: row for row in job.rows("the PACS has it")}
+
+    assert {name: (row.state, row.form, row.note) for name, row in rows.items()} == {
+        "done.dcm": (State.DELIVERED, Form.HTJ2K, "enhanced_not_available"),
+        "skipped.dcm": (State.SKIPPED, None, ""),
+        "repeat.dcm": (State.REPEAT, None, "repeat of job-0"),
+        "half.dcm": (State.DISCARDED, Form.ORIGINAL, "the PACS has it"),
+    }
+    assert rows["half.dcm"].reason is PassReason.LOSSY_SOURCE
+    assert sorted(rows["done.dcm"].destinations) == ["archive", "pacs"]
+    assert list(rows["half.dcm"].destinations) == ["archive"]
+    assert {row.received_at for row in rows.values()} == {NOON}
+
+
+@pytest.mark.parametrize("seconds", [1e300, -1e18, float("inf"), float("nan")])
+def test_a_time_of_arrival_that_is_no_date_does_not_keep_a_job_from_the_ledger(
+    seconds: float,
+) -> None:
+    (row,) = live(instance(received=seconds)).rows("a test")
+
+    assert row.received_at == row.finished_at
