@@ -1,15 +1,20 @@
 """A GPU as a worker process has it: opened at the first frame, given back at the end."""
 
+import contextlib
 from dataclasses import dataclass
 from typing import Final, Self
 
+import numpy as np
+
+from scp.config.schema import Htj2kSection
 from scp.convert.codec_gpu import GpuDecoder, GpuEncoder
 from scp.convert.cuda import gpu_names
 from scp.convert.gpu_fallback import GpuVerifier, GpuWithCpuFallback
 from scp.convert.gpu_port import Gpu, GpuError
 from scp.convert.gpu_thread import GpuLimits, GpuStatus, GpuThread
 from scp.convert.gpu_versions import gpu_library, installed_versions
-from scp.convert.ports import FrameDecoder, FrameEncoder
+from scp.convert.ports import FrameDecoder, FrameEncoder, FrameFormat
+from scp.errors import CodecError
 
 CPU_BYTES_A_SECOND: Final = 2.5e8
 """Native bytes that OpenJPEG, the slower of the two that prove, decodes on one core."""
@@ -76,6 +81,25 @@ class GpuBackend:
     @property
     def status(self) -> GpuStatus:
         return self._thread.status
+
+    def warm_up(self, encoder: FrameEncoder) -> None:
+        """Have the GPU opened, which takes a second, before a frame waits for it.
+
+        Does not wait for it longer than for any frame; what fails is said by :attr:`status`.
+        """
+        frames = np.zeros((1, 512, 512, 1), "<u2")
+        frame_format = FrameFormat(
+            rows=512,
+            columns=512,
+            samples=1,
+            bits_allocated=16,
+            bits_stored=12,
+            is_signed=False,
+            colour_transform=False,
+        )
+        codestreams = encoder.encode(frames, frame_format, Htj2kSection())
+        with contextlib.suppress(CodecError, GpuError):
+            GpuDecoder(self._thread).differs(codestreams, frames, frame_format)
 
     def encoder(self, cpu: FrameEncoder) -> GpuWithCpuFallback:
         """To be proved by another library than the GPU's and that of ``cpu``."""

@@ -62,7 +62,10 @@ def main() -> None:
     cpu = OpenJpegDecoder()
     # One judge for each instance, so that its record names who judged.
     judge = (lambda: cpu) if gpu is None else (lambda: gpu.verifier(cpu))
-    work = Workbench(orders.config, OpenJphEncoder(), judge)
+    encoder = OpenJphEncoder()
+    work = Workbench(orders.config, encoder, judge)
+    if gpu is not None:
+        gpu.warm_up(encoder)
     if any(rule.convert is Form.ENHANCED for rule in (*orders.config.rules, orders.config.default)):
         importlib.import_module("scp.convert.enhanced.collapse")  # Not while a series waits for it.
     coordinator.send(Ready(gpu=gpu.status.name if gpu else ""))

@@ -64,6 +64,26 @@ def test_large_frames_are_proved_by_the_gpu() -> None:
     backend.close()
 
 
+def test_a_gpu_is_opened_before_a_frame_waits_for_it() -> None:
+    gpu = SoftwareGpu()
+    backend = GpuBackend(GpuThread(gpu.name, lambda: gpu))
+
+    backend.warm_up(ENCODER)
+
+    assert backend.status.frames == 1
+    backend.close()
+
+
+def test_a_gpu_that_cannot_be_opened_stops_nobody() -> None:
+    gpu = FaultyGpu(raising(RuntimeError("CUDA 2")))
+    backend = GpuBackend(GpuThread(gpu.name, lambda: gpu))
+
+    backend.warm_up(ENCODER)
+
+    assert "CUDA 2" in backend.status.last_error
+    backend.close()
+
+
 def test_workers_share_the_gpus_alike() -> None:
     assert [device_for(worker, 3) for worker in range(7)] == [0, 1, 2, 0, 1, 2, 0]
     assert device_for(4, 0) == 0

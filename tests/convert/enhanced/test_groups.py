@@ -238,6 +238,7 @@ def _without_dates(dataset: Dataset) -> None:
         (_put(ImageOrientationPatient=CORONAL), CollapseReason.SINGLE_SLICE),
     ],
 )  # fmt: skip
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
 def test_a_slice_that_cannot_be_a_frame_has_a_reason_and_stops_no_other(
     tmp_path: Path, change: Callable[[Dataset], None], reason: CollapseReason
 ) -> None:

@@ -10,7 +10,7 @@ from scp.convert.enhanced.collapse import native_bytes
 from scp.convert.enhanced.groups import Volume
 from scp.convert.enhanced.originals import surroundings
 from scp.convert.enhanced.prove import fingerprint, prove
-from scp.convert.enhanced.record import FrameDigests, RecordWriter, private_block
+from scp.convert.enhanced.record import FrameDigests, RecordWriter, private_block, read_record
 from scp.convert.enhanced.refusals import NotCollapsedError
 from scp.convert.enhanced.repairs import repair
 from scp.convert.enhanced.uids import sop_instance_uid
@@ -138,9 +138,15 @@ def test_bytes_that_changed_on_the_way_are_found(
     assert found.value.reason == CollapseReason.PROOF_FAILED
 
 
-def _of_other_bytes(record: bytes) -> bytes:
+def _in_another_order(record: bytes) -> bytes:
     writer = RecordWriter()
-    return writer.finish() if record else b""
+    for frame in reversed(list(read_record(record, 5))):
+        writer.add(frame)
+    return writer.finish()
+
+
+def _empty(_: bytes) -> bytes:
+    return RecordWriter().finish()
 
 
 @pytest.mark.parametrize(
@@ -148,10 +154,11 @@ def _of_other_bytes(record: bytes) -> bytes:
     [
         lambda record: _flipped(record, len(record) // 2),
         lambda record: record[: len(record) // 2],
-        _of_other_bytes,
+        _in_another_order,
+        _empty,
         lambda _: b"",
     ],
-    ids=["changed", "cut", "another", "none"],
+    ids=["changed", "cut", "another order", "empty", "none"],
 )
 def test_a_record_that_gives_other_bytes_is_found(
     volume: Volume, tmp_path: Path, fault: Callable[[bytes], bytes]

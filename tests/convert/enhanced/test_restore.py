@@ -237,6 +237,25 @@ def test_a_damaged_frame_costs_no_other_frame(tmp_path: Path) -> None:
     assert [frame.frame for frame in verify_collapsed(target) if frame.fault] == [3]
 
 
+@pytest.mark.parametrize(("at", "fault"), [(3, "dataset"), (32 + 3, "pixels")])
+def test_what_differs_from_its_recorded_digest_is_not_written(
+    tmp_path: Path, at: int, fault: str
+) -> None:
+    target, _ = collapsed(ct(), tmp_path)
+    image = dcmread(target)
+    digests = image.private_block(0x0099, "DCMPRESS COLLAPSED")[0x02]
+    changed = bytearray(digests.value)
+    changed[2 * 64 + at] ^= 1
+    digests.value = bytes(changed)
+    dcmwrite(target, image)
+
+    restored = list(restore(target, tmp_path / "out"))
+
+    assert [each.frame for each in restored if fault in each.fault] == [3]
+    assert len(list((tmp_path / "out").iterdir())) == 4
+    assert [checked.frame for checked in verify_collapsed(target) if checked.fault] == [3]
+
+
 def test_a_damaged_record_is_said_to_be_damaged(tmp_path: Path) -> None:
     target, made = collapsed(ct(), tmp_path)
     start = target.read_bytes().index(b"\xfd7zXZ\0")
