@@ -28,6 +28,8 @@ from scp.model import Identity, Origin, SeriesKey, StoreRequest
 
 _ROOM_SECONDS = 0.2
 """How long one look at the free space serves."""
+_LOOK_BYTES = 2**23
+"""Of an instance, until it is looked again whether there is room for more of it."""
 _EARLY_HEADER = 2**20
 """Up to here the routing header is looked for while the instance arrives; later, at its end."""
 
@@ -262,6 +264,7 @@ class SpoolIncoming:
         self._announced: SeriesKey | None = None
         self._head = bytearray()
         self._try_at = 1
+        self._unlooked_bytes = 0
         self._write: Callable[[bytes | bytearray | memoryview], None] = self._write_first
         try:
             file.write(part10.file_head(request))
@@ -270,7 +273,18 @@ class SpoolIncoming:
             raise
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Take the next bytes of the dataset."""
+        """Take the next bytes of the dataset.
+
+        Raises
+        ------
+        StorageFullError
+            There is no room for more, or the disk is unhealthy.
+        """
+        self._unlooked_bytes += len(data)
+        if self._unlooked_bytes >= _LOOK_BYTES:
+            self._unlooked_bytes = 0
+            if not self._store.has_room():
+                raise StorageFullError("no room above the reserve, or the disk failed")
         self._write(data)
 
     def commit(self) -> None:

@@ -140,6 +140,19 @@ def test_an_instance_that_is_abandoned_leaves_nothing(layout: Layout) -> None:
     assert [kind for kind, *_ in notices.told] == ["arriving", "given_up"]
 
 
+def test_a_long_instance_is_given_up_when_the_room_goes(layout: Layout) -> None:
+    store = make_store(layout, Disk())
+    incoming = store.begin(SENT.request)
+    incoming.write(bytes(2**20))
+    store.needs(2**62)
+
+    with pytest.raises(StorageFullError):
+        incoming.write(bytes(2**23))
+
+    incoming.abandon()
+    assert left_in_incoming(layout) == []
+
+
 def test_the_same_dataset_again_is_one_instance(layout: Layout) -> None:
     notices = ToldNotices()
     store = make_store(layout, Disk(), notices)
