@@ -2,11 +2,14 @@
 
 import hashlib
 import ipaddress
+import logging
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Final
 
 from pydicom.uid import UID
 
@@ -22,8 +25,16 @@ from scp.config.conditions import (
     as_number,
 )
 from scp.config.match_keys import INSTANCES, PEER_ADDRESS
+from scp.config.regexes import compile_regex
 from scp.config.schema import DEFAULT_RULE, Outcome, Rule
 from scp.model import Deliver, Form, Origin
+
+logger = logging.getLogger(__name__)
+
+_REGEX_SECONDS: Final = 0.02
+"""Of this process' time, for one attribute with all its values; a usual one takes microseconds."""
+_REMEMBERED_SEARCHES: Final = 1024
+"""An attribute that takes too long should do so once, and not for each instance of its series."""
 
 type _Test = Callable[[Attribute | None], bool]
 
@@ -121,7 +132,11 @@ class RuleSet:
 class _CompiledRule:
     def __init__(self, rule: Rule) -> None:
         self.decision = _decision(rule.name, rule, rule.quiet_seconds)
-        self._tests = [(key, _compile(key, condition)) for key, condition in rule.match.items()]
+        self._has_warned = False
+        self._tests = [
+            (key, _compile(key, condition, partial(self._warn, key)))
+            for key, condition in rule.match.items()
+        ]
 
     def answer(self, facts: Facts) -> Answer:
         overall = Answer.YES
@@ -136,6 +151,17 @@ class _CompiledRule:
     def explain(self, facts: Facts) -> RuleAnswer:
         conditions = tuple((key, _ask(test, key, facts)) for key, test in self._tests)
         return RuleAnswer(rule=self.decision.rule, answer=self.answer(facts), conditions=conditions)
+
+    def _warn(self, key: str) -> None:
+        """Say once, and without the value, that an expression was given up."""
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "rule %r: the regex for %s took too long on a value, which counts as no match; "
+                "write it without repeats within repeats",
+                self.decision.rule,
+                key,
+            )
 
 
 def fact(facts: Facts, key: str) -> Attribute | None:
@@ -200,24 +226,24 @@ def _asked(outcome: Outcome) -> tuple[str, str, tuple[str, ...]]:
     return outcome.convert.value, outcome.deliver.value, outcome.send_to
 
 
-def _compile(key: str, condition: Condition) -> _Test:
+def _compile(key: str, condition: Condition, gave_up: Callable[[], None]) -> _Test:
+    """``gave_up`` is called when a search has taken too long."""
     match condition:
         case AnyOf(values):
             if key == PEER_ADDRESS:
                 return _any_value([_address_test(value) for value in values])
             return _any_of(values)
         case Not(inner):
-            holds = _compile(key, inner)
+            holds = _compile(key, inner, gave_up)
             return lambda attribute: not holds(attribute)
         case Regex(pattern):
-            search = re.compile(pattern).search
-            return _any_value([lambda text: search(text) is not None])
+            return _regex_test(pattern, gave_up)
         case Between(at_least, at_most):
             return _any_value([_range_test(at_least, at_most)])
         case Exists(expected):
             return lambda attribute: (attribute is not None) is expected
         case All(conditions):
-            tests = [_compile(key, one) for one in conditions]
+            tests = [_compile(key, one, gave_up) for one in conditions]
             return lambda attribute: all(test(attribute) for test in tests)
 
 
@@ -230,6 +256,26 @@ def _any_value(tests: Sequence[Callable[[str], bool]]) -> _Test:
         return any(test(value) for value in attribute.values or ("",) for test in tests)
 
     return holds
+
+
+def _regex_test(pattern: str, gave_up: Callable[[], None]) -> _Test:
+    search = compile_regex(pattern).search
+
+    @lru_cache(maxsize=_REMEMBERED_SEARCHES)
+    def is_in_one_of(values: tuple[str, ...]) -> bool:
+        # process_time, which is what the library's own limit counts.
+        deadline = time.process_time() + _REGEX_SECONDS
+        try:
+            for value in values:
+                # Less than 0 would be no limit at all.
+                left = max(deadline - time.process_time(), 0.0)
+                if search(value, timeout=left) is not None:
+                    return True
+        except TimeoutError:
+            gave_up()
+        return False
+
+    return lambda attribute: attribute is not None and is_in_one_of(attribute.values or ("",))
 
 
 def _any_of(values: Sequence[str]) -> _Test:

@@ -6,16 +6,25 @@ from scp.choose.explain import Explanation, RuleExplained, explain
 from scp.cli import output
 from scp.cli.configuration import load_config
 from scp.cli.paths import files_in
+from scp.errors import NodeError
 
 
 def explain_files(paths: list[Path], config: Path | None, *, as_json: bool) -> None:
-    """Say it for every file."""
+    """Say it for every file.
+
+    Raises
+    ------
+    NodeError
+        There is none.
+    """
     explanations = explain(load_config(config), list(files_in(paths)))
     if as_json:
         output.show_json([one.to_json() for one in explanations])
-        return
-    for one in explanations:
-        print("\n".join(_lines(one)))
+    else:
+        for one in explanations:
+            print("\n".join(_lines(one)))
+    if not explanations:
+        raise NodeError(f"there is no file in {', '.join(map(str, paths))}")
 
 
 def _lines(one: Explanation) -> list[str]:

@@ -134,7 +134,7 @@ def restore(
 
 @app.command()
 def verify(paths: list[Path], config: ConfigOption = None, json: JsonOption = False) -> None:
-    """Check delivered files against their recorded digests; exit code 1 if one differs."""
+    """Check delivered files against their records; exit code 1 if one differs or is gone."""
     from scp.cli.verify import verify_files
 
     verify_files(paths, config, as_json=json)

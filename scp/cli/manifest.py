@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 MANIFEST = ".dcmpress.jsonl"
+NOT_DICOM = "not_dicom"
+"""The form of what was left alone, and has no result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +22,7 @@ class Entry:
     source_mtime_ns: int
     modality: str
     form: str
-    """``htj2k``, ``original``, or ``not_dicom``, which was left alone."""
+    """``htj2k``, ``original``, or :data:`NOT_DICOM`."""
     reason: str = ""
     result_bytes: int = 0
     dataset_sha256: str = ""
@@ -31,10 +33,10 @@ class Entry:
 
 def read_manifest(folder: Path) -> dict[str, Entry]:
     """Entries by source; none where there is no manifest."""
-    try:
-        content = (folder / MANIFEST).read_bytes()
-    except FileNotFoundError:
+    path = folder / MANIFEST
+    if not path.is_file():
         return {}
+    content = path.read_bytes()
     return {entry.source: entry for entry in _entries(content)}
 
 
@@ -45,6 +47,8 @@ def encode(entry: Entry) -> bytes:
 def _entries(content: bytes) -> Iterator[Entry]:
     for line in content.split(b"\n"):
         try:
-            yield Entry(**json.loads(line))
-        except (ValueError, TypeError):
+            entry = Entry(**json.loads(line))
+        except (ValueError, TypeError, RecursionError):
             continue
+        if isinstance(entry.source, str):
+            yield entry

@@ -98,13 +98,70 @@ def show_held(job: str | None, path: Path | None, *, as_json: bool) -> None:
 
 
 def retry_jobs(jobs: list[str], path: Path | None) -> None:
-    done = _ask(path, {"command": "retry", "jobs": jobs})["jobs"]
-    print(f"{len(done)} jobs are tried again")
+    """Have held and waiting jobs tried now, or released for the next start of the node.
+
+    Raises
+    ------
+    NodeError
+        One of them cannot be read, or there is no such job.
+    """
+    answer = _ask(path, {"command": "retry", "jobs": jobs})
+    unreadable = [
+        entry for entry in _held(path) if entry["job"] in answer["jobs"] and _is_unreadable(entry)
+    ]
+    readable = len(answer["jobs"]) - len(unreadable)
+    released = answer.get("released")
+    if released is None:
+        print(f"{readable} jobs are tried again")
+    else:
+        print(f"{len(released)} jobs are released, and delivered when the node starts")
+        if waiting := readable - len(released):
+            print(f"{waiting} jobs wait for the node to start, as before")
+    if unreadable:
+        raise NodeError("\ndcmpress: ".join(map(_what_to_mend, unreadable)))
 
 
 def discard_job(job: str, reason: str, path: Path | None) -> None:
-    count = _ask(path, {"command": "discard", "job": job, "reason": reason})["instances"]
-    print(f"{job}: {count} instances discarded")
+    """Give a held job up.
+
+    Raises
+    ------
+    NodeError
+        It is not held, cannot be read, or another destination still has it to deliver.
+    """
+    for entry in _held(path):
+        if entry["job"] == job and _is_unreadable(entry):
+            raise NodeError(_what_to_mend(entry))
+        if entry["job"] == job and _is_in_work(entry):
+            raise NodeError(
+                f"job {job} cannot be discarded yet: {', '.join(entry['reasons'])} holds its share, "
+                "and another destination still has its own to deliver; wait until that has ended"
+            )
+    answer = _ask(path, {"command": "discard", "job": job, "reason": reason})
+    print(f"{job}: {answer['instances']} instances discarded")
+
+
+def _held(path: Path | None) -> list[dict[str, Any]]:
+    jobs: list[dict[str, Any]] = _ask(path, {"command": "held", "job": None})["jobs"]
+    return jobs
+
+
+def _is_unreadable(entry: dict[str, Any]) -> bool:
+    """It is held for no destination's sake."""
+    return "" in entry["reasons"]
+
+
+def _is_in_work(entry: dict[str, Any]) -> bool:
+    """Some destinations hold their share of it, others still work."""
+    return Path(entry["folder"]).parent.name == Layout(Path()).jobs.name
+
+
+def _what_to_mend(entry: dict[str, Any]) -> str:
+    folder = entry["folder"]
+    return (
+        f"job {entry['job']} is still held, because {folder}/job.json cannot be read: mend that and "
+        "say dcmpress retry, or take the folder away while the node is down"
+    )
 
 
 def _ask(path: Path | None, request: dict[str, Any], *, must_run: bool = False) -> dict[str, Any]:

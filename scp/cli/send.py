@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from scp.cli import output
 from scp.cli.configuration import load_config
+from scp.cli.paths import check_named, leave_out
 from scp.config.schema import DicomDestination
 from scp.convert.decode import decode_for_peer
 from scp.deliver.ports import Receipt
@@ -31,8 +32,7 @@ def send_paths(
         The peer did not take everything.
     """
     for path in paths:
-        if not path.exists():
-            raise UsageError(f"{path}: there is no such file or folder")
+        check_named(path)
     counts: dict[str, int] = {}
     refused: list[Receipt] = []
     for receipt in sent(paths, to, calling, config):
@@ -76,7 +76,23 @@ def sent(
             decode_for_peer(item.path, copy, transfer_syntax, decode_lossy=section.decode_lossy)
             return copy
 
-        yield from send_files(paths, section, decode)
+        yield from send_files(_without_pipes(paths), section, decode)
+
+
+def _without_pipes(paths: Iterable[Path]) -> Iterator[Path]:
+    """Every file, hidden ones too, and what cannot be opened, whose receipt is to say so."""
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        closed: list[OSError] = []
+        for folder, folders, names in path.walk(on_error=closed.append):
+            folders.sort()
+            for found in (folder / name for name in sorted(names)):
+                # A link to a folder is named among the files, and not followed.
+                if not found.is_dir() and not leave_out(found):
+                    yield found
+        yield from (Path(error.filename) for error in closed)
 
 
 def _section(to: str, calling: str | None, config: Path | None) -> DicomDestination:

@@ -5,6 +5,7 @@ import filecmp
 import hashlib
 import os
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -24,8 +25,8 @@ from scp.choose.attributes import Wanted, read_attributes
 from scp.choose.header import open_header
 from scp.cli.batch import Batch
 from scp.cli.configuration import load_config
-from scp.cli.manifest import MANIFEST, Entry, encode, read_manifest
-from scp.cli.paths import files_in
+from scp.cli.manifest import MANIFEST, NOT_DICOM, Entry, encode, read_manifest
+from scp.cli.paths import check_named, files_in
 from scp.cli.transcode_report import Style, report
 from scp.config.schema import Config
 from scp.durable import Disk
@@ -34,19 +35,18 @@ from scp.model import Form, PassReason
 from scp.pipeline.tasks import Answer, ConvertTask, Lost, Outcome
 
 _MODALITY = Wanted(public={0x00080060: "Modality"}, stop_before=0x00080061)
-_NOT_DICOM = "not_dicom"
 _CHANGED = "it changed or vanished while it was converted; run the command again"
 
 
 def transcode_files(source: Path, target: Path, path: Path | None, *, style: Style) -> None:
     """Convert IN into OUT; what OUT's record says is done is not done again."""
     config = load_config(path)
-    if not source.exists():
-        raise UsageError(f"{source}: there is no such file or folder")
+    check_named(source)
     if target.exists() and not target.is_dir():
         raise UsageError(f"{target} is a file: OUT is a folder")
     root = source if source.is_dir() else source.parent
-    if target.resolve() == root.resolve() or root.resolve() in target.resolve().parents:
+    inside, outside = target.resolve(), root.resolve()
+    if inside == outside or (source.is_dir() and inside.is_relative_to(outside)):
         raise UsageError(f"{target} lies in {root}: results may not mix with sources")
     started = time.monotonic()
     run = _Run(config, root, target)
@@ -136,13 +136,13 @@ class _Run:
         if (
             known is not None
             and (known.source_bytes, known.source_mtime_ns) == (state.st_size, state.st_mtime_ns)
-            and (known.form == _NOT_DICOM or target.exists())
+            and (known.form == NOT_DICOM or _has_size(target, known.result_bytes))
         ):
             self.resumed += 1
             self._bar.advance(self._row, state.st_size)
             return None
         if not _is_dicom(source):
-            self._record(_entry(name, state, "", _NOT_DICOM))
+            self._record(_entry(name, state, "", NOT_DICOM))
             return None
         self._disk.make_durable_folder(target.parent)
         work = _Work(
@@ -153,7 +153,7 @@ class _Run:
             size=state.st_size,
             mtime_ns=state.st_mtime_ns,
             modality=_modality(source),
-            is_recorded=known is not None,
+            is_recorded=known is not None and known.form != NOT_DICOM,
         )
         work.aside.unlink(missing_ok=True)
         return work
@@ -219,7 +219,7 @@ class _Run:
         self._manifest.write(b"\n" + line if torn else line)
         self._may_be_torn = False
         self.entries[entry.source] = entry
-        if entry.form != _NOT_DICOM:
+        if entry.form != NOT_DICOM:
             self._before += entry.source_bytes
             self._after += entry.result_bytes
         ratio = f"{self._before / self._after:.2f}:1" if self._after else ""
@@ -242,6 +242,15 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
+
+
+def _has_size(result: Path, size: int) -> bool:
+    """Whether a result is there and not cut short; ``dcmpress verify`` reads it all."""
+    try:
+        state = result.stat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(state.st_mode) and state.st_size == size
 
 
 def _is_unchanged(work: _Work) -> bool:

@@ -1,18 +1,22 @@
 """dcmpress verify: are delivered files still what was delivered?"""
 
 import hashlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from scp.buffer.layout import Layout
 from scp.cli import output
 from scp.cli.configuration import load_config
-from scp.cli.manifest import MANIFEST, Entry, read_manifest
+from scp.cli.manifest import MANIFEST, NOT_DICOM, Entry, read_manifest
 from scp.cli.paths import files_in
 from scp.convert.enhanced.restore import is_collapsed, verify_collapsed
 from scp.deliver.dicomfile import read_meta
 from scp.errors import MalformedError, NodeError
 from scp.ledger.ports import Ledger
 from scp.ledger.sql import SqlLedger
+
+_MISSING = "transcode has written it, and it is gone"
 
 
 def verify_files(paths: list[Path], config: Path | None, *, as_json: bool) -> None:
@@ -21,10 +25,15 @@ def verify_files(paths: list[Path], config: Path | None, *, as_json: bool) -> No
     Raises
     ------
     NodeError
-        A file differs from its record, or has none.
+        A file differs from its record, or has none; or a record has no file.
     """
     records = _Records(Layout(load_config(config).node.data).ledger)
-    rows = [(file, *records.judge(file)) for file in files_in(paths)]
+    rows: list[tuple[Path, str, str]] = []
+    for path in paths:
+        missing = list(records.missing_below(path))
+        if path.exists() or not missing:
+            rows += [(file, *records.judge(file)) for file in files_in([path])]
+        rows += [(file, "missing", _MISSING) for file in missing]
     if as_json:
         output.show_json(
             [{"path": str(file), "verdict": v, "detail": detail} for file, v, detail in rows]
@@ -71,14 +80,36 @@ class _Records:
             return "different", "the instance is known, with other bytes"
         return "unknown", "the ledger does not know the instance"
 
+    def missing_below(self, path: Path) -> Iterator[Path]:
+        """What transcode has recorded as written at or below ``path`` and is no file there now."""
+        if path.is_file():
+            return
+        top = path.resolve()
+        for folder in sorted({top, *top.parents, *_folders_with_a_record(top)}):
+            for entry in self._manifest(folder).values():
+                result = Path(os.path.normpath(folder / entry.source))
+                is_asked_for = result.is_relative_to(top) and entry.form != NOT_DICOM
+                if is_asked_for and not os.path.isfile(result):
+                    yield result if result == top else path / result.relative_to(top)
+
     def _entry_of(self, path: Path) -> Entry | None:
         for folder in path.parents:
-            if folder not in self._manifests and (folder / MANIFEST).exists():
-                self._manifests[folder] = read_manifest(folder)
-            entry = self._manifests.get(folder, {}).get(str(path.relative_to(folder)))
+            entry = self._manifest(folder).get(str(path.relative_to(folder)))
             if entry is not None:
                 return entry
         return None
+
+    def _manifest(self, folder: Path) -> dict[str, Entry]:
+        if folder not in self._manifests:
+            self._manifests[folder] = read_manifest(folder)
+        return self._manifests[folder]
+
+
+def _folders_with_a_record(top: Path) -> Iterator[Path]:
+    """Below hidden folders nothing is looked at."""
+    for record in top.rglob(MANIFEST):
+        if not any(name.startswith(".") for name in record.parent.relative_to(top).parts):
+            yield record.parent
 
 
 def _judge_frames(path: Path) -> tuple[str, str]:

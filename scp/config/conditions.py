@@ -16,7 +16,8 @@ from scp.config.match_keys import (
     has_text,
     parse_key,
 )
-from scp.config.words import did_you_mean, shown
+from scp.config.regexes import compile_regex
+from scp.config.words import as_written, did_you_mean, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,12 @@ class Between:
 
     at_least: float | None
     at_most: float | None
+
+    @property
+    def is_empty(self) -> bool:
+        return (
+            self.at_least is not None and self.at_most is not None and self.at_least > self.at_most
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +137,8 @@ def describe(condition: Condition) -> str:
         case Regex(pattern):
             return f"regex {pattern}"
         case Between(at_least, at_most):
-            low = None if at_least is None else f">= {at_least:g}"
-            high = None if at_most is None else f"<= {at_most:g}"
+            low = None if at_least is None else f">= {as_written(at_least)}"
+            high = None if at_most is None else f"<= {as_written(at_most)}"
             return " and ".join(text for text in (low, high) if text)
         case Exists(expected):
             return "exists" if expected else "does not exist"
@@ -209,7 +216,11 @@ class _Parser:
                 faults.extend(error.faults)
         if faults:
             raise _NotUnderstoodError(faults)
-        return _simplest(conditions)
+        condition = _simplest(conditions)
+        for part in condition.conditions if isinstance(condition, All) else (condition,):
+            if isinstance(part, Between) and part.is_empty:
+                raise _wrong(path, f"no number is {describe(part)}: nothing would ever match")
+        return condition
 
     def _parse_operator(self, name: str, value: Any, path: FaultPath) -> Condition:
         if name not in OPERATORS:
@@ -271,8 +282,8 @@ def _regex(value: Any, path: FaultPath) -> Regex:
     if not isinstance(value, str):
         raise _wrong(path, f"must be a regular expression as text, not {shown(value)}")
     try:
-        re.compile(value)
-    except (re.error, OverflowError, RecursionError) as error:
+        compile_regex(value)
+    except ValueError as error:
         raise _wrong(path, f"{shown(value)} is no regular expression: {error}") from error
     return Regex(value)
 

@@ -17,7 +17,7 @@ from scp.config.schema import (
     Rule,
     Section,
 )
-from scp.config.words import did_you_mean, shown
+from scp.config.words import as_written, did_you_mean, shown
 from scp.config.yaml_tree import Fault, Path, Tree
 
 _KINDS: Final[dict[str, type[Section]]] = {"folder": FolderDestination, "dicom": DicomDestination}
@@ -148,7 +148,13 @@ _WORDS: Final[dict[str, Callable[[str, dict[str, Any]], str]]] = {
     "too_long": lambda _, context: f"must have {context['max_length']} values",
     "string_too_short": lambda _, __: "must not be empty",
     "union_tag_not_found": lambda _, __: f"the key 'kind' is missing: {' or '.join(_KINDS)}",
-    "greater_than": lambda given, context: f"must be greater than {context['gt']:g}, not {given}",
-    "greater_than_equal": lambda given, context: f"must be at least {context['ge']:g}, not {given}",
-    "less_than_equal": lambda given, context: f"must be at most {context['le']:g}, not {given}",
+    "greater_than": lambda given, context: (
+        f"must be greater than {as_written(context['gt'])}, not {given}"
+    ),
+    "greater_than_equal": lambda given, context: (
+        f"must be at least {as_written(context['ge'])}, not {given}"
+    ),
+    "less_than_equal": lambda given, context: (
+        f"must be at most {as_written(context['le'])}, not {given}"
+    ),
 }

@@ -7,6 +7,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from scp.config.faults import dotted, faults_of
+from scp.config.folders import faults_of_folders
 from scp.config.schema import DEFAULT_RULE, Config, NodeSection
 from scp.config.words import did_you_mean, shown
 from scp.config.yaml_tree import MAX_BYTES, Fault, Tree, read_tree
@@ -15,6 +16,8 @@ from scp.model import Form
 
 ARCHIVE: Final = "archive"
 """The destination that there is where a configuration names none."""
+BUILT_IN: Final = "the built-in configuration"
+"""What faults call it; its folders may be the wrong ones all the same."""
 
 
 def load(path: Path | None) -> Config:
@@ -35,7 +38,7 @@ def load(path: Path | None) -> Config:
         With every fault, as ``file:line:col: message`` in file order.
     """
     if path is None:
-        return Config.model_validate(_completed({}))
+        return parse(b"", BUILT_IN)
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -56,6 +59,8 @@ def parse(content: bytes, name: str) -> Config:
     tree = read_tree(content)
     faults = list(tree.faults)
     config: Config | None = None
+    if tree.value is None and not faults:
+        tree.value = {}
     if isinstance(tree.value, dict):
         # A section with nothing in it, its keys commented out perhaps, is as good as none.
         given = {
@@ -69,12 +74,11 @@ def parse(content: bytes, name: str) -> Config:
         except ValidationError as error:
             faults.extend(faults_of(error, raw, tree))
         faults.extend(_faults_between_sections(given, raw, tree))
+        faults.extend(faults_of_folders(raw, tree))
     elif tree.value is not None:
         line, column = tree.place(())
         found = shown(tree.value)
         faults.append(Fault(line, column, f"must be a mapping of sections, not {found}"))
-    elif not faults:
-        return load(None)
     if faults or config is None:
         in_order = sorted(set(faults))
         raise ConfigError(

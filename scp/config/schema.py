@@ -25,6 +25,7 @@ DEFAULT_RULE: Final = "default"
 """What decides where no rule matches; no rule may be called so."""
 
 _SIZE = re.compile(r"(\d{1,18})\s*([KMGT]?)(i?)B?", re.IGNORECASE | re.ASCII)
+_HOST_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 _DESTINATION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -52,6 +53,18 @@ def check_network(value: str) -> str:
         ipaddress.ip_network(value, strict=False)
     except ValueError as error:
         raise ValueError(f"{value!r} is no IP address or network like 10.0.0.0/24") from error
+    return value
+
+
+def check_bind(value: str) -> str:
+    """An IPv4 or IPv6 address, or a host name (RFC 1123 2.1), which never ends in a number."""
+    try:
+        ipaddress.ip_address(value)
+    except ValueError as error:
+        labels = value.split(".")
+        is_name = len(value) <= 253 and all(map(_HOST_LABEL.fullmatch, labels))
+        if not is_name or labels[-1].isdecimal():
+            raise ValueError(f"{value!r} is no IP address or host name") from error
     return value
 
 
@@ -98,6 +111,7 @@ Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 AeTitle = Annotated[str, AfterValidator(check_ae_title)]
 Network = Annotated[str, AfterValidator(check_network)]
+BindAddress = Annotated[str, AfterValidator(check_bind)]
 Folder = Annotated[Path, AfterValidator(check_folder)]
 """Relative ones start at the current directory of whoever runs the command."""
 DestinationName = Annotated[str, AfterValidator(check_destination_name)]
@@ -111,7 +125,7 @@ class Section(BaseModel):
 
 class NodeSection(Section):
     ae_title: AeTitle = "DCMPRESS"
-    bind: Annotated[str, Field(min_length=1)] = "0.0.0.0"  # noqa: S104 - a node that modalities reach is the purpose
+    bind: BindAddress = "0.0.0.0"  # noqa: S104 - a node that modalities reach is the purpose
     port: Port = 11112
     """0 takes a free one, printed at the start."""
     data: Folder = Path("./data")
@@ -133,6 +147,12 @@ class Peer(Section):
 class AccessSection(Section):
     anyone: bool = True
     peers: tuple[Peer, ...] = ()
+
+    @model_validator(mode="after")
+    def _lets_somebody_in(self) -> "AccessSection":
+        if not self.anyone and not self.peers:
+            raise ValueError("nobody could send: name some peers, or say anyone: true")
+        return self
 
 
 class SeriesSection(Section):
@@ -168,7 +188,7 @@ class CodecSection(Section):
     backend: Literal["auto", "gpu", "cpu"] = "auto"
     verify: Literal["independent", "off"] = "independent"
     """``off`` forbids ``enhanced``, and the status shows it."""
-    workers: PositiveInt | None = None
+    workers: Annotated[int, Field(gt=0, le=1024)] | None = None
     """Processes that convert; None: one a core."""
     deadline_seconds: PositiveFloat = 120.0
     """For converting one instance, plus one second for each 4 MB of it."""

@@ -12,6 +12,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f": did you mean {by_lower[close[0]]!r}?" if close else ""
 
 
+def as_written(number: float) -> str:
+    """A number with all its digits, as a person would write it."""
+    return str(int(number)) if number == int(number) else str(number)
+
+
 def shown(value: Any) -> str:
     """A value as a fault names it: short, and in words where it is no text."""
     if value is None:

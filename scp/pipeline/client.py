@@ -19,7 +19,16 @@ def ask_node(config: Config, request: Request) -> Reply:
     NodeError
         It cannot be done, or there is no such folder.
     """
-    layout = Layout(config.node.data)
+    try:
+        return _ask_node(config, Layout(config.node.data), request)
+    except PermissionError as error:
+        where = error.filename or config.node.data
+        raise NodeError(
+            f"{where} may not be used by this user; run the command as the user that runs the node"
+        ) from error
+
+
+def _ask_node(config: Config, layout: Layout, request: Request) -> Reply:
     if not layout.data.is_dir():
         raise NodeError(f"no node has run on {layout.data} yet; start one with dcmpress serve")
     answer = ask(layout.control, request, _ANSWER_SECONDS)

@@ -19,6 +19,7 @@ _LONGEST_REQUEST = 2**20
 _PEER_SECONDS = 5.0
 _STOP_SECONDS = 5.0
 _AGAIN_SECONDS = 1.0
+_ROOM_SECONDS = 0.02
 
 type Request = dict[str, Any]
 type Reply = dict[str, Any]
@@ -82,8 +83,8 @@ class ControlServer:
             request = json.loads(line)
         except (ValueError, RecursionError) as error:
             return _refusal(f"no request that this node understands: {error}")
-        if not isinstance(request, dict):
-            return _refusal("no request that this node understands: no mapping")
+        if fault := _fault_of(request):
+            return _refusal(f"no request that this node understands: {fault}")
         try:
             return json.dumps({"ok": self._handle(request)}).encode()
         except ScpError as error:
@@ -93,32 +94,68 @@ class ControlServer:
             return _refusal("the node could not answer; its log says why")
 
 
+def _fault_of(request: Any) -> str:
+    """What no command could do anything with; empty where there is no such thing."""
+    if not isinstance(request, dict):
+        return "no mapping"
+    for key in ("command", "job", "reason"):
+        if not isinstance(request.get(key), str | None):
+            return f"{key} is no text"
+    jobs = request.get("jobs")
+    if not isinstance(jobs, list | None) or not all(isinstance(job, str) for job in jobs or ()):
+        return "jobs is no list of texts"
+    if request.get("command") == "discard" and not request.get("job"):
+        return "discard needs a job"
+    return ""
+
+
 def ask(path: Path, request: Request, seconds: float = 30.0) -> Reply | None:
     """Ask the running node; None when none answers there.
 
     Raises
     ------
     NodeError
-        It answered that it cannot.
+        It answered that it cannot, or it is there and could not be asked.
     """
+    deadline = time.monotonic() + seconds
     with socket.socket(socket.AF_UNIX) as node:
         node.settimeout(seconds)
         try:
             with _short_path(path) as short:
-                node.connect(short)
+                _connect(node, short, deadline)
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             return None
+        except PermissionError as error:
+            why = "only the user that runs it may; run the command as that user"
+            raise NodeError(f"the node cannot be asked on {path}: {why}") from error
+        except BlockingIOError as error:
+            why = "too many others are asking; try again in a while"
+            raise NodeError(f"the node cannot be asked on {path}: {why}") from error
         except OSError as error:
-            raise NodeError(f"the node cannot be asked on {path}: {error}") from error
+            why = error.strerror or str(error)
+            raise NodeError(f"the node cannot be asked on {path}: {why}") from error
         try:
             node.sendall(json.dumps(request).encode() + b"\n")
             reply = json.loads(_read_line(node, seconds, None))
         except (OSError, ValueError) as error:
             raise NodeError(f"the node did not answer on {path}: {error}") from error
-    if "error" in reply:
+    if isinstance(reply, dict) and "error" in reply:
         raise NodeError(str(reply["error"]))
-    answer: Reply = reply["ok"]
+    if not isinstance(reply, dict) or not isinstance(answer := reply.get("ok"), dict):
+        raise NodeError(f"the node did not answer on {path}: no answer that this version knows")
     return answer
+
+
+def _connect(node: socket.socket, path: str, deadline: float) -> None:
+    """Wait for room in the queue of those who ask, which a Unix socket's connect does not."""
+    while True:
+        try:
+            node.connect(path)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(_ROOM_SECONDS)
 
 
 def _refusal(why: str) -> bytes:

@@ -285,6 +285,9 @@ class Dispatch:
             del live.held[destination]
             if self._queues is not None:
                 self._enqueue(live, destination, queues.get(destination))
+        self._accounts.forget(live.job.name)
+        if not live.needs_a_person:  # What was held was not known, and goes out after all.
+            self._accounts.remember(live.job)
         for queue in queues.values():
             queue.retry_now(live.job.name)
 

@@ -1,5 +1,7 @@
 """What the control socket answers, done on the folders while the node is down."""
 
+import contextlib
+import os
 import threading
 import time
 
@@ -17,10 +19,13 @@ from scp.pipeline.requests import Requests
 from scp.pipeline.threads import Chores, Inbox
 
 _LOCK_SECONDS = 2.0
+_STOP_SECONDS = 60.0
 
 
 def answer_offline(config: Config, layout: Layout, request: Request) -> Reply:
-    """Do it under the lock of the data folder, which is held until this process ends.
+    """Do it under the lock of the data folder.
+
+    The answer to ``retry`` says too what was ``released``: nothing is tried without a node.
 
     Raises
     ------
@@ -29,10 +34,25 @@ def answer_offline(config: Config, layout: Layout, request: Request) -> Reply:
     """
     disk = Disk()
     layout.make(disk)
-    lock_data(layout, _LOCK_SECONDS)
-    inbox = Inbox()
-    chores = Chores(inbox)
-    ledger = SqlLedger.open_for_writing(layout.ledger, disk)
+    with contextlib.ExitStack() as ends:
+        ends.callback(os.close, lock_data(layout, _LOCK_SECONDS))
+        ledger = SqlLedger.open_for_writing(layout.ledger, disk)
+        ends.callback(ledger.close)
+        inbox = Inbox()
+        chores = Chores(inbox)
+        ends.callback(chores.stop, _STOP_SECONDS)
+        return _answer(config, layout, disk, ledger, inbox, chores, request)
+
+
+def _answer(
+    config: Config,
+    layout: Layout,
+    disk: Disk,
+    ledger: SqlLedger,
+    inbox: Inbox,
+    chores: Chores,
+    request: Request,
+) -> Reply:
     folders = JobFolders(layout, disk)
     accounts = Accounts(ledger, config.series.resend_window_seconds)
     failures: list[str] = []
@@ -50,13 +70,17 @@ def answer_offline(config: Config, layout: Layout, request: Request) -> Reply:
     )
     details: Reply = {"running": False, "destinations": {}, "series": []}
     requests = Requests(config, accounts, dispatch, lambda: uncommitted, lambda: details)
+    needed_a_person = {*dispatch.held, *dispatch.unreadable}
+    needed_a_person |= {job for job, live in dispatch.live.items() if live.needs_a_person}
     answer = requests.handle(request)
+    if request.get("command") == "retry":
+        needed_a_person -= dispatch.unreadable.keys()
+        answer["released"] = [job for job in answer["jobs"] if job in needed_a_person]
     finished = threading.Event()
     chores.do(lambda: None, lambda _: finished.set(), lambda _: finished.set())
     while not finished.is_set():
         inbox.run_posted()
         time.sleep(0.005)
-    ledger.close()
     if failures:
         raise NodeError("the ledger did not take it, nothing was changed; the log above says why")
     return answer

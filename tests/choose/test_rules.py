@@ -1,5 +1,6 @@
 """Which rule an instance falls under."""
 
+import time
 from typing import Any
 
 import pytest
@@ -337,6 +338,59 @@ def test_every_rule_says_which_condition_failed() -> None:
     assert first.answer is Answer.NO
     assert first.conditions == (("Modality", Answer.NO), ("instances", Answer.UNKNOWN))
     assert second.answer is Answer.YES
+
+
+SLOW = {"PatientComments": {"regex": "(a|aa)+$"}}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("match", "expected"),
+    [(SLOW, False), ({"PatientComments": {"not": SLOW["PatientComments"]}}, True)],
+)
+def test_a_regex_that_takes_too_long_is_no_match(match: dict[str, Any], expected: bool) -> None:
+    hostile = "a" * 60 + "b"
+
+    assert matches(match, facts(PatientComments="aaa")) is not expected
+    assert matches(match, facts(PatientComments=hostile)) is expected
+    assert matches(match, facts(PatientComments=(hostile,) * 1000)) is expected
+
+
+@pytest.mark.timeout(20)
+def test_many_values_have_no_more_time_than_one(caplog: pytest.LogCaptureFixture) -> None:
+    spent = time.process_time()
+
+    assert not matches(SLOW, facts(PatientComments=("a" * 20 + "b",) * 5000))
+
+    assert time.process_time() - spent < 0.5
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.timeout(20)
+def test_a_regex_that_takes_too_long_is_said_once_a_rule_and_without_the_value(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rules = RuleSet([rule("first", SLOW), rule("second", SLOW | CT)], DEFAULT)
+
+    for number in range(3):
+        hostile = "a" * (60 + number) + "b"
+        rules.decide(facts(PatientComments=hostile, Modality="CT"))
+
+    first, second = caplog.messages
+    assert first.startswith("rule 'first': the regex for PatientComments took too long")
+    assert second.startswith("rule 'second': ")
+    assert "aaa" not in caplog.text
+
+
+@pytest.mark.timeout(20)
+def test_a_value_that_takes_too_long_does_so_once_for_all_instances_of_a_series() -> None:
+    rules = RuleSet([rule("a", SLOW)], DEFAULT)
+    spent = time.process_time()
+
+    for number in range(1000):
+        rules.decide(facts(PatientComments="a" * 60 + "b", instances=number))
+
+    assert time.process_time() - spent < 2
 
 
 @pytest.mark.timeout(10)

@@ -1,6 +1,7 @@
 """dcmpress explain: which rule, which plan, and why."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,29 @@ def test_what_is_no_dicom_file_is_said(dcmpress: Dcmpress, tmp_path: Path, confi
     said = dcmpress("explain", text, "-c", config, code=0)
 
     assert "a.txt" in said
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_in_a_folder_is_left_out(dcmpress: Dcmpress, tmp_path: Path, config: Path) -> None:
+    (ct,) = write_all(ct_series(1, 32, 32), tmp_path / "in")
+    pipe = tmp_path / "in" / "pipe"
+    os.mkfifo(pipe)
+
+    said = dcmpress("explain", tmp_path / "in", "-c", config)
+
+    assert str(ct) in said
+    assert str(pipe) not in said
+
+
+@pytest.mark.parametrize(("options", "shown"), [([], ""), (["--json"], "[]\n")], ids=str)
+def test_a_folder_without_a_file_has_nothing_to_explain(
+    dcmpress: Dcmpress, tmp_path: Path, config: Path, options: list[str], shown: str
+) -> None:
+    empty, hidden = tmp_path / "empty", tmp_path / "hidden"
+    empty.mkdir()
+    hidden.mkdir()
+    (hidden / ".file").touch()
+
+    said = dcmpress("explain", empty, hidden, *options, "-c", config, code=1)
+
+    assert said == f"{shown}dcmpress: there is no file in {empty}, {hidden}\n"

@@ -1,5 +1,6 @@
 """dcmpress send: whom it calls, and under which title."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,22 @@ def test_a_configured_destination_is_called_under_its_title_or_the_given_one(
         dcmpress("send", "--to", "pacs", *options, file, "-c", config)
 
     assert (peer.called, peer.calling) == ("PACS", calling)
+
+
+@pytest.mark.timeout(20)
+def test_what_is_no_file_is_left_out_of_a_folder_and_not_waited_for(
+    file: Path, dcmpress: Dcmpress, tmp_path: Path
+) -> None:
+    os.mkfifo(file.parent / "pipe")
+    (file.parent / "link to a folder").symlink_to(".")
+    (file.parent / "link to nothing").symlink_to("none")
+
+    with HandPeer() as peer:
+        said = dcmpress("send", "--to", f"A@127.0.0.1:{peer.port}", file.parent, code=1)
+
+    assert said == (
+        f"{file.parent / 'link to nothing'}: file_unreadable: No such file or directory\n"
+        "1 delivered, 1 held\n"
+        f"{file.parent / 'pipe'} is left out: it is a FIFO\n"
+        "dcmpress: 1 files were not taken\n"
+    )

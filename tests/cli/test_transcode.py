@@ -198,3 +198,106 @@ def test_verify_tells_good_from_different_and_unknown(
     assert verdicts.pop(Path("added.dcm")) == "unknown"
     assert set(verdicts.values()) == {"good"}
     assert "2 of 7 files are not what was recorded" in said
+
+
+def test_one_file_can_be_converted_into_a_folder_beside_it(
+    dcmpress: Dcmpress, sources: Path, tmp_path: Path, config: Path
+) -> None:
+    source = tmp_path / "us.dcm"
+    shutil.copy(next(sources.rglob("us/*.dcm")), source)
+
+    dcmpress("transcode", source, tmp_path / "out", "-c", config)
+    said = dcmpress("transcode", source, tmp_path, "-c", config, code=2)
+
+    assert_converted(source, tmp_path / "out" / "us.dcm")
+    assert "may not mix" in said
+
+
+@pytest.mark.parametrize("size", [-1, 1], ids=["cut short", "grown"])
+def test_a_result_of_another_size_than_recorded_is_made_again(
+    dcmpress: Dcmpress, sources: Path, tmp_path: Path, config: Path, size: int
+) -> None:
+    out = tmp_path / "out"
+    transcode(dcmpress, sources, out, config)
+    first = {path: path.read_bytes() for path in out.rglob("*.dcm")}
+    damaged, other = sorted(first)[:2]
+    os.truncate(damaged, len(first[damaged]) + size)
+    other.unlink()
+    os.mkfifo(other)
+
+    summary = transcode(dcmpress, sources, out, config)
+
+    assert summary["already_done"] == 6
+    assert {path: path.read_bytes() for path in out.rglob("*.dcm")} == first
+    assert dcmpress("verify", out, "-c", config).count(": good: ") == 6
+
+
+def test_what_was_no_dicom_file_replaces_nothing_when_it_has_become_one(
+    dcmpress: Dcmpress, sources: Path, tmp_path: Path, config: Path
+) -> None:
+    mine, out = tmp_path / "mine", tmp_path / "out"
+    mine.mkdir()
+    (mine / "a").write_text("no DICOM")
+    transcode(dcmpress, mine, out, config)
+    (out / "a").write_text("somebody else's")
+    shutil.copy(next(sources.rglob("us/*.dcm")), mine / "a")
+
+    summary = transcode(dcmpress, mine, out, config, code=1)
+
+    assert "was not made from" in summary["failed"][0]
+    assert (out / "a").read_text() == "somebody else's"
+
+
+def verdicts(said: str) -> dict[str, str]:
+    found = json.loads(said[: said.rindex("]") + 1])
+    return {entry["path"]: entry["verdict"] for entry in found}
+
+
+def test_verify_misses_what_transcode_has_recorded_and_is_gone(
+    dcmpress: Dcmpress, sources: Path, tmp_path: Path, config: Path
+) -> None:
+    out = tmp_path / "in" / "out"
+    transcode(dcmpress, sources, out, config)
+    gone, *others = sorted((out / "study" / "ct").iterdir())
+    (other,) = (out / "study" / "us").iterdir()
+    gone.unlink()
+
+    for asked in (tmp_path / "in", out, out / "study", out / "study" / "ct", gone):
+        said = dcmpress("verify", asked, "-c", config, "--json", code=1)
+
+        missing = [path for path, verdict in verdicts(said).items() if verdict == "missing"]
+        assert missing == [str(gone)]
+        assert "1 of " in said
+    for asked in (out / "study" / "us", out / "lossy.dcm", other, *others):
+        assert "missing" not in dcmpress("verify", asked, "-c", config)
+    said = dcmpress("verify", out, "-c", config, code=1)
+    assert f"{gone}: missing: transcode has written it, and it is gone\n" in said
+
+
+def test_verify_misses_what_lay_in_a_folder_that_is_gone(
+    dcmpress: Dcmpress, sources: Path, tmp_path: Path, config: Path
+) -> None:
+    out = tmp_path / "out"
+    transcode(dcmpress, sources, out, config)
+    shutil.rmtree(out / "study")
+
+    said = dcmpress("verify", out / "study", "-c", config, "--json", code=1)
+
+    assert list(verdicts(said).values()) == ["missing"] * 5
+    assert "no such file or folder" in dcmpress("verify", out / "none", "-c", config, code=2)
+
+
+def test_a_record_that_is_none_names_nothing(
+    dcmpress: Dcmpress, sources: Path, tmp_path: Path, config: Path
+) -> None:
+    out = tmp_path / "out"
+    transcode(dcmpress, sources, out, config)
+    with (out / ".dcmpress.jsonl").open("a") as record:
+        for source in ("5", "[]", "null", '"../elsewhere.dcm"', f'"{tmp_path / "elsewhere.dcm"}"'):
+            record.write(
+                f'{{"source": {source}, "source_bytes": 1, "source_mtime_ns": 1, '
+                '"modality": "", "form": "htj2k"}\n'
+            )
+        record.write("[" * 100_000 + "\n")
+
+    assert dcmpress("verify", out, "-c", config).count(": good: ") == 6

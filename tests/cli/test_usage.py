@@ -1,5 +1,6 @@
 """What every command does with arguments that make no sense, and the small commands."""
 
+import os
 from importlib.metadata import version
 from pathlib import Path
 
@@ -60,6 +61,25 @@ def test_a_usage_error_exits_with_2_and_says_what_is_wrong(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "arguments",
+    [["explain"], ["verify"], ["transcode"], ["send", "--to", "A@127.0.0.1:104"]],
+    ids=" ".join,
+)
+def test_a_pipe_is_a_usage_error_and_not_waited_for(
+    arguments: list[str], dcmpress: Dcmpress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    out = ["out"] if arguments == ["transcode"] else []
+
+    said = dcmpress(*arguments, "pipe", *out, code=2)
+
+    assert said == "pipe is a FIFO: name files or folders\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
 def test_without_a_command_there_is_help(dcmpress: Dcmpress) -> None:
     said = dcmpress("--help")
 
@@ -92,6 +112,22 @@ def test_check_says_every_fault_with_its_place(dcmpress: Dcmpress, tmp_path: Pat
         f"{file}:3:46",
         f"{file}:7:10",
     ]
+
+
+@pytest.mark.parametrize("command", [["check"], ["serve", "-c"]], ids=" ".join)
+def test_a_destination_in_the_spool_is_refused_before_anything_is_made(
+    command: list[str], dcmpress: Dcmpress, tmp_path: Path
+) -> None:
+    file, data = tmp_path / "bad.yaml", tmp_path / "data"
+    file.write_text(
+        f"node: {{data: {data}}}\n"
+        f"destinations:\n  archive: {{kind: folder, path: {data / 'spool' / 'out'}}}\n"
+    )
+
+    said = dcmpress(*command, file, code=2)
+
+    assert said.startswith(f"{file}:3:33: destinations.archive.path: {data / 'spool' / 'out'} lies")
+    assert not data.exists()
 
 
 def test_check_of_a_file_that_is_not_there_says_so(dcmpress: Dcmpress, tmp_path: Path) -> None:

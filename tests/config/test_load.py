@@ -183,14 +183,23 @@ def test_three_faults_are_reported_in_one_run_in_file_order() -> None:
         ("node: {port: }", "1:13: node.port: must be a whole number, not nothing"),
         ("node: {port: 70000}", "1:14: node.port: must be at most 65535, not '70000'"),
         ("node: {ae_title: [A]}", "1:18: node.ae_title: must be text, not a list"),
+        ("node: {bind: 999.1.1.1}", "1:14: node.bind: '999.1.1.1' is no IP address or host name"),
+        ("node: {bind: 10.0.0}", "1:14: node.bind: '10.0.0' is no IP address or host name"),
+        ("node: {bind: any port}", "1:14: node.bind: 'any port' is no IP address or host name"),
+        ("node: {bind: '[::1]'}", "1:14: node.bind: '[::1]' is no IP address or host name"),
+        ("node: {bind: ''}", "1:14: node.bind: '' is no IP address or host name"),
         ("node: {data: ~/x}", "1:14: node.data: ~ is not expanded here: write the whole path"),
         ("node: !x {}", "1:7: the tag '!x' is not used in a configuration"),
         ("? [a]\n: b", "1:3: a key must be plain text"),
         ("access: {anyone: maybe}", "1:18: access.anyone: must be true or false, not 'maybe'"),
+        ("access: {anyone: false}", "1:9: access: nobody could send: name some peers, or say anyo"),
+        ("access: {anyone: no, peers: []}", "1:9: access: nobody could send: name some peers"),
         ("access: {peers: [{}]}", "1:18: access.peers[0]: a peer needs an ae_title, an address or"),
         ("access: {peers: [{adress: A}]}", "1:19: unknown key 'adress' in access.peers[0]: did"),
         ("series: {quiet_seconds: 0}", "1:25: series.quiet_seconds: must be greater than 0, not"),
         ("series: {quiet_seconds: inf}", "1:25: series.quiet_seconds: must be a number, not 'inf'"),
+        ("codec: {workers: 1025}", "1:18: codec.workers: must be at most 1024, not '1025'"),
+        ("limits: {max_pdu_bytes: 2MiB}", "1:25: limits.max_pdu_bytes: must be at most 1048576,"),
         ("limits: {reserve: 5X}", "1:19: limits.reserve: '5X' is no size: write it like 500MB,"),
         ("codec: {backend: gpuu}", "1:18: codec.backend: must be auto, gpu or cpu, not 'gpuu':"),
         ("htj2k: {code_block: [64, 65]}", "1:26: htj2k.code_block[1]: must be 32 or 64, not '65'"),
@@ -219,6 +228,13 @@ def test_a_fault_is_named_at_its_place(text: str, fault: str) -> None:
     faults = faults_of(text)
 
     assert any(line.startswith(f"c.yaml:{fault}") for line in faults), faults
+
+
+@pytest.mark.parametrize(
+    "bind", ["0.0.0.0", "::", "::1", "fe80::1%eth0", "localhost", "pacs-1.ward_2.example.org"]
+)
+def test_the_node_may_listen_on_an_address_or_a_name(bind: str) -> None:
+    assert config_of(f"node: {{bind: '{bind}'}}").node.bind == bind
 
 
 def test_two_rules_of_one_name_are_a_fault() -> None:

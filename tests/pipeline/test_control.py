@@ -131,8 +131,22 @@ def test_what_a_node_that_was_killed_has_left_is_replaced(serve: Serve, path: Pa
         b"null\n",
         b"[" * 100_000 + b"\n",
         b'{"a": "' + b"x" * 2**20 + b'"}\n',
+        b"5\n",
+        b'{"a": ' + b"[" * 100_000 + b"\n",
+        b'{"command": ' + b"[" * 900 + b"]" * 900 + b"}\n",
+        b'{"command": "held", "job": ["a"]}\n',
+        b'{"command": "retry", "jobs": 5}\n',
+        b'{"command": "retry", "jobs": "job-1"}\n',
+        b'{"command": "retry", "jobs": [["job-1"]]}\n',
+        b'{"command": "discard"}\n',
+        b'{"command": "discard", "job": "", "reason": "x"}\n',
+        b'{"command": "discard", "job": "a", "reason": {}}\n',
     ],
-    ids=["empty", "no JSON", "no text", "list", "string", "null", "nested", "too long"],
+    ids=[
+        *("empty", "no JSON", "no text", "list", "string", "null", "nested", "too long"),
+        *("number", "nested value", "nested command", "list of jobs", "number of jobs"),
+        *("text of jobs", "jobs nested", "discard nothing", "discard no name", "reason no text"),
+    ],
 )
 def test_what_is_no_request_is_refused_by_a_message_and_costs_no_traceback(
     serve: Serve,

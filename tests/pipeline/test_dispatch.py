@@ -13,6 +13,7 @@ from scp.ledger.ports import State
 from tests.buffer.recorder import HookedDisk
 from tests.deliver.peers import HandPeer
 from tests.pipeline.conftest import MakeParts
+from tests.pipeline.jobs import come_again
 from tests.pipeline.parts import Parts, archive, no_room_for, pacs
 
 BOTH = ("archive", "pacs")
@@ -59,6 +60,8 @@ def test_retry_of_a_job_in_work_tries_also_the_destination_that_had_given_up(sit
     assert parts.states() == {State.DELIVERED: 2}
     assert len(parts.archived()) == 2
     assert len(site.peer.stored) == 4
+    again = come_again(live.job.instances[0])
+    assert parts.accounts.find_repeat(*again, BOTH) == ("job-1", False)
 
 
 def test_retry_does_not_give_up_what_a_destination_that_left_should_have(
