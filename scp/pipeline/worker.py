@@ -1,5 +1,6 @@
 """A CPU worker: one task at a time from a pipe. It may crash or hang: its parent replaces it."""
 
+import contextlib
 import errno
 import hashlib
 import importlib
@@ -68,13 +69,14 @@ def main() -> None:
         gpu.warm_up(encoder)
     if any(rule.convert is Form.ENHANCED for rule in (*orders.config.rules, orders.config.default)):
         importlib.import_module("scp.convert.enhanced.collapse")  # Not while a series waits for it.
-    coordinator.send(Ready(gpu=gpu.status.name if gpu else ""))
+    with contextlib.suppress(OSError):  # As below.
+        coordinator.send(Ready(gpu=gpu.status.name if gpu else ""))
     while True:
         try:
             task: Task = coordinator.recv()
-        except EOFError:
-            break
-        coordinator.send(work.do(task))
+            coordinator.send(work.do(task))
+        except (EOFError, OSError):
+            break  # The coordinator stops, or was killed; who comes after it starts workers anew.
         if gpu is not None and gpu.status.wants_new_process:
             logger.warning("a new worker tries the GPU again: %s", gpu.status.last_error)
             os._exit(1)  # What hangs in the driver would keep the interpreter from ending.

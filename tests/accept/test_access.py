@@ -38,10 +38,6 @@ def test_anyone_is_admitted_where_the_configuration_says_so() -> None:
     assert AccessList(AccessSection(anyone=True)).admits("NOBODY", "192.0.2.1")
 
 
-def test_an_empty_list_admits_nobody() -> None:
-    assert not AccessList(AccessSection(anyone=False)).admits("NOBODY", "192.0.2.1")
-
-
 @pytest.mark.parametrize(
     ("address", "plain"),
     [
