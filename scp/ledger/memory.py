@@ -20,13 +20,6 @@ class MemoryLedger:
     def totals(self) -> Totals:
         return totals_of(tally(self._rows.values()))
 
-    def find_recent(self, sop_instance_uid: str, since: datetime) -> list[LedgerRow]:
-        return self._newest(
-            lambda row: (
-                row.identity.sop_instance_uid == sop_instance_uid and row.finished_at >= since
-            )
-        )
-
     def knows(self, job: str) -> bool:
         return any(known == job for known, _ in self._rows)
 

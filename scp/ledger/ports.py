@@ -114,10 +114,6 @@ class Ledger(Protocol):
         """The sums, without reading every row."""
         ...
 
-    def find_recent(self, sop_instance_uid: str, since: datetime) -> list[LedgerRow]:
-        """Rows of the instance that finished at ``since`` or later, newest first."""
-        ...
-
     def knows(self, job: str) -> bool:
         """Whether the job has been recorded."""
         ...

@@ -123,12 +123,6 @@ class SqlLedger:
             }
         )
 
-    def find_recent(self, sop_instance_uid: str, since: datetime) -> list[LedgerRow]:
-        return self._newest(
-            instances.c.sop_instance_uid == sop_instance_uid,
-            instances.c.finished_at >= _text(since),
-        )
-
     def knows(self, job: str) -> bool:
         query = select(instances.c.number).where(instances.c.job == job).limit(1)
         with self._reported(), self._engine.begin() as connection:

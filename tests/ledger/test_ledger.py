@@ -154,22 +154,12 @@ def test_a_repeat_counts_neither_as_received_nor_as_converted(ledger: Ledger) ->
     assert totals.source_bytes == 500
 
 
-def test_recent_rows_of_an_instance_are_those_that_finished_since(ledger: Ledger) -> None:
-    uid = row(1).identity.sop_instance_uid
-    early, late = row(1), row(1, job="job-2", finished_at=NOON + timedelta(minutes=9))
-    ledger.record([early, late, row(2)])
-
-    assert ledger.find_recent(uid, NOON) == [late, early]
-    assert ledger.find_recent(uid, late.finished_at) == [late]
-    assert ledger.find_recent(uid, late.finished_at + timedelta(microseconds=1)) == []
-
-
 def test_since_may_be_in_any_time_zone(ledger: Ledger) -> None:
     ledger.record([row()])
     tokyo = timezone(timedelta(hours=9))
 
-    assert ledger.find_recent("2.25.0", NOON.astimezone(tokyo)) == [row()]
-    assert ledger.find_recent("2.25.0", datetime(2026, 1, 5, 12, 1, tzinfo=UTC)) == []
+    assert ledger.finished_since(NOON.astimezone(tokyo)) == [row()]
+    assert ledger.finished_since(datetime(2026, 1, 5, 12, 1, tzinfo=UTC)) == []
 
 
 def test_rows_that_finished_since_a_time_come_oldest_first(ledger: Ledger) -> None:
