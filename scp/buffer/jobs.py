@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from scp.buffer.job import Job
-from scp.buffer.layout import INSTANCE_ENDING, JOB_FILE, REASON_FILE, SERIES_FILE, Layout
+from scp.buffer.layout import (
+    CUT_FILE,
+    INSTANCE_ENDING,
+    JOB_FILE,
+    REASON_FILE,
+    SERIES_FILE,
+    Layout,
+)
 from scp.durable import Disk, lock_folder_alone
 from scp.errors import NodeError, StorageFullError
 
@@ -60,7 +67,7 @@ class JobFolders:
                 study_instance_uid="", series_instance_uid="", opened=time.time(), rules=""
             )
 
-    def close(self, series: str) -> str | None:
+    def close(self, series: str, *, was_cut: bool = False) -> str | None:
         """Freeze a series into a new job; None while an association is landing an instance in it.
 
         The rename is what closes: after it nobody can land in the folder, and only then is it listed.
@@ -71,6 +78,8 @@ class JobFolders:
             return None
         try:
             job = self._new_job(series)
+            if was_cut:
+                self._disk.create(self._layout.jobs / job / CUT_FILE).close()
             self._disk.rename(folder, self._layout.jobs / job / SOURCE)
             self._disk.sync_folder(self._layout.jobs / job)
             self._disk.sync_folder(self._layout.growing)
@@ -104,6 +113,10 @@ class JobFolders:
 
     def source(self, job: str) -> Path:
         return self._layout.jobs / job / SOURCE
+
+    def was_cut(self, job: str) -> bool:
+        """Whether the series was closed by a limit, so that more of it may come."""
+        return (self._layout.jobs / job / CUT_FILE).exists()
 
     def result(self, job: str, form: str, name: str) -> Path:
         """The file that is delivered: under ``results/``, or the source itself."""

@@ -13,6 +13,8 @@ from scp.errors import NodeError
 SERIES_FILE = "series.json"
 JOB_FILE = "job.json"
 REASON_FILE = "reason.json"
+CUT_FILE = "was-cut"
+"""In a job whose series was closed by a limit, not by quiet: more of it may come."""
 NAMED_FILE = ".named"
 """In a growing series: its folder's name is known to be durable. Its absence costs an fsync."""
 INSTANCE_ENDING = ".dcm"

@@ -140,7 +140,7 @@ class Intake:
             self._drop(series)  # Announced, and then nothing landed.
             return True
         try:
-            job = self._folders.close(series)
+            job = self._folders.close(series, was_cut=was_cut)
         except StorageFullError as error:
             if not (self._layout.growing / series).is_dir():
                 raise  # Moved, and not durably: a restart takes up what the folders say.
@@ -214,7 +214,8 @@ class Intake:
         source = self._folders.source(job)
         series = OpenSeries(folder="", file=self._folders.series_file(source))
         instances = {path.name: self._track(path) for path in instances_in(source)}
-        self._begin(job, series, instances, was_cut=False, is_at_once=False)
+        was_cut = self._folders.was_cut(job)
+        self._begin(job, series, instances, was_cut=was_cut, is_at_once=False)
 
     # -- state ---------------------------------------------------------------------------------
 

@@ -125,6 +125,20 @@ def test_a_job_that_was_closed_and_not_committed_is_done_again(
     assert front.ledger.totals().converted == 3
 
 
+@pytest.mark.parametrize("was_cut", [False, True])
+def test_a_job_that_was_closed_by_a_limit_is_still_known_as_such(
+    make_front: MakeFront, left: Front, caplog: pytest.LogCaptureFixture, *, was_cut: bool
+) -> None:
+    assert left.folders.close(series_folder(left).name, was_cut=was_cut)
+    caplog.set_level("INFO")
+
+    front = recovered(make_front)
+
+    front.until(lambda: front.states() == {State.DELIVERED: 3})
+    (closed,) = [line for line in caplog.messages if line.startswith("series closed")]
+    assert closed.endswith(", cut") == was_cut
+
+
 def test_a_job_of_one_instance_that_was_not_to_wait_goes_by_the_same_rule_again(
     make_front: MakeFront, left: Front
 ) -> None:
