@@ -73,6 +73,8 @@ class JobVolume:
     send_to: tuple[str, ...]
     result_bytes: int
     result_sha256: str
+    has_sidecar: bool = False
+    """Its restore record lies beside it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

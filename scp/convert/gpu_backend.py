@@ -97,8 +97,8 @@ class GpuBackend:
             is_signed=False,
             colour_transform=False,
         )
-        codestreams = encoder.encode(frames, frame_format, Htj2kSection())
         with contextlib.suppress(CodecError, GpuError):
+            codestreams = encoder.encode(frames, frame_format, Htj2kSection())
             GpuDecoder(self._thread).differs(codestreams, frames, frame_format)
 
     def encoder(self, cpu: FrameEncoder) -> GpuWithCpuFallback:

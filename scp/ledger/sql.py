@@ -130,7 +130,9 @@ class SqlLedger:
 
     def has_collapsed(self, series_instance_uid: str) -> bool:
         query = select(instances.c.number).where(
-            instances.c.series_instance_uid == series_instance_uid, instances.c.became != ""
+            instances.c.series_instance_uid == series_instance_uid,
+            instances.c.became != "",
+            instances.c.destinations != "{}",  # Else it was given up before anybody had it.
         )
         with self._reported(), self._engine.begin() as connection:
             return connection.execute(query.limit(1)).first() is not None

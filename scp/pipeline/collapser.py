@@ -9,7 +9,9 @@ from dataclasses import replace
 from scp.buffer.job import Job, JobInstance, JobVolume
 from scp.buffer.layout import INSTANCE_ENDING, Layout
 from scp.convert.enhanced.collapsed import Collapsed
+from scp.choose.rules import Decision
 from scp.convert.enhanced.slices import SourceSlice
+from scp.errors import LedgerError
 from scp.model import CollapseReason, Form, Identity, PassReason
 from scp.pipeline.converter import CLOSED
 from scp.pipeline.pool import WorkerPool
@@ -31,8 +33,21 @@ class Collapser:
         self._pool = pool
         self._was_collapsed = was_collapsed
         """Whether instances of a series, by its UID, went into a volume before."""
-        self._in_work: set[str] = set()
+        self._claims: dict[str, str] = {}
+        """Series to the job, between its closing and its commit, that may become its volumes."""
         self._numbers = itertools.count()
+
+    def claim(self, closed: ClosedJob) -> None:
+        """The job was closed: what comes of its series after it is late, also where it is ready first."""
+        wants = any(i.decision and _wants_volume(i.decision) for i in closed.instances.values())
+        if wants and not (closed.was_cut or closed.is_at_once):
+            self._claims.setdefault(closed.file.series_instance_uid, closed.name)
+
+    def release(self, closed: ClosedJob) -> None:
+        """The job was committed: from here on it is known what became of it."""
+        series = closed.file.series_instance_uid
+        if self._claims.get(series) == closed.name:
+            del self._claims[series]
 
     def begin(self, closed: ClosedJob, job: Job, done: Done) -> None:
         """Collapse what the job's rules say; ``done`` follows, always, with the job as it became.
@@ -45,12 +60,11 @@ class Collapser:
         groups: dict[tuple[str, ...], list[JobInstance]] = {}
         for instance in wanted:
             if instance.is_delivered:
-                groups.setdefault(instance.send_to, []).append(instance)
-        refusal = self._refusal(closed, job)
+                groups.setdefault(tuple(sorted(instance.send_to)), []).append(instance)
+        refusal = self._refusal(closed) if groups else None
         if not groups or refusal is not None:
             done(_single(job, {i.name: refusal for group in groups.values() for i in group}))
             return
-        self._in_work.add(job.series_instance_uid)
         left = len(groups)
 
         def collapsed(group: list[JobInstance], answer: Answer | Lost) -> None:
@@ -58,7 +72,6 @@ class Collapser:
             job = _applied(closed, job, group, answer)
             left -= 1
             if not left:
-                self._in_work.discard(job.series_instance_uid)
                 done(job)
 
         # Instances with destinations of their own become volumes of their own.
@@ -69,14 +82,18 @@ class Collapser:
             task = CollapseTask(slices=slices, folder=folder)
             self._pool.submit(task, CLOSED, functools.partial(collapsed, group))
 
-    def _refusal(self, closed: ClosedJob, job: Job) -> CollapseReason | None:
+    def _refusal(self, closed: ClosedJob) -> CollapseReason | None:
         """Why nothing of the job may become a volume: a series is one volume, or none."""
         if closed.was_cut or closed.is_at_once:
             return CollapseReason.SERIES_WAS_CUT
-        series = job.series_instance_uid
-        if series in self._in_work or self._was_collapsed(series):
-            return CollapseReason.LATE_INSTANCE
-        return None
+        self.claim(closed)
+        series = closed.file.series_instance_uid
+        try:
+            is_late = self._claims.get(series) != closed.name or self._was_collapsed(series)
+        except LedgerError as error:
+            logger.error("a series stays single-frame, nobody knows whether it is late: %s", error)
+            is_late = True  # A second volume is worse than none.
+        return CollapseReason.LATE_INSTANCE if is_late else None
 
     def _slice_of(self, closed: ClosedJob, instance: JobInstance) -> SourceSlice:
         tracked = closed.instances[instance.name]
@@ -105,7 +122,9 @@ def _applied(closed: ClosedJob, job: Job, group: list[JobInstance], answer: Answ
     instances = {i.name: i for i in job.instances}
     volumes = list(job.volumes)
     for path, made in answer.volumes:
-        volume = _volume(made, group[0])
+        # Not its UID: the same datasets, sent to one place and then to another, are two volumes of it.
+        name = f"volume-{len(volumes) + 1}{INSTANCE_ENDING}"
+        volume = _volume(name, made, group[0])
         volumes.append(volume)
         closed.volumes[volume.name] = path
         shares = _shares(made.result_bytes, len(made.frames))
@@ -124,9 +143,9 @@ def _applied(closed: ClosedJob, job: Job, group: list[JobInstance], answer: Answ
     return _single(whole, refused)
 
 
-def _volume(made: Collapsed, member: JobInstance) -> JobVolume:
+def _volume(name: str, made: Collapsed, member: JobInstance) -> JobVolume:
     return JobVolume(
-        name=f"{made.sop_instance_uid}{INSTANCE_ENDING}",
+        name=name,
         identity=Identity(
             sop_class_uid=made.sop_class_uid,
             sop_instance_uid=made.sop_instance_uid,
@@ -137,7 +156,12 @@ def _volume(made: Collapsed, member: JobInstance) -> JobVolume:
         send_to=member.send_to,
         result_bytes=made.result_bytes,
         result_sha256=made.result_sha256,
+        has_sidecar=made.sidecar is not None,
     )
+
+
+def _wants_volume(decision: Decision) -> bool:
+    return decision.convert is Form.ENHANCED and bool(decision.send_to)
 
 
 def _single(job: Job, reasons: Mapping[str, CollapseReason | None]) -> Job:

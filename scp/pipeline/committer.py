@@ -1,6 +1,5 @@
 """From a closed series to its commit: everything examined and converted, then one job.json."""
 
-import contextlib
 import hashlib
 import logging
 import time
@@ -63,10 +62,9 @@ class Committer:
     def bytes_in_work(self) -> int:
         """What the conversions may still write, at most."""
         return sum(
-            i.spooled.file_bytes
+            i.spooled.file_bytes * ((i.encoded is None) + _is_for_volume(i))
             for closed in self._in_work.values()
             for i in closed.instances.values()
-            if i.encoded is None
         )
 
     def begin(self, closed: ClosedJob) -> None:
@@ -75,6 +73,7 @@ class Committer:
             self._disk.remove_tree(self._folders.folder(closed.name))
             return
         self._in_work[closed.name] = closed
+        self._collapser.claim(closed)
         priority = AT_ONCE if closed.is_at_once else CLOSED
         for instance in list(closed.instances.values()):
             self._converter.closed(instance, priority, lambda: self._examined(closed))
@@ -116,7 +115,7 @@ class Committer:
         for volume in job.volumes:
             made = closed.volumes[volume.name]
             target = self._folders.result(job.name, Form.ENHANCED, volume.name)
-            with contextlib.suppress(FileNotFoundError):
+            if volume.has_sidecar:  # First, so that no volume is there without it.
                 self._disk.rename(sidecar_of(made), sidecar_of(target))
             self._disk.rename(made, target)
 
@@ -153,6 +152,7 @@ class Committer:
             ", cut" if job.was_cut else "",
         )
         self._dispatch.start(job)
+        self._collapser.release(closed)
 
     def _not_committed(self, closed: ClosedJob, job: Job, error: Exception) -> None:
         made = [i.encoded for i in closed.instances.values() if i.encoded is not None]
@@ -256,6 +256,11 @@ class Committer:
             frames=outcome.frames,
             verified_by=outcome.verified_by,
         )
+
+
+def _is_for_volume(instance: Tracked) -> bool:
+    """Whether it may be written once more, as a frame."""
+    return instance.decision is not None and instance.decision.convert is Form.ENHANCED
 
 
 def _volumes_in_words(job: Job) -> str:

@@ -57,7 +57,6 @@ class Live:
 
     def _item_of(self, volume: JobVolume) -> DeliveryItem:
         path = self.folder / RESULTS / Form.ENHANCED / volume.name
-        sidecar = sidecar_of(path)
         return DeliveryItem(
             instance=volume.name,
             identity=volume.identity,
@@ -66,7 +65,7 @@ class Live:
             original=path,
             original_transfer_syntax=volume.transfer_syntax,
             sha256=volume.result_sha256,
-            sidecar=sidecar if sidecar.exists() else None,
+            sidecar=sidecar_of(path) if volume.has_sidecar else None,
         )
 
     def waiting_for(self, destination: str) -> list[str]:

@@ -69,7 +69,7 @@ class CollapseTask:
 
     slices: tuple[SourceSlice, ...]
     folder: Path
-    """A new one is made here; it holds the volumes."""
+    """For this task alone; it holds the volumes, over those of a worker that died at it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

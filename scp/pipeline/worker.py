@@ -215,7 +215,8 @@ class Workbench:
 
         made: list[tuple[Path, Collapsed]] = []
         try:
-            task.folder.mkdir(parents=True)
+            # It is there where this task took a worker with it before.
+            task.folder.mkdir(parents=True, exist_ok=True)
             parts = partition(task.slices, self._collapse_limits)
         except Exception as error:
             logger.exception("a series could not be collapsed")
