@@ -129,15 +129,15 @@ class FolderDestinationWriter:
         except OSError as error:
             return _receipt(item, Verdict.LIMITED, f"file_unreadable: {error.strerror}")
         try:
-            final = self._root / self._template.path_for(self._values(item, source))
+            final = wanted = self._root / self._template.path_for(self._values(item, source))
             self._prepare(final.parent)
             folders[final.parent] = None
             if item.sidecar is not None:
-                self._store_sidecar(item.sidecar, final)
+                final = self._store_sidecar(item.sidecar, source, wanted)
             if self._same_bytes(source, final):
                 self._disk.sync_path(final)
                 return _receipt(item, Verdict.ALREADY_THERE)
-            return self._write(item, source, final)
+            return self._write(item, source, final, wanted)
         except DeliveryError as error:
             return _receipt(item, Verdict.LIMITED, str(error))
         except StorageFullError as error:
@@ -152,27 +152,42 @@ class FolderDestinationWriter:
         finally:
             os.close(source)
 
-    def _store_sidecar(self, sidecar: Path, final: Path) -> None:
-        """Comes first, so that no object is there without it."""
+    def _store_sidecar(self, sidecar: Path, source: int, wanted: Path) -> Path:
+        """Comes first, so that no object is there without it; returns the name left for its object.
+
+        Both are numbered alike, for the sidecar is found by the name of its object.
+        """
         try:
-            source = os.open(sidecar, os.O_RDONLY | os.O_CLOEXEC)
+            record = os.open(sidecar, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise _unreadable(error) from error
-        target = final.with_name(final.name + sidecar.suffix)
         try:
-            if self._same_bytes(source, target):
-                self._disk.sync_path(target)
-                return
-            with self._temporary(final.parent) as file:
-                try:
-                    self._copy(source, file)
-                    file.sync()
-                    self._name(source, Path(file.path), target)
-                finally:
-                    with contextlib.suppress(FileNotFoundError):
-                        self._disk.unlink(file.path)
+            number, name = 1, wanted
+            while not (
+                (not os.path.lexists(name) or self._same_bytes(source, name))
+                and self._store_beside(record, name.with_name(name.name + sidecar.suffix))
+            ):
+                number += 1
+                name = wanted.with_name(numbered(wanted.name, number))
+            return name
         finally:
-            os.close(source)
+            os.close(record)
+
+    def _store_beside(self, record: int, target: Path) -> bool:
+        """Whether the sidecar lies there, as it did before or from now on."""
+        if os.path.lexists(target):
+            is_there = self._same_bytes(record, target)
+            if is_there:
+                self._disk.sync_path(target)
+            return is_there
+        with self._temporary(target.parent) as file:
+            try:
+                self._copy(record, file)
+                file.sync()
+                return self._take(Path(file.path), target)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    self._disk.unlink(file.path)
 
     def _is_writable(self) -> bool:
         try:
@@ -181,7 +196,7 @@ class FolderDestinationWriter:
             return False
         return True
 
-    def _write(self, item: DeliveryItem, source: int, final: Path) -> Receipt:
+    def _write(self, item: DeliveryItem, source: int, final: Path, wanted: Path) -> Receipt:
         with self._temporary(final.parent) as file:
             try:
                 digest = self._copy(source, file)
@@ -195,7 +210,7 @@ class FolderDestinationWriter:
                 named = self._name(source, Path(file.path), final)
                 if named is None:
                     return _receipt(item, Verdict.ALREADY_THERE)
-                detail = "" if named == final else "conflict: another file has its name"
+                detail = "" if named == wanted else "conflict: another file has its name"
                 return _receipt(item, Verdict.DELIVERED, detail)
             finally:
                 with contextlib.suppress(FileNotFoundError):

@@ -25,7 +25,9 @@ class MemoryLedger:
 
     def has_collapsed(self, series_instance_uid: str) -> bool:
         return any(
-            row.became and row.destinations and row.identity.series_instance_uid == series_instance_uid
+            row.became
+            and row.destinations
+            and row.identity.series_instance_uid == series_instance_uid
             for row in self._rows.values()
         )
 

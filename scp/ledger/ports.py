@@ -119,7 +119,7 @@ class Ledger(Protocol):
         ...
 
     def has_collapsed(self, series_instance_uid: str) -> bool:
-        """Whether instances of this series went into a multi-frame object."""
+        """Whether instances of this series went into a multi-frame object that anybody has."""
         ...
 
     def finished_since(self, since: datetime) -> list[LedgerRow]:

@@ -8,12 +8,13 @@ from dataclasses import replace
 
 from scp.buffer.job import Job, JobInstance, JobVolume
 from scp.buffer.layout import INSTANCE_ENDING, Layout
-from scp.convert.enhanced.collapsed import Collapsed
 from scp.choose.rules import Decision
+from scp.convert.enhanced.collapsed import Collapsed
 from scp.convert.enhanced.slices import SourceSlice
+from scp.durable import free_bytes
 from scp.errors import LedgerError
 from scp.model import CollapseReason, Form, Identity, PassReason
-from scp.pipeline.converter import CLOSED
+from scp.pipeline.converter import CLOSED, HEADROOM_BYTES
 from scp.pipeline.pool import WorkerPool
 from scp.pipeline.tasks import Answer, Collapse, CollapseTask, Lost
 from scp.pipeline.tracked import ClosedJob
@@ -61,7 +62,8 @@ class Collapser:
         for instance in wanted:
             if instance.is_delivered:
                 groups.setdefault(tuple(sorted(instance.send_to)), []).append(instance)
-        refusal = self._refusal(closed) if groups else None
+        size = sum(i.result_bytes for group in groups.values() for i in group)
+        refusal = self._refusal(closed, size) if groups else None
         if not groups or refusal is not None:
             done(_single(job, {i.name: refusal for group in groups.values() for i in group}))
             return
@@ -82,8 +84,8 @@ class Collapser:
             task = CollapseTask(slices=slices, folder=folder)
             self._pool.submit(task, CLOSED, functools.partial(collapsed, group))
 
-    def _refusal(self, closed: ClosedJob) -> CollapseReason | None:
-        """Why nothing of the job may become a volume: a series is one volume, or none."""
+    def _refusal(self, closed: ClosedJob, size: int) -> CollapseReason | None:
+        """Why nothing of the job, of ``size`` converted bytes, may become a volume."""
         if closed.was_cut or closed.is_at_once:
             return CollapseReason.SERIES_WAS_CUT
         self.claim(closed)
@@ -93,7 +95,10 @@ class Collapser:
         except LedgerError as error:
             logger.error("a series stays single-frame, nobody knows whether it is late: %s", error)
             is_late = True  # A second volume is worse than none.
-        return CollapseReason.LATE_INSTANCE if is_late else None
+        if is_late:
+            return CollapseReason.LATE_INSTANCE
+        has_room = free_bytes(self._layout.spool) > size + HEADROOM_BYTES
+        return None if has_room else CollapseReason.NO_ROOM
 
     def _slice_of(self, closed: ClosedJob, instance: JobInstance) -> SourceSlice:
         tracked = closed.instances[instance.name]

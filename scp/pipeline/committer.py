@@ -156,9 +156,9 @@ class Committer:
 
     def _not_committed(self, closed: ClosedJob, job: Job, error: Exception) -> None:
         made = [i.encoded for i in closed.instances.values() if i.encoded is not None]
-        if isinstance(error, FileNotFoundError) and not all(
-            path.exists() for path in (*made, *closed.volumes.values())
-        ):
+        made += closed.volumes.values()
+        made += [sidecar_of(closed.volumes[v.name]) for v in job.volumes if v.has_sidecar]
+        if isinstance(error, FileNotFoundError) and not all(path.exists() for path in made):
             logger.warning("conversions of job %s were deleted; they are made again", job.name)
             self._convert_again(closed)
         else:

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 FOR_PEER, AT_ONCE, CLOSED, AHEAD = range(4)
 """Priorities: a peer waits on an open association; what is closed goes before what still grows."""
 
-_HEADROOM_BYTES = 64 * 2**20
+HEADROOM_BYTES = 64 * 2**20
 """Conversion may use the reserve down to this; then originals are delivered, which need no room."""
 _PEER_SECONDS = 600.0
 
@@ -102,7 +102,7 @@ class Converter:
 
     def _submit(self, instance: Tracked, priority: int, *, wants_conversion: bool) -> None:
         size = instance.spooled.file_bytes
-        has_room = free_bytes(self._layout.spool) > size + _HEADROOM_BYTES
+        has_room = free_bytes(self._layout.spool) > size + HEADROOM_BYTES
         target = self._new_target() if wants_conversion and has_room else None
         task = ConvertTask(source=instance.spooled.path, target=target)
         unconverted = "" if has_room or not wants_conversion else PassReason.NO_ROOM

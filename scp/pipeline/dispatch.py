@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scp.buffer.job import Job
+from scp.buffer.job import Job, JobInstance
 from scp.buffer.jobs import ORIGINAL, SOURCE, JobFolders, instances_in
+from scp.convert.enhanced.record import sidecar_of
 from scp.deliver import receipts as receipt_files
 from scp.deliver.events import Delivery, Event, Finished, Progress
 from scp.deliver.queue import DestinationQueue
@@ -113,7 +114,7 @@ class Dispatch:
             for i in job.instances
             if i.form != ORIGINAL
             and i.is_delivered
-            and not self._folders.result(job.name, i.form, i.delivered_as).exists()
+            and not all(path.exists() for path in self._results(job, i))
             and (self._folders.source(job.name) / i.name).exists()
         }
         if lost:
@@ -125,6 +126,12 @@ class Dispatch:
                 # The next start finds out again; until then this one goes on with what it knows.
                 logger.warning("job %s could not be committed anew: %s", job.name, error)
         return job
+
+    def _results(self, job: Job, instance: JobInstance) -> list[Path]:
+        """What the delivery of an instance takes."""
+        result = self._folders.result(job.name, instance.form, instance.delivered_as)
+        has_sidecar = any(v.has_sidecar for v in job.volumes if v.name == instance.volume)
+        return [result, sidecar_of(result)] if has_sidecar else [result]
 
     def recover_held(self) -> None:
         """Know what is held, for the counters."""

@@ -522,3 +522,31 @@ def test_stopping_ends_after_the_file_at_hand(tmp_path: Path) -> None:
     receipts = list(writer(tmp_path / "archive").deliver(items, lambda: next(asked)))
 
     assert [each.instance for each in receipts] == [each.instance for each in items[:2]]
+
+
+def test_a_sidecar_is_numbered_like_its_object(tmp_path: Path) -> None:
+    first, second = (
+        replace(item, sidecar=item.path.with_name(f"{item.path.name}.restore"))
+        for item in ct_items(tmp_path / "spool", 2)
+    )
+    for item in (first, second):
+        assert item.sidecar is not None
+        item.sidecar.write_bytes(b"record of " + item.path.name.encode())
+    root = tmp_path / "archive"
+    destination = writer(root, template="{Modality}.dcm")
+
+    receipts = deliver(destination, [first, second, second])
+
+    assert [each.verdict for each in receipts[:2]] == [Verdict.DELIVERED] * 2
+    assert receipts[1].detail.startswith("conflict")
+    assert receipts[2].verdict == Verdict.ALREADY_THERE
+    assert sorted(path.name for path in root.iterdir()) == [
+        "CT.dcm",
+        "CT.dcm.restore",
+        "CT~2.dcm",
+        "CT~2.dcm.restore",
+    ]
+    for name, item in (("CT.dcm", first), ("CT~2.dcm", second)):
+        assert (root / name).read_bytes() == item.path.read_bytes()
+        assert item.sidecar is not None
+        assert (root / f"{name}.restore").read_bytes() == item.sidecar.read_bytes()

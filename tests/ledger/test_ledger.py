@@ -110,6 +110,15 @@ def test_a_series_that_was_collapsed_is_known(ledger: Ledger) -> None:
     assert not ledger.has_collapsed("1.2.98")
 
 
+def test_a_volume_that_was_given_up_before_anybody_had_it_is_forgotten(ledger: Ledger) -> None:
+    given_up = row(1, became="2.25.7", frame=1, state=State.DISCARDED, destinations={})
+    ledger.record([given_up])
+    assert not ledger.has_collapsed(given_up.identity.series_instance_uid)
+
+    ledger.record([row(2, became="2.25.8", frame=1, state=State.DISCARDED)])  # One of two had it.
+    assert ledger.has_collapsed(given_up.identity.series_instance_uid)
+
+
 def test_a_job_is_known_from_its_first_row_on(ledger: Ledger) -> None:
     assert not ledger.knows("job-1")
 
