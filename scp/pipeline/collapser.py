@@ -128,8 +128,7 @@ def _applied(closed: ClosedJob, job: Job, group: list[JobInstance], answer: Answ
     volumes = list(job.volumes)
     for path, made in answer.volumes:
         # Not its UID: the same datasets, sent to one place and then to another, are two volumes of it.
-        name = f"volume-{len(volumes) + 1}{INSTANCE_ENDING}"
-        volume = _volume(name, made, group[0])
+        volume = _volume(f"volume-{len(volumes) + 1}{INSTANCE_ENDING}", made, group[0])
         volumes.append(volume)
         closed.volumes[volume.name] = path
         shares = _shares(made.result_bytes, len(made.frames))
