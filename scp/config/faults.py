@@ -9,11 +9,13 @@ from pydantic_core import ErrorDetails
 
 from scp.config.conditions import MatchError
 from scp.config.schema import (
+    CommitmentSection,
     Config,
     DicomDestination,
     FolderDestination,
     Outcome,
     Peer,
+    ReportTo,
     Rule,
     Section,
 )
@@ -91,6 +93,10 @@ def _section_at(path: Path, raw: dict[str, Any]) -> type[Section]:
     match path:
         case ():
             return Config
+        case ("destinations", _, "commitment"):
+            return CommitmentSection
+        case ("access", "peers", _, "report_to"):
+            return ReportTo
         case ("destinations", str(name)):
             return _KINDS[raw["destinations"][name]["kind"]]
         case ("rules", *_):

@@ -115,6 +115,10 @@ def _faults_between_sections(
     elif names is not None and ARCHIVE not in names:
         message = f"a default section is needed where no destination is called {ARCHIVE!r}"
         yield Fault(*tree.place(("destinations",), of_key=True), message)
+    commit = raw.get("commit")
+    committed_to = commit.get("to") if isinstance(commit, dict) else None
+    if names is not None and isinstance(committed_to, list):
+        yield from _wrong_names(("commit", "to"), committed_to, names, tree)
     codec = raw.get("codec")
     is_verified = not (isinstance(codec, dict) and codec.get("verify") == "off")
     enhanced = raw.get("enhanced")

@@ -24,6 +24,8 @@ from scp.model import Deliver, Form
 DEFAULT_RULE: Final = "default"
 """What decides where no rule matches; no rule may be called so."""
 
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*([smhd])", re.ASCII)
+_SECONDS_OF: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZE = re.compile(r"(\d{1,18})\s*([KMGT]?)(i?)B?", re.IGNORECASE | re.ASCII)
 _HOST_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 _DESTINATION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -38,6 +40,15 @@ def parse_size(value: Any) -> Any:
         number, prefix, binary = found.groups()
         return int(number) * (1024 if binary else 1000) ** " KMGT".index(prefix.upper() or " ")
     return value
+
+
+def parse_duration(value: Any) -> Any:
+    """Seconds from ``90s``, ``15m``, ``24h`` or ``30d``; a bare number could mean any of them."""
+    found = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if not found:
+        raise ValueError(f"{value!r} is no duration: write it like 90s, 15m, 24h or 30d")
+    number, unit = found.groups()
+    return float(number) * _SECONDS_OF[unit]
 
 
 def check_ae_title(value: str) -> str:
@@ -108,6 +119,8 @@ def parse_whole(value: Any) -> Any:
 
 CodeBlockSide = Annotated[Literal[32, 64], BeforeValidator(parse_whole)]
 Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0)]
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
+"""In seconds."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 AeTitle = Annotated[str, AfterValidator(check_ae_title)]
 Network = Annotated[str, AfterValidator(check_network)]
@@ -131,16 +144,27 @@ class NodeSection(Section):
     data: Folder = Path("./data")
 
 
+class ReportTo(Section):
+    """Where a peer listens for the reports of storage commitment that it asks for."""
+
+    host: Annotated[str, Field(min_length=1)]
+    port: Annotated[int, Field(ge=1, le=65535)]
+
+
 class Peer(Section):
     ae_title: AeTitle | None = None
     """None: any."""
     address: Network | None = None
     """An address or a network in CIDR form. None: any."""
+    report_to: ReportTo | None = None
+    """None: storage commitment that it asks for is refused."""
 
     @model_validator(mode="after")
     def _names_something(self) -> "Peer":
         if self.ae_title is None and self.address is None:
             raise ValueError("a peer needs an ae_title, an address or both")
+        if self.ae_title is None and self.report_to is not None:
+            raise ValueError("a peer with report_to needs an ae_title: reports are addressed to it")
         return self
 
 
@@ -212,11 +236,44 @@ class EnhancedSection(Section):
     restore_record: Literal["embedded", "sidecar", "none"] = "embedded"
 
 
+class CommitSection(Section):
+    """Storage commitment that peers ask for (PS3.4 annex J)."""
+
+    when: Literal["delivered", "never"] = "delivered"
+    """``never``: the SOP class is not offered."""
+    to: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Destinations that must have an instance. None: all that its rule names."""
+    timeout: Duration = 24 * 3600.0
+    """What is not there by then is reported as failed."""
+    unknown_after: Duration = 600.0
+    """An instance that nobody has sent by then is reported as unknown."""
+
+
 class FolderDestination(Section):
     kind: Literal["folder"]
     path: Folder
     template: Template = "{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm"
     """Names in braces are DICOM keywords; each value is made safe for one path component."""
+
+
+class CommitmentSection(Section):
+    """Storage commitment that we ask a destination for; what is not said is as in the destination."""
+
+    ae_title: AeTitle | None = None
+    host: Annotated[str, Field(min_length=1)] | None = None
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    timeout: Duration = 24 * 3600.0
+    """What is not committed by then is held."""
+
+
+def parse_commitment(value: Any) -> Any:
+    """``true`` is a section without keys, ``false`` none."""
+    match str(value).lower():
+        case "true":
+            return {}
+        case "false":
+            return None
+    return value
 
 
 class DicomDestination(Section):
@@ -230,6 +287,8 @@ class DicomDestination(Section):
     connect_seconds: PositiveFloat = 15.0
     answer_seconds: PositiveFloat = 120.0
     """For each answer, the one to the association request included."""
+    commitment: Annotated[CommitmentSection | None, BeforeValidator(parse_commitment)] = None
+    """None: the status of a C-STORE is all that is asked for."""
 
 
 Destination = Annotated[FolderDestination | DicomDestination, Field(discriminator="kind")]
@@ -262,6 +321,7 @@ class Config(Section):
     codec: CodecSection = CodecSection()
     htj2k: Htj2kSection = Htj2kSection()
     enhanced: EnhancedSection = EnhancedSection()
+    commit: CommitSection = CommitSection()
     destinations: dict[DestinationName, Destination]
     rules: tuple[Rule, ...] = ()
     default: Outcome

@@ -222,6 +222,24 @@ def test_three_faults_are_reported_in_one_run_in_file_order() -> None:
             "destinations: {archive: {kind: folder, path: a, template: '../{SOPInstanceUID}'}}",
             "1:59: destinations.archive.template: '../{SOPInstanceUID}' is no template",
         ),
+        ("commit: {timeout: 24}", "1:19: commit.timeout: '24' is no duration: write it like 90s,"),
+        ("commit: {timeout: 0s}", "1:19: commit.timeout: must be greater than 0, not '0s'"),
+        ("commit: {when: received}", "1:16: commit.when: must be delivered or never, not 'receiv"),
+        ("commit: {to: []}", "1:14: commit.to: must have 1 values"),
+        ("commit: {to: [archve]}", "1:15: commit.to: no destination is called 'archve': did you"),
+        (
+            "access: {peers: [{address: 10.0.0.1, report_to: {host: a, port: 104}}]}",
+            "1:18: access.peers[0]: a peer with report_to needs an ae_title",
+        ),
+        (
+            "access: {peers: [{ae_title: A, report_to: {host: a, prot: 104}}]}",
+            "1:53: unknown key 'prot' in access.peers[0].report_to: did you mean 'port'?",
+        ),
+        (
+            "destinations: {archive: {kind: dicom, host: h, port: 1, ae_title: A, "
+            "commitment: {timeuot: 1h}}}",
+            "1:83: unknown key 'timeuot' in destinations.archive.commitment: did you mean",
+        ),
     ],
 )
 def test_a_fault_is_named_at_its_place(text: str, fault: str) -> None:
@@ -235,6 +253,29 @@ def test_a_fault_is_named_at_its_place(text: str, fault: str) -> None:
 )
 def test_the_node_may_listen_on_an_address_or_a_name(bind: str) -> None:
     assert config_of(f"node: {{bind: '{bind}'}}").node.bind == bind
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"), [("90s", 90), ("15m", 900), ("1.5h", 5400), ("30 d", 2_592_000)]
+)
+def test_a_duration_has_a_unit(written: str, seconds: float) -> None:
+    assert config_of(f"commit: {{timeout: {written}}}").commit.timeout == seconds
+
+
+@pytest.mark.parametrize(
+    ("written", "timeout"), [("false", None), ("true", 86400), ("{timeout: 1h, port: 105}", 3600)]
+)
+def test_storage_commitment_is_asked_for_by_a_word_or_a_mapping(
+    written: str, timeout: float | None
+) -> None:
+    config = config_of(
+        "destinations: {archive: {kind: dicom, host: h, port: 1, ae_title: A, "
+        f"commitment: {written}}}}}"
+    )
+
+    destination = config.destinations["archive"]
+    assert isinstance(destination, DicomDestination)
+    assert (destination.commitment and destination.commitment.timeout) == timeout
 
 
 def test_two_rules_of_one_name_are_a_fault() -> None:
