@@ -1,24 +1,15 @@
 """Turns what pydantic says of a configuration into faults at a place, in a person's words."""
 
 import re
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from scp.config.conditions import MatchError
-from scp.config.schema import (
-    CommitmentSection,
-    Config,
-    DicomDestination,
-    FolderDestination,
-    Outcome,
-    Peer,
-    ReportTo,
-    Rule,
-    Section,
-)
+from scp.config.schema import Config, DicomDestination, FolderDestination, Outcome, Peer, Rule
+from scp.config.values import Section
 from scp.config.words import as_written, did_you_mean, shown
 from scp.config.yaml_tree import Fault, Path, Tree
 
@@ -67,7 +58,7 @@ def _path_in(raw: Any, location: tuple[int | str, ...]) -> tuple[Path, bool]:
         is_last = index == len(location) - 1
         if part == _KEY_MARK and is_last:
             return path, True
-        if len(path) == 2 and path[0] == "destinations" and index == 2 and not is_last:
+        if len(path) == 2 and path[0] == "destinations" and index == 2:
             continue
         if _holds(current, part):
             current = current[part]
@@ -93,22 +84,26 @@ def _section_at(path: Path, raw: dict[str, Any]) -> type[Section]:
     match path:
         case ():
             return Config
-        case ("destinations", _, "commitment"):
-            return CommitmentSection
-        case ("access", "peers", _, "report_to"):
-            return ReportTo
-        case ("destinations", str(name)):
-            return _KINDS[raw["destinations"][name]["kind"]]
-        case ("rules", *_):
-            return Rule
-        case ("access", "peers", *_):
-            return Peer
+        case ("destinations", str(name), *below):
+            return _below(_KINDS[raw["destinations"][name]["kind"]], below)
+        case ("rules", _, *below):
+            return _below(Rule, below)
+        case ("access", "peers", _, *below):
+            return _below(Peer, below)
         case ("default",):
             return Outcome
-        case (str(section), *_):
-            annotation = Config.model_fields[section].annotation
-            return annotation if isinstance(annotation, type) else Section
-    return Section
+    return _below(Config, path)
+
+
+def _below(section: type[Section], path: Sequence[str | int]) -> type[Section]:
+    """The section that keys lead to, of which some may be there or not."""
+    for part in path:
+        field = section.model_fields.get(str(part))
+        kinds = [field.annotation, *get_args(field.annotation)] if field is not None else []
+        section = next(
+            (k for k in kinds if isinstance(k, type) and issubclass(k, Section)), Section
+        )
+    return section
 
 
 def _in_words(details: ErrorDetails) -> str:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scp.config import schema
 from scp.config.load import load, parse
 from scp.config.schema import Config, DicomDestination, FolderDestination
+from scp.config.values import Section
 from scp.config.yaml_tree import MAX_BYTES
 from scp.errors import ConfigError
 from scp.model import Deliver, Form
@@ -109,7 +110,7 @@ def test_the_reference_names_every_key() -> None:
     sections = [
         value
         for value in vars(schema).values()
-        if isinstance(value, type) and issubclass(value, schema.Section)
+        if isinstance(value, type) and issubclass(value, Section)
     ]
     keys = {key for section in sections for key in section.model_fields}
 
