@@ -41,6 +41,8 @@ class Receipt:
     """Why, for a person; no patient data."""
     transfer_syntax: str = ""
     """What was sent."""
+    attempts: int = 0
+    """Which try of the instance this was, from 1; a destination leaves it to its receipt file."""
 
 
 class DecodeForPeer(Protocol):

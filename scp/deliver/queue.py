@@ -334,7 +334,7 @@ class DestinationQueue:
         job = self._jobs.get(name)
         if job is None:
             return
-        job.log.record(entry)
+        entry = job.log.record(entry)
         if isinstance(entry, Answered) and (
             entry.receipt.verdict.is_done or entry.receipt.verdict is Verdict.HELD
         ):

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,13 @@ class ReceiptState:
     held: dict[str, Receipt] = field(default_factory=dict)
     tried: dict[str, Answered] = field(default_factory=dict)
     """Instances that failed and are tried again."""
+    attempts: dict[str, int] = field(default_factory=dict, compare=False)
+    """How often each instance was tried; also of what was released, unless the file was damaged."""
     unavailable: Unavailable | None = None
     """Why nothing goes, unless something went since."""
 
-    def apply(self, entry: Entry) -> None:
+    def apply(self, entry: Entry) -> Entry:
+        """Take an entry; returned as it is kept: an answer with the number of its attempt."""
         match entry:
             case Unavailable():
                 self.unavailable = entry
@@ -72,6 +75,10 @@ class ReceiptState:
                 self.unavailable = None
             case Answered(receipt=receipt):
                 name = receipt.instance
+                attempts = receipt.attempts or self.attempts.get(name, 0) + 1
+                self.attempts[name] = attempts
+                receipt = replace(receipt, attempts=attempts)
+                entry = replace(entry, receipt=receipt)
                 self.tried.pop(name, None)
                 if receipt.verdict.is_done:
                     self.done[name] = receipt
@@ -82,6 +89,7 @@ class ReceiptState:
                     self.held[name] = receipt
                 else:
                     self.tried[name] = entry
+        return entry
 
     def entries(self, at: float) -> list[Entry]:
         """The least entries that lead to this state; what is held is dated ``at``."""
@@ -144,12 +152,15 @@ class ReceiptLog:
         self.unsynced = 0
         """Entries that a power failure would lose."""
 
-    def record(self, entry: Entry) -> None:
-        """Append an entry. It is durable after :meth:`sync`, which raises what went wrong here."""
-        self.state.apply(entry)
+    def record(self, entry: Entry) -> Entry:
+        """Append an entry and return it as it is written, see :meth:`ReceiptState.apply`.
+
+        It is durable after :meth:`sync`, which raises what went wrong here.
+        """
+        entry = self.state.apply(entry)
         self.unsynced += 1
         if self._is_damaged:
-            return
+            return entry
         try:
             if self._file is None:
                 self._file = self._open()
@@ -157,6 +168,7 @@ class ReceiptLog:
         except (OSError, StorageFullError) as error:
             logger.warning("receipts cannot be written: %s", error)
             self._is_damaged = True
+        return entry
 
     def sync(self) -> None:
         """Return once every entry is on the disk.
@@ -240,6 +252,7 @@ def _decode(line: bytes) -> Entry | None:
             status=str(content["status"]),
             detail=str(content["detail"]),
             transfer_syntax=str(content["transfer_syntax"]),
+            attempts=int(content.get("attempts", 0)),  # Earlier versions did not count.
         )
     except (ValueError, KeyError, TypeError):
         return None

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -158,6 +159,34 @@ def test_when_an_instance_was_taken_survives_a_restart_and_a_damaged_file(tmp_pa
     log.sync()
 
     assert load(path).done_at == {"a": 5.0}
+
+
+def test_every_attempt_counts_over_restarts_releases_and_a_damaged_file(tmp_path: Path) -> None:
+    path = tmp_path / "receipts-x"
+    write(path, answered("a", Verdict.TRANSIENT), answered("b", Verdict.LIMITED))
+    write(path, answered("b", Verdict.HELD), Released(at=2.0), answered("b"))
+    assert load(path).done["b"].attempts == 3
+
+    log = log_at(path, Unreliable("sync"))
+    assert log.record(answered("a")) == log.state.apply(
+        Answered(at=1.0, receipt=replace(receipt("a"), attempts=2))
+    )
+    with pytest.raises(DiskFailedError):
+        log.sync()
+    log.sync()
+
+    state = load(path)
+    assert {name: each.attempts for name, each in state.done.items()} == {"a": 2, "b": 3}
+
+
+def test_a_receipt_of_a_version_that_did_not_count_is_one_attempt(tmp_path: Path) -> None:
+    path = tmp_path / "receipts-x"
+    write(path, answered("a"))
+    line = json.loads(path.read_bytes())
+    del line["attempts"]
+    path.write_text(json.dumps(line) + "\n")
+
+    assert load(path).done["a"].attempts == 1
 
 
 def test_releasing_makes_what_is_held_new_again(tmp_path: Path) -> None:
