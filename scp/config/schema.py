@@ -105,9 +105,9 @@ class CodecSection(Section):
     workers: Annotated[int, Field(gt=0, le=1024)] | None = None
     """Processes that convert; None: one a core."""
     deadline_seconds: PositiveFloat = 120.0
-    """For converting one instance, plus one second for each 4 MB of it."""
-    max_instance_bytes: Size = 2 * 2**30
-    """A larger instance, native size counted, is delivered as it came."""
+    """For converting one instance, plus one second for each 4 MB of it, native size counted."""
+    max_instance_bytes: Size = 16 * 2**30
+    """A larger instance, native size counted, is delivered as it came. Memory does not grow with it."""
 
 
 class Htj2kSection(Section):
