@@ -95,6 +95,13 @@ class Deliver(StrEnum):
     AT_ONCE = "at_once"
 
 
+class Priority(StrEnum):
+    """Which of two instances goes first where both wait for one destination."""
+
+    URGENT = "urgent"
+    NORMAL = "normal"
+
+
 class PassReason(StrEnum):
     """Why the original is delivered instead of a conversion. Counted and shown, so never renamed.
 
@@ -196,5 +203,9 @@ class DeliveryItem:
     """Of the file at ``path``, from the job's commit; empty: not known."""
     is_conflict: bool = False
     """Another dataset came under the same SOP Instance UID before."""
+    is_urgent: bool = False
+    """It goes before whatever waits and is not."""
+    calling_ae_title: str = ""
+    """Of whoever sent it to us; empty: not known."""
     sidecar: Path | None = None
     """A file that a folder keeps beside it, under the same name and its own suffix."""

@@ -1,4 +1,4 @@
-"""Accepts connections on sockets that someone else has bound."""
+"""Accepts connections on a socket that someone else has bound."""
 
 import contextlib
 import errno
@@ -16,7 +16,6 @@ from pynetdicom.ae import ApplicationEntity
 from scp.accept.access import AccessList
 from scp.accept.association import Service, StorageAssociation
 from scp.accept.contexts import Acceptance
-from scp.accept.door import Door
 from scp.accept.ports import InstanceStore
 from scp.accept.upper_layer import quiet_pynetdicom
 from scp.config.schema import AccessSection, LimitsSection, NodeSection
@@ -36,26 +35,19 @@ _BROKEN_SOCKET: Final = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
 
 
 class Listener:
-    """Turns connections into associations while it has capacity; several may share the sockets.
-
-    Parameters
-    ----------
-    doors
-        At least one.
-    """
+    """Turns connections into associations while it has capacity; several may share one socket."""
 
     def __init__(
         self,
-        doors: Sequence[Door],
+        listening: socket.socket,
         store: InstanceStore,
         node: NodeSection,
         access: AccessSection,
         limits: LimitsSection,
     ) -> None:
         quiet_pynetdicom()
-        for door in doors:
-            door.socket.setblocking(False)
-        self._doors = {door.socket.fileno(): door for door in doors}
+        listening.setblocking(False)
+        self._socket = listening
         self._limits = limits
         self._service = Service(
             entity=ApplicationEntity(node.ae_title),
@@ -88,11 +80,10 @@ class Listener:
                 should_listen = (
                     self.open_associations < self._limits.max_associations and not is_paused
                 )
-                for descriptor in self._doors:
-                    if should_listen and not is_listening:
-                        selector.register(descriptor, selectors.EVENT_READ)
-                    elif is_listening and not should_listen:
-                        selector.unregister(descriptor)
+                if should_listen and not is_listening:
+                    selector.register(self._socket, selectors.EVENT_READ)
+                elif is_listening and not should_listen:
+                    selector.unregister(self._socket)
                 is_listening = should_listen
                 ready = {key.fd for key, _ in selector.select(PAUSE_SECONDS if is_paused else None)}
                 is_paused = False
@@ -100,8 +91,8 @@ class Listener:
                     self._wake.recv(4096)
                 if self._is_stopping or not ready.isdisjoint(stop_descriptors):
                     return
-                for descriptor in ready.intersection(self._doors):
-                    is_paused |= not self._accept(self._doors[descriptor])
+                if is_listening and self._socket.fileno() in ready:
+                    is_paused = not self._accept()
 
     def stop(self) -> None:
         """Make :meth:`serve` return; from any thread or a signal handler."""
@@ -109,7 +100,7 @@ class Listener:
         self._wake_up()
 
     def drain(self, deadline_seconds: float) -> int:
-        """Close the ports, let open associations finish, abort those that idle, and in the end the rest.
+        """Close the port, let open associations finish, abort those that idle, and in the end the rest.
 
         For when :meth:`serve` has returned. An instance that is being committed is still answered.
 
@@ -118,10 +109,8 @@ class Listener:
         int
             How many had to be aborted.
         """
-        for door in self._doors.values():
-            door.socket.close()
-        self._wake.close()
-        self._waker.close()
+        for ours in (self._socket, self._wake, self._waker):
+            ours.close()
         deadline = time.monotonic() + deadline_seconds
         stopped: set[StorageAssociation] = set()
         while (left := deadline - time.monotonic()) > 0:
@@ -146,10 +135,10 @@ class Listener:
         with self._changed:
             return self._changed.wait_for(lambda: not self._open, seconds)
 
-    def _accept(self, door: Door) -> bool:
+    def _accept(self) -> bool:
         """Take one connection if there is one; False when it is no use to try again at once."""
         try:
-            connection, address = door.socket.accept()
+            connection, address = self._socket.accept()
         except (BlockingIOError, ConnectionError):
             return True  # another receiver was faster, or the peer has gone
         except OSError as error:
@@ -158,16 +147,16 @@ class Listener:
             logger.error("cannot accept a connection: %s", error.strerror)
             return False
         try:
-            self._start(door, connection, address)
+            self._start(connection, address)
         except (OSError, RuntimeError, ValueError) as error:
             logger.error("cannot serve a connection: %s", error)
             connection.close()
             return False
         return True
 
-    def _start(self, door: Door, connection: socket.socket, address: tuple[str, int]) -> None:
+    def _start(self, connection: socket.socket, address: tuple[str, int]) -> None:
         association = StorageAssociation(
-            self._service, door, connection, (address[0], address[1]), self._forget
+            self._service, connection, (address[0], address[1]), self._forget
         )
         association.name = f"association-{next(self._numbers)}"
         with self._changed:

@@ -32,6 +32,8 @@ class JobInstance:
     remark: str = ""
     """The reasons in words."""
     send_to: tuple[str, ...] = ()
+    is_urgent: bool = False
+    """It goes before what is not."""
     repeat_of: str = ""
     """The job whose instance is the same dataset; such a repeat is not delivered."""
     is_conflict: bool = False

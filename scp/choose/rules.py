@@ -27,7 +27,7 @@ from scp.config.conditions import (
 from scp.config.match_keys import INSTANCES, PEER_ADDRESS
 from scp.config.regexes import compile_regex
 from scp.config.schema import DEFAULT_RULE, Outcome, Rule
-from scp.model import Deliver, Form, Origin
+from scp.model import Deliver, Form, Origin, Priority
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +73,8 @@ class Decision:
     """Empty: skipped by policy."""
     quiet_seconds: float | None = None
     """None: as the ``series`` section says."""
+    is_urgent: bool = False
+    """It goes before what is not, where both wait for one destination."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,10 +209,13 @@ def _named_uid(uid: str) -> Attribute | None:
 
 def _decision(name: str, outcome: Outcome, quiet_seconds: float | None) -> Decision:
     collapses = outcome.convert is Form.ENHANCED
+    deliver = Deliver.WHEN_QUIET if collapses else outcome.deliver
+    hurries = Priority.URGENT if deliver is Deliver.AT_ONCE else Priority.NORMAL
     return Decision(
         rule=name,
         convert=outcome.convert,
-        deliver=Deliver.WHEN_QUIET if collapses else outcome.deliver,
+        deliver=deliver,
+        is_urgent=(outcome.priority or hurries) is Priority.URGENT,
         send_to=outcome.send_to,
         quiet_seconds=quiet_seconds,
     )
@@ -222,8 +227,8 @@ def _identity(rules: Sequence[Rule], default: Outcome) -> str:
     return hashlib.sha256(repr((written, quiet, _asked(default))).encode()).hexdigest()[:16]
 
 
-def _asked(outcome: Outcome) -> tuple[str, str, tuple[str, ...]]:
-    return outcome.convert.value, outcome.deliver.value, outcome.send_to
+def _asked(outcome: Outcome) -> tuple[str | None, ...]:
+    return outcome.convert.value, outcome.deliver.value, outcome.priority, *outcome.send_to
 
 
 def _compile(key: str, condition: Condition, gave_up: Callable[[], None]) -> _Test:

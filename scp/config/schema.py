@@ -5,7 +5,6 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-from scp.config.network import ListenerSection
 from scp.config.values import (
     AeTitle,
     BindAddress,
@@ -15,13 +14,14 @@ from scp.config.values import (
     Folder,
     Matches,
     Network,
-    PduSize,
     Port,
     Section,
     Size,
+    SopClass,
     Template,
+    parse_size,
 )
-from scp.model import Deliver, Form
+from scp.model import Deliver, Form, Priority
 
 DEFAULT_RULE: Final = "default"
 """What decides where no rule matches; no rule may be called so."""
@@ -61,7 +61,6 @@ class Peer(Section):
 
 class AccessSection(Section):
     anyone: bool = True
-    """False: only ``peers``."""
     peers: tuple[Peer, ...] = ()
 
     @model_validator(mode="after")
@@ -86,12 +85,10 @@ class LimitsSection(Section):
     max_open_instances: PositiveInt = 200_000
     """In series that still grow; the oldest is closed early."""
     max_open_bytes: Size = 200 * 2**30
-    max_pdu_bytes: PduSize = 2**17
+    max_pdu_bytes: Annotated[int, BeforeValidator(parse_size), Field(ge=4096, le=2**20)] = 2**17
     """Announced to peers; a longer PDU ends the association."""
     max_instance_bytes: Size = 16 * 2**30
     max_associations: PositiveInt = 200
-    handshake_seconds: PositiveFloat = 30.0
-    """From the connection to the association, the TLS handshake included."""
     idle_seconds: PositiveFloat = 60.0
     """Without a byte between messages an association is aborted."""
     pdu_seconds: PositiveFloat = 30.0
@@ -109,9 +106,9 @@ class CodecSection(Section):
     workers: Annotated[int, Field(gt=0, le=1024)] | None = None
     """Processes that convert; None: one a core."""
     deadline_seconds: PositiveFloat = 120.0
-    """For converting one instance, plus one second for each 4 MB of it, native size counted."""
-    max_instance_bytes: Size = 16 * 2**30
-    """A larger instance, native size counted, is delivered as it came. Memory does not grow with it."""
+    """For converting one instance, plus one second for each 4 MB of it."""
+    max_instance_bytes: Size = 2 * 2**30
+    """A larger instance, native size counted, is delivered as it came."""
 
 
 class Htj2kSection(Section):
@@ -143,7 +140,16 @@ class CommitSection(Section):
     """An instance that nobody has sent by then is reported as unknown."""
 
 
-class FolderDestination(Section):
+class DestinationSection(Section):
+    """What every kind of destination has."""
+
+    on_refused: Literal["hold", "skip"] = "hold"
+    """What becomes of an instance that the destination will not take, whoever sends it."""
+    skip_sop_classes: frozenset[SopClass] = frozenset()
+    """Not offered to it: skipped, and counted."""
+
+
+class FolderDestination(DestinationSection):
     kind: Literal["folder"]
     path: Folder
     template: Template = "{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm"
@@ -170,12 +176,14 @@ def parse_commitment(value: Any) -> Any:
     return value
 
 
-class DicomDestination(Section):
+class DicomDestination(DestinationSection):
     kind: Literal["dicom"]
     host: Annotated[str, Field(min_length=1)]
     port: Annotated[int, Field(ge=1, le=65535)]
     ae_title: AeTitle
     calling_ae_title: AeTitle = "DCMPRESS"
+    max_associations: Annotated[int, Field(ge=1, le=64)] = 1
+    """At a time."""
     decode_lossy: bool = False
     """Decode a lossy original that the peer refuses, instead of holding it."""
     connect_seconds: PositiveFloat = 15.0
@@ -194,6 +202,8 @@ class Outcome(Section):
     convert: Form = Form.HTJ2K
     deliver: Deliver = Deliver.WHEN_QUIET
     """``at_once`` has no effect with ``enhanced``: a series collapses when it is complete."""
+    priority: Priority | None = None
+    """None: urgent where ``deliver`` is ``at_once``, else normal."""
     send_to: tuple[str, ...]
     """Names of destinations. Empty: skipped by policy, and counted."""
 
@@ -209,8 +219,6 @@ class Config(Section):
     """The whole configuration, as loaded."""
 
     node: NodeSection = NodeSection()
-    listeners: tuple[ListenerSection, ...] = ()
-    """Instead of the node's port; none: one plain listener there."""
     access: AccessSection = AccessSection()
     series: SeriesSection = SeriesSection()
     limits: LimitsSection = LimitsSection()
@@ -221,8 +229,3 @@ class Config(Section):
     destinations: dict[DestinationName, Destination]
     rules: tuple[Rule, ...] = ()
     default: Outcome
-
-    @property
-    def ports(self) -> tuple[ListenerSection, ...]:
-        """Where the node listens, at least one."""
-        return self.listeners or (ListenerSection(port=self.node.port, bind=self.node.bind),)

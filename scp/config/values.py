@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydicom.datadict import tag_for_keyword
 
 from scp.config.conditions import Condition, parse_match
+from scp.config.uids import parse_sop_class
 
 _SIZE = re.compile(r"(\d{1,18})\s*([KMGT]?)(i?)B?", re.IGNORECASE | re.ASCII)
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*([smhd])", re.ASCII)
@@ -116,6 +117,8 @@ BindAddress = Annotated[str, AfterValidator(check_bind)]
 Folder = Annotated[Path, AfterValidator(check_folder)]
 """Relative ones start at the current directory of whoever runs the command."""
 DestinationName = Annotated[str, AfterValidator(check_destination_name)]
+SopClass = Annotated[str, BeforeValidator(parse_sop_class)]
+"""A UID."""
 Template = Annotated[str, AfterValidator(check_template)]
 Matches = Annotated[dict[str, Condition], BeforeValidator(parse_match)]
 

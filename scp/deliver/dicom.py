@@ -15,6 +15,7 @@ from scp.deliver.messages import VERIFICATION
 from scp.deliver.negotiation import MAX_CONTEXTS, Proposal
 from scp.deliver.ports import DecodeForPeer, Receipt, Verdict
 from scp.deliver.scu import IMPLICIT_LITTLE, Association, associate
+from scp.deliver.verdicts import verdict_of_status
 from scp.errors import (
     ConversionError,
     DeliveryError,
@@ -40,24 +41,6 @@ _LOSSY: Final = re.compile(
     r"(5[0-6]|59|6[0-4]|81|91|93|10[0-6](\.1)?|107|108|111|112|203)"
 )
 """Syntaxes whose pixels may differ from what was acquired (PS3.5 annex A)."""
-
-_WARNINGS: Final = (0x0001, 0x0107, 0x0116)
-_FOR_A_PERSON: Final = (0x0122, 0x0124)
-
-
-def verdict_of(status: int) -> Verdict:
-    """What the status of a C-STORE-RSP means (PS3.4 table B.2-1, PS3.7 annex C)."""
-    if status == 0x0000:
-        return Verdict.DELIVERED
-    if status == 0x0111:
-        return Verdict.ALREADY_THERE
-    if status >> 12 == 0xB or status in _WARNINGS:
-        return Verdict.WARNING
-    if status >> 8 == 0xA7:
-        return Verdict.TRANSIENT
-    if status >> 8 == 0xA9 or status in _FOR_A_PERSON:
-        return Verdict.HELD
-    return Verdict.LIMITED
 
 
 def proposals_of(item: DeliveryItem) -> list[Proposal]:
@@ -159,9 +142,9 @@ class DicomDestination:
         if not native:
             is_known = any(each.sop_class_uid == sop_class for each in association.contexts)
             reason = "transfer_syntax_refused" if is_known else "sop_class_refused"
-            return _held(item, reason, "the peer accepts no context that could carry it")
+            return _refused(item, reason, "the peer accepts no context that could carry it")
         if _LOSSY.fullmatch(item.original_transfer_syntax) and not self._section.decode_lossy:
-            return _held(item, "lossy_syntax_refused", item.original_transfer_syntax)
+            return _refused(item, "lossy_syntax_refused", item.original_transfer_syntax)
         try:
             return _Form(self._decode(item, native[0]), native[0], is_copy=True)
         except WorkerLostError as error:
@@ -222,7 +205,7 @@ def _store(association: Association, item: DeliveryItem, form: _Form) -> Receipt
         return _receipt(item, Verdict.LIMITED, f"file_unreadable: {error.strerror}")
     finally:
         os.close(descriptor)
-    verdict = verdict_of(status)
+    verdict = verdict_of_status(status)
     detail = "" if not status else f"the peer answers {status:04X}"
     if verdict is Verdict.ALREADY_THERE and item.is_conflict:
         # What the peer has under this UID may be the other dataset.
@@ -238,6 +221,10 @@ def _store(association: Association, item: DeliveryItem, form: _Form) -> Receipt
 
 def _held(item: DeliveryItem, reason: str, detail: str) -> Receipt:
     return _receipt(item, Verdict.HELD, f"{reason}: {detail}")
+
+
+def _refused(item: DeliveryItem, reason: str, detail: str) -> Receipt:
+    return _receipt(item, Verdict.REFUSED, f"{reason}: {detail}")
 
 
 def _receipt(item: DeliveryItem, verdict: Verdict, detail: str) -> Receipt:

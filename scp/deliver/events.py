@@ -1,6 +1,6 @@
 """What goes into the queue of a destination, and what it reports."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from scp.deliver.ports import Receipt
@@ -18,7 +18,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Instances were delivered or held; their receipts are durable."""
+    """Instances were delivered, held or skipped; their receipts are durable."""
 
     job: str
     destination: str
@@ -27,12 +27,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """Every instance of the job is delivered or held; the queue has forgotten the job."""
+    """Every instance of the job is delivered, held or skipped; the queue has forgotten the job."""
 
     job: str
     destination: str
     delivered: int
     held: dict[str, str]
+    """Instance to reason."""
+    skipped: dict[str, str] = field(default_factory=dict)
     """Instance to reason."""
 
 
@@ -64,6 +66,10 @@ class QueueSnapshot:
     next_try: float | None
     """Wall time; None when nothing is pending or an attempt is being made."""
     is_sending: bool
+    down_since: float | None = None
+    """Wall time of the first failure of the destination as a whole since it took something."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Reason to the number of instances that were skipped for it since the start."""
 
     @property
     def pending(self) -> int:

@@ -16,6 +16,7 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import PresentationContext
 
+from scp.deliver.verdicts import rejection_error
 from scp.errors import PeerRejectedError, PeerUnavailableError
 from scp.model import IMPLEMENTATION_CLASS_UID
 
@@ -37,16 +38,6 @@ _DECODING_FAULTS: Final = (
     ValueError,
     struct_error,
 )
-_REASONS: Final = {
-    (1, 1): "no reason given",
-    (1, 2): "application context name not supported",
-    (1, 3): "calling AE title not recognised",
-    (1, 7): "called AE title not recognised",
-    (2, 1): "no reason given",
-    (2, 2): "protocol version not supported",
-    (3, 1): "temporary congestion",
-    (3, 2): "local limit exceeded",
-}
 
 
 class Proposal(NamedTuple):
@@ -128,9 +119,5 @@ def rejection(pdu: bytes) -> PeerRejectedError | PeerUnavailableError:
         answer.decode(pdu)
     except _DECODING_FAULTS:
         return PeerUnavailableError("the peer's A-ASSOCIATE-RJ cannot be read")
-    why = (answer.source or 0, answer.reason_diagnostic or 0)
-    text = f"association rejected: {_REASONS.get(why, f'source {why[0]}, reason {why[1]}')}"
-    # Congestion passes, whatever the peer says of its rejection.
-    if answer.result == 2 or why in ((3, 1), (3, 2)):
-        return PeerUnavailableError(f"{text} (transient)")
-    return PeerRejectedError(f"{text} (permanent)")
+    numbers = (answer.result or 0, answer.source or 0, answer.reason_diagnostic or 0)
+    return rejection_error(*numbers)

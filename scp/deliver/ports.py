@@ -20,13 +20,24 @@ class Verdict(StrEnum):
     TRANSIENT = "transient"
     """Tried again without end, after a backoff (A7xx, no answer)."""
     LIMITED = "limited"
-    """Tried five times over an hour, then held (0110, Cxxx)."""
+    """Tried five times over an hour, then as REFUSED where it was the peer who said no (0110, Cxxx)."""
+    REFUSED = "refused"
+    """The peer will not take this instance (A9xx, 0122, 0124, its class or syntax): held, or skipped
+    where the destination's ``on_refused`` says so. A queue makes one of the two of it."""
     HELD = "held"
-    """A person decides (A9xx, 0122, 0124, 0111 for a conflict, a syntax refused for good)."""
+    """A person decides (a file that is not the committed one, 0111 for a conflict)."""
+    SKIPPED = "skipped"
+    """Not delivered, because the configuration says so; the detail is the reason."""
 
     @property
     def is_done(self) -> bool:
+        """Whether the destination has it."""
         return self in (Verdict.DELIVERED, Verdict.WARNING, Verdict.ALREADY_THERE)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing more is to be tried unless a person asks for it."""
+        return self.is_done or self in (Verdict.HELD, Verdict.SKIPPED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +75,7 @@ class DecodeForPeer(Protocol):
 
 
 class Destination(Protocol):
-    """One kind of place to deliver to. Used by one thread."""
+    """One kind of place to deliver to. Used by one thread; a queue has one for each of its lanes."""
 
     def deliver(
         self, items: Sequence[DeliveryItem], should_stop: Callable[[], bool]

@@ -57,6 +57,7 @@ class ReceiptState:
     done_at: dict[str, float] = field(default_factory=dict)
     """When each instance in ``done`` was taken."""
     held: dict[str, Receipt] = field(default_factory=dict)
+    skipped: dict[str, Receipt] = field(default_factory=dict)
     tried: dict[str, Answered] = field(default_factory=dict)
     """Instances that failed and are tried again."""
     attempts: dict[str, int] = field(default_factory=dict, compare=False)
@@ -87,16 +88,24 @@ class ReceiptState:
                     self.unavailable = None
                 elif receipt.verdict is Verdict.HELD:
                     self.held[name] = receipt
+                elif receipt.verdict is Verdict.SKIPPED:
+                    self.skipped[name] = receipt
+                    self.held.pop(name, None)
                 else:
                     self.tried[name] = entry
         return entry
 
+    def is_settled(self, instance: str) -> bool:
+        """Whether nothing more is to be tried."""
+        return instance in self.done or instance in self.held or instance in self.skipped
+
     def entries(self, at: float) -> list[Entry]:
-        """The least entries that lead to this state; what is held is dated ``at``."""
+        """The least entries that lead to this state; what is held or skipped is dated ``at``."""
         found: list[Entry] = [
             Answered(at=self.done_at[name], receipt=receipt) for name, receipt in self.done.items()
         ]
-        found += [Answered(at=at, receipt=receipt) for receipt in self.held.values()]
+        settled = (*self.held.values(), *self.skipped.values())
+        found += [Answered(at=at, receipt=receipt) for receipt in settled]
         found += self.tried.values()
         return [*found, self.unavailable] if self.unavailable else found
 
@@ -137,7 +146,7 @@ def release_held(disk: Disk, path: Path, at: float) -> None:
 
 
 class ReceiptLog:
-    """Appends to a receipt file. Used by one thread."""
+    """Appends to a receipt file. Used by one thread at a time."""
 
     def __init__(
         self, disk: Disk, path: Path, state: ReceiptState, *, wall: Callable[[], float]

@@ -74,7 +74,9 @@ class Committer:
             return
         self._in_work[closed.name] = closed
         self._collapser.claim(closed)
-        priority = AT_ONCE if closed.is_at_once else CLOSED
+        decisions = [instance.decision for instance in closed.instances.values()]
+        is_urgent = any(decision is not None and decision.is_urgent for decision in decisions)
+        priority = AT_ONCE if closed.is_at_once or is_urgent else CLOSED
         for instance in list(closed.instances.values()):
             self._converter.closed(instance, priority, lambda: self._examined(closed))
 
@@ -245,6 +247,7 @@ class Committer:
             reason=plan.reason or "",
             remark="" if is_converted else plan.detail,
             send_to=plan.destinations,
+            is_urgent=decision.is_urgent,
             repeat_of=repeat_of,
             is_conflict=is_conflict,
             transfer_syntax=outcome.transfer_syntax if is_converted else spooled.transfer_syntax,

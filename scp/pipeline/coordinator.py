@@ -217,6 +217,8 @@ def _describe(snapshot: QueueSnapshot) -> Reply:
         "last_error": snapshot.last_error,
         "oldest": snapshot.oldest,
         "next_try": snapshot.next_try,
+        "down_since": snapshot.down_since,
+        "skipped": snapshot.skipped,
     }
 
 

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from scp.config.schema import Config, FolderDestination
+from scp.config.schema import Destination as Section
 from scp.config.schema import DicomDestination as DicomSection
 from scp.deliver.dicom import DicomDestination
 from scp.deliver.events import Event
 from scp.deliver.folder import FolderDestinationWriter
+from scp.deliver.policy import Policy
 from scp.deliver.ports import DecodeForPeer, Destination
 from scp.deliver.queue import DestinationQueue
 from scp.durable import Disk
@@ -17,9 +19,7 @@ type Decode = Callable[[DeliveryItem, str, bool], Path]
 """An item, the native syntax wanted, and whether a lossy source may be decoded."""
 
 
-def build_destination(
-    name: str, section: FolderDestination | DicomSection, disk: Disk, decode: Decode
-) -> Destination:
+def build_destination(name: str, section: Section, disk: Disk, decode: Decode) -> Destination:
     """One destination of the kind that its section names."""
     if isinstance(section, FolderDestination):
         return FolderDestinationWriter(name, section, disk)
@@ -29,11 +29,30 @@ def build_destination(
 def build_queues(
     config: Config, disk: Disk, decode: Decode, report: Callable[[Event], None]
 ) -> dict[str, DestinationQueue]:
-    """A queue, with its thread, for each destination."""
+    """A queue, with its threads, for each destination."""
     return {
-        name: DestinationQueue(name, build_destination(name, section, disk, decode), disk, report)
+        name: _queue(name, section, disk, decode, report)
         for name, section in config.destinations.items()
     }
+
+
+def _queue(
+    name: str,
+    section: Section,
+    disk: Disk,
+    decode: Decode,
+    report: Callable[[Event], None],
+) -> DestinationQueue:
+    lanes = section.max_associations if isinstance(section, DicomSection) else 1
+    return DestinationQueue(
+        name,
+        [build_destination(name, section, disk, decode) for _ in range(lanes)],
+        disk,
+        report,
+        policy=Policy(
+            skips_refused=section.on_refused == "skip", skip_sop_classes=section.skip_sop_classes
+        ),
+    )
 
 
 def _decoder(section: DicomSection, decode: Decode) -> DecodeForPeer:

@@ -180,8 +180,8 @@ class Dispatch:
             for name, receipt in state.done.items():
                 at = datetime.fromtimestamp(state.done_at[name], UTC)
                 live.take(destination, {name: receipt}, at)
-            if state.held:
-                live.held[destination] = {name: r.detail for name, r in state.held.items()}
+            now = datetime.now(UTC)
+            live.take(destination, state.skipped | state.held, now)
 
     def _deliver(self, live: Live) -> None:
         self.live[live.job.name] = live

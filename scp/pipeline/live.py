@@ -26,6 +26,8 @@ class Live:
     """What was delivered, an instance or a volume, to destination to its word."""
     held: dict[str, dict[str, str]] = field(default_factory=dict)
     """Destination to instance or volume to the reason why a person is needed."""
+    skipped: dict[str, dict[str, str]] = field(default_factory=dict)
+    """An instance or volume to the destinations that are not to have it after all, and why."""
     unfinished: set[str] = field(default_factory=set)
     """Destinations that still work on it."""
     is_recording: bool = False
@@ -49,6 +51,8 @@ class Live:
                 original_transfer_syntax=i.source_transfer_syntax,
                 sha256=i.result_sha256,
                 is_conflict=i.is_conflict,
+                is_urgent=i.is_urgent,
+                calling_ae_title=i.origin.calling_ae_title,
             )
             for i in self.job.instances
             if i.is_delivered and not i.volume and destination in i.send_to
@@ -57,6 +61,7 @@ class Live:
 
     def _item_of(self, volume: JobVolume) -> DeliveryItem:
         path = self.folder / RESULTS / Form.ENHANCED / volume.name
+        members = [i for i in self.job.instances if i.volume == volume.name]
         return DeliveryItem(
             instance=volume.name,
             identity=volume.identity,
@@ -65,13 +70,15 @@ class Live:
             original=path,
             original_transfer_syntax=volume.transfer_syntax,
             sha256=volume.result_sha256,
+            is_urgent=any(member.is_urgent for member in members),
+            calling_ae_title=members[0].origin.calling_ae_title,
             sidecar=sidecar_of(path) if volume.has_sidecar else None,
         )
 
     def waiting_for(self, destination: str) -> list[str]:
-        """Instances and volumes that this destination has not taken."""
+        """Instances and volumes that this destination has not taken and is still to have."""
         names = [item.instance for item in self.items_for(destination)]
-        return [name for name in names if destination not in self.taken.get(name, {})]
+        return [name for name in names if destination not in self._settled(name)]
 
     def path_of(self, instance: JobInstance) -> Path:
         if instance.form == ORIGINAL:
@@ -86,6 +93,9 @@ class Live:
                     status=receipt.status, at=at
                 )
                 self.held.get(destination, {}).pop(name, None)
+            elif receipt.verdict is Verdict.SKIPPED:
+                self.skipped.setdefault(name, {})[destination] = receipt.detail
+                self.held.get(destination, {}).pop(name, None)
             elif receipt.verdict is Verdict.HELD:
                 self.held.setdefault(destination, {})[name] = receipt.detail
 
@@ -95,7 +105,10 @@ class Live:
             return State.REPEAT
         if not instance.send_to:
             return State.SKIPPED
-        return State.DELIVERED if self._is_taken(instance) else None
+        if not self._is_settled(instance):
+            return None
+        is_taken = bool(self.taken.get(instance.delivered_as))
+        return State.DELIVERED if is_taken else State.SKIPPED
 
     @property
     def needs_a_person(self) -> bool:
@@ -110,7 +123,7 @@ class Live:
     def waiting_bytes(self) -> int:
         """What is still to be delivered, each instance counted once."""
         return sum(
-            i.result_bytes for i in self.job.instances if i.is_delivered and not self._is_taken(i)
+            i.result_bytes for i in self.job.instances if i.is_delivered and not self._is_settled(i)
         )
 
     def rows(self, discarded: str = "") -> Iterator[LedgerRow]:
@@ -119,7 +132,8 @@ class Live:
         became = {volume.name: volume.identity.sop_instance_uid for volume in self.job.volumes}
         for instance in self.job.instances:
             state = self.state_of(instance)
-            note = instance.remark
+            skipped = self.skipped.get(instance.delivered_as, {})
+            note = "; ".join(f"{name}: {why}" for name, why in skipped.items()) or instance.remark
             if state is None:
                 state, note = State.DISCARDED, discarded
             elif instance.repeat_of:
@@ -153,8 +167,12 @@ class Live:
                 note=note,
             )
 
-    def _is_taken(self, instance: JobInstance) -> bool:
-        return set(instance.send_to) <= self.taken.get(instance.delivered_as, {}).keys()
+    def _settled(self, name: str) -> set[str]:
+        """The destinations that have an instance or volume, or are not to have it."""
+        return self.taken.get(name, {}).keys() | self.skipped.get(name, {}).keys()
+
+    def _is_settled(self, instance: JobInstance) -> bool:
+        return set(instance.send_to) <= self._settled(instance.delivered_as)
 
 
 def _moment(seconds: float, otherwise: datetime) -> datetime:

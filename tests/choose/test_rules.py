@@ -223,7 +223,26 @@ def test_a_decision_says_what_the_rule_asks_for() -> None:
         deliver=Deliver.AT_ONCE,
         send_to=("x",),
         quiet_seconds=3,
+        is_urgent=True,
     )
+
+
+@pytest.mark.parametrize(
+    ("asked", "is_urgent"),
+    [
+        ({}, False),
+        ({"deliver": "at_once"}, True),
+        ({"deliver": "at_once", "priority": "normal"}, False),
+        ({"priority": "urgent"}, True),
+        ({"deliver": "at_once", "convert": "enhanced"}, False),
+    ],
+)
+def test_what_is_delivered_at_once_is_urgent_unless_its_rule_says_otherwise(
+    asked: dict[str, Any], is_urgent: bool
+) -> None:
+    decision = RuleSet([rule("a", CT, **asked)], DEFAULT).decide(facts(Modality="CT"))
+
+    assert decision.is_urgent is is_urgent
 
 
 def test_where_no_rule_matches_the_default_decides() -> None:

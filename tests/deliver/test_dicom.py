@@ -9,7 +9,7 @@ import pydicom
 import pytest
 
 from scp.config.schema import DicomDestination as Section
-from scp.deliver.dicom import DicomDestination, verdict_of
+from scp.deliver.dicom import DicomDestination
 from scp.deliver.ports import DecodeForPeer, Receipt, Verdict
 from scp.errors import (
     CodecError,
@@ -133,7 +133,7 @@ def test_a_lossy_original_that_is_refused_is_held(tmp_path: Path) -> None:
     with HandPeer(accepts=only(EXPLICIT, IMPLICIT)) as peer:
         (receipt,) = deliver(peer.section(), [lossy_item(tmp_path)], decoder(tmp_path))
 
-    assert receipt.verdict is Verdict.HELD
+    assert receipt.verdict is Verdict.REFUSED
     assert receipt.detail == f"lossy_syntax_refused: {JPEG_BASELINE}"
     assert not peer.stored
 
@@ -200,7 +200,7 @@ def test_a_refused_sop_class_is_held_and_the_others_are_delivered(tmp_path: Path
     with HandPeer(accepts=lambda sop_class, syntax: sop_class == CT) as peer:
         receipts = deliver(peer.section(), [private, other])
 
-    assert [each.verdict for each in receipts] == [Verdict.HELD, Verdict.DELIVERED]
+    assert [each.verdict for each in receipts] == [Verdict.REFUSED, Verdict.DELIVERED]
     assert receipts[0].detail.startswith("sop_class_refused")
 
 
@@ -309,30 +309,6 @@ def test_a_missing_file_costs_only_its_own_instance(tmp_path: Path) -> None:
 
 
 # -- answers ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("status", "verdict"),
-    [
-        (0x0000, Verdict.DELIVERED),
-        (0xB000, Verdict.WARNING),
-        (0xB006, Verdict.WARNING),
-        (0xB007, Verdict.WARNING),
-        (0x0111, Verdict.ALREADY_THERE),
-        (0xA700, Verdict.TRANSIENT),
-        (0xA7FF, Verdict.TRANSIENT),
-        (0x0110, Verdict.LIMITED),
-        (0xC000, Verdict.LIMITED),
-        (0xCFFF, Verdict.LIMITED),
-        (0xA900, Verdict.HELD),
-        (0x0122, Verdict.HELD),
-        (0x0124, Verdict.HELD),
-        (0x0117, Verdict.LIMITED),
-        (0xFE00, Verdict.LIMITED),
-    ],
-)
-def test_a_status_means(status: int, verdict: Verdict) -> None:
-    assert verdict_of(status) is verdict
 
 
 def test_statuses_are_read_from_the_answers_in_order(tmp_path: Path) -> None:

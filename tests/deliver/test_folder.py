@@ -26,8 +26,9 @@ from tests.deliver.files import ct_items, item_for, save
 def writer(
     root: Path, disk: Disk | None = None, template: str | None = None
 ) -> FolderDestinationWriter:
-    more = {} if template is None else {"template": template}
-    section = FolderDestination(kind="folder", path=root, **more)
+    section = FolderDestination(kind="folder", path=root)
+    if template is not None:
+        section = FolderDestination(kind="folder", path=root, template=template)
     return FolderDestinationWriter("archive", section, disk or Disk())
 
 

@@ -15,15 +15,16 @@ from pathlib import Path
 import pytest
 
 from scp.config.schema import FolderDestination
+from scp.deliver.breaker import Backoff
 from scp.deliver.dicom import DicomDestination
 from scp.deliver.events import Delivery, Event, Finished, Progress, Waiting
 from scp.deliver.folder import FolderDestinationWriter
+from scp.deliver.policy import Policy
 from scp.deliver.ports import Destination, Receipt, Verdict
 from scp.deliver.queue import DestinationQueue
 from scp.deliver.receipts import load, release_held
-from scp.deliver.schedule import Backoff
 from scp.durable import Disk, DurableFile
-from scp.errors import PeerRejectedError, PeerUnavailableError
+from scp.errors import DeliveryError, PeerRejectedError, PeerUnavailableError
 from scp.model import DeliveryItem, Identity
 from tests.deliver.files import ct_items, no_decoder
 from tests.deliver.peers import HandPeer
@@ -78,10 +79,21 @@ class Running:
 
 @contextmanager
 def running(
-    destination: Destination, backoff: Backoff = QUICK, disk: Disk | None = None
+    destination: Destination,
+    backoff: Backoff = QUICK,
+    disk: Disk | None = None,
+    policy: Policy | None = None,
+    lanes: Sequence[Destination] = (),
 ) -> Iterator[Running]:
     events: list[Event] = []
-    queue = DestinationQueue("pacs", destination, disk or Disk(), events.append, backoff=backoff)
+    queue = DestinationQueue(
+        "pacs",
+        lanes or [destination],
+        disk or Disk(),
+        events.append,
+        policy=policy,
+        backoff=backoff,
+    )
     queue.start()
     try:
         yield Running(queue, events)
@@ -101,16 +113,15 @@ def has_tried_twice(node: Running) -> bool:
 
 
 def job(folder: Path, instances: Sequence[str], name: str = "job") -> Delivery:
-    identity = Identity(
-        sop_class_uid="1.2",
-        sop_instance_uid="1.2.3",
-        study_instance_uid="1.2.4",
-        series_instance_uid="1.2.5",
-    )
     items = tuple(
         DeliveryItem(
             instance=each,
-            identity=identity,
+            identity=Identity(
+                sop_class_uid="1.2",
+                sop_instance_uid=f"1.2.{name}.{each}",
+                study_instance_uid="1.2.4",
+                series_instance_uid="1.2.5",
+            ),
             path=folder / each,
             transfer_syntax="1.2",
             original=folder / each,
@@ -139,7 +150,7 @@ def test_a_job_is_delivered_and_reported(tmp_path: Path) -> None:
 def test_small_jobs_share_an_attempt(tmp_path: Path) -> None:
     destination = Scripted()
     events: list[Event] = []
-    queue = DestinationQueue("pacs", destination, Disk(), events.append)
+    queue = DestinationQueue("pacs", [destination], Disk(), events.append)
     for name in ("one", "two", "three"):
         queue.add(job(tmp_path, "a", name))
 
@@ -165,7 +176,7 @@ def test_progress_is_reported_after_its_receipts_are_durable(tmp_path: Path) -> 
         if isinstance(event, Finished) and len(synced) < 200:
             too_early.append(event)
 
-    queue = DestinationQueue("pacs", Scripted(), Watching(), report)
+    queue = DestinationQueue("pacs", [Scripted()], Watching(), report)
     queue.add(job(tmp_path, [str(number) for number in range(200)]))
     queue.start()
     wait_for(lambda: not queue.snapshot().jobs)
@@ -382,6 +393,174 @@ def test_retrying_one_job_tries_what_is_held_of_it_and_leaves_the_others(tmp_pat
     assert destination.tries == {"h": 2, "x": 2, "y": 1}
 
 
+# -- policy, priority, probing, several lanes ------------------------------------------------------
+
+
+def test_what_a_destination_refuses_is_held_or_skipped_as_the_site_says(tmp_path: Path) -> None:
+    def script(item: DeliveryItem, number: int) -> Verdict:
+        return Verdict.REFUSED if item.instance == "b" else Verdict.DELIVERED
+
+    with running(Scripted(script)) as node:
+        node.queue.add(job(tmp_path, "ab", "holds"))
+        held = node.finished("holds")
+    with running(Scripted(script), policy=Policy(skips_refused=True)) as node:
+        node.queue.add(job(tmp_path, "ab", "skips"))
+        skipped = node.finished("skips")
+        counted = node.queue.snapshot().skipped
+
+    assert (held.held, held.skipped) == ({"b": "it is refused"}, {})
+    assert (skipped.held, skipped.skipped) == ({}, {"b": "it is refused"})
+    assert counted == {"it is refused": 1}
+    assert list(load(tmp_path / "receipts-skips").skipped) == ["b"]
+
+
+def test_a_sop_class_that_the_site_skips_is_not_offered(tmp_path: Path) -> None:
+    destination = Scripted()
+    with running(destination, policy=Policy(skip_sop_classes={"1.2"})) as node:
+        node.queue.add(job(tmp_path, "ab"))
+        finished = node.finished()
+
+    assert destination.attempts == 0
+    assert finished.skipped == dict.fromkeys("ab", "sop_class_skipped: 1.2")
+    reported = [r.verdict for event in node.of(Progress) for r in event.receipts]
+    assert reported == [Verdict.SKIPPED] * 2
+
+
+def test_an_urgent_job_goes_before_those_that_came_earlier(tmp_path: Path) -> None:
+    destination = Scripted()
+    queue = DestinationQueue("pacs", [destination], Disk(), lambda event: None)
+    queue.add(job(tmp_path, "ab", "first"))
+    urgent = job(tmp_path, "u", "second")
+    queue.add(replace(urgent, items=tuple(replace(i, is_urgent=True) for i in urgent.items)))
+
+    queue.start()
+    wait_for(lambda: not queue.snapshot().jobs)
+    queue.stop(10)
+
+    assert destination.order == ["u", "a", "b"]
+
+
+@dataclass
+class Probed(Scripted):
+    """A destination that is down until it was probed a few times."""
+
+    probes: int = 0
+    is_up: bool = False
+    up_after: int = 3
+
+    def deliver(
+        self, items: Sequence[DeliveryItem], should_stop: Callable[[], bool]
+    ) -> Iterator[Receipt]:
+        if not self.is_up:
+            self.attempts += 1
+            raise PeerUnavailableError("nobody there")
+        yield from super().deliver(items, should_stop)
+
+    def check(self) -> str:
+        self.probes += 1
+        self.is_up = self.probes >= self.up_after
+        if not self.is_up:
+            raise PeerUnavailableError("no echo")
+        return "up"
+
+
+def test_a_destination_that_failed_is_probed_before_it_gets_a_large_batch(tmp_path: Path) -> None:
+    destination = Probed()
+    with running(destination) as node:
+        node.queue.add(job(tmp_path, [str(number) for number in range(50)]))
+        assert node.finished().delivered == 50
+
+    assert (destination.probes, destination.attempts) == (3, 2)
+
+
+def test_a_small_batch_is_its_own_probe(tmp_path: Path) -> None:
+    def script(item: DeliveryItem, number: int) -> Verdict:
+        if number < 3:
+            raise PeerUnavailableError("nobody there")
+        return Verdict.DELIVERED
+
+    destination = Scripted(script)
+    with running(destination) as node:
+        node.queue.add(job(tmp_path, "a"))
+        node.finished()
+
+    assert destination.attempts == 3
+
+
+def test_a_peer_that_does_not_verify_is_tried_all_the_same(tmp_path: Path) -> None:
+    class Mute(Probed):
+        def check(self) -> str:
+            self.probes += 1
+            self.is_up = True
+            raise DeliveryError("the peer accepts the association, but no verification")
+
+    destination = Mute()
+    with running(destination) as node:
+        node.queue.add(job(tmp_path, [str(number) for number in range(50)]))
+        assert node.finished().delivered == 50
+
+    assert destination.probes == 1
+
+
+@dataclass
+class Meeting(Scripted):
+    """Answers its first instance only when all lanes have one."""
+
+    barrier: threading.Barrier = field(default_factory=lambda: threading.Barrier(2))
+
+    def deliver(
+        self, items: Sequence[DeliveryItem], should_stop: Callable[[], bool]
+    ) -> Iterator[Receipt]:
+        self.barrier.wait(20)
+        yield from super().deliver(items, should_stop)
+
+
+def test_a_job_is_shared_among_lanes_and_no_instance_goes_twice(tmp_path: Path) -> None:
+    barrier = threading.Barrier(2)
+    lanes = [Meeting(barrier=barrier), Meeting(barrier=barrier)]
+    instances = [str(number) for number in range(100)]
+
+    events: list[Event] = []
+    queue = DestinationQueue("pacs", lanes, Disk(), events.append)
+    queue.add(job(tmp_path, instances))
+    queue.start()
+    wait_for(lambda: any(isinstance(event, Finished) for event in events))
+    queue.stop(10)
+
+    assert [len(lane.order) for lane in lanes] == [50, 50]
+    assert sorted(lanes[0].order + lanes[1].order) == sorted(instances)
+    assert sorted(load(tmp_path / "receipts-job").done) == sorted(instances)
+
+
+def test_a_peer_that_takes_fewer_associations_than_allowed_keeps_those_it_takes(
+    tmp_path: Path,
+) -> None:
+    free, rejected = threading.Semaphore(1), threading.Event()
+
+    class Crowded(Scripted):
+        def deliver(
+            self, items: Sequence[DeliveryItem], should_stop: Callable[[], bool]
+        ) -> Iterator[Receipt]:
+            self.attempts += 1
+            if not free.acquire(blocking=False):
+                rejected.set()
+                raise PeerUnavailableError("association rejected: local limit exceeded")
+            try:
+                for receipt in super().deliver(items, should_stop):
+                    yield receipt
+                    assert rejected.wait(20)
+            finally:
+                free.release()
+
+    lanes = [Crowded(), Crowded()]
+    with running(lanes[0], SLOW, lanes=lanes) as node:
+        node.queue.add(job(tmp_path, [str(number) for number in range(20)]))
+        finished = node.finished()
+
+    assert finished.delivered == 20
+    assert not node.of(Waiting)
+
+
 # -- stopping, restarting, removing ----------------------------------------------------------------
 
 
@@ -489,31 +668,6 @@ def test_the_same_job_added_twice_is_delivered_once(tmp_path: Path) -> None:
         node.finished()
 
     assert destination.tries == {"a": 1, "b": 1}
-
-
-def test_a_removed_job_ends_after_the_instance_at_hand_and_is_not_reported(tmp_path: Path) -> None:
-    go_on, reached = threading.Event(), threading.Event()
-
-    def script(item: DeliveryItem, number: int) -> Verdict:
-        if item.instance == "b":
-            reached.set()
-            go_on.wait(10)
-        return Verdict.DELIVERED
-
-    destination = Scripted(script)
-    with running(destination) as node:
-        node.queue.add(job(tmp_path, "abc", "first"))
-        node.queue.add(job(tmp_path, "d", "second"))
-        assert reached.wait(10)
-        in_time = node.queue.remove("first", timeout=0.05)
-        go_on.set()
-        later = node.queue.remove("first", timeout=10)
-        node.finished("second")
-
-    assert (in_time, later) == (False, True)
-    assert destination.tries == {"a": 1, "b": 1, "d": 1}
-    assert [each.job for each in node.of(Finished)] == ["second"]
-    assert "b" not in load(tmp_path / "receipts-first").done
 
 
 # -- a disk that fails -----------------------------------------------------------------------------

@@ -84,6 +84,28 @@ def test_skipped_instances_and_repeats_go_nowhere_and_wait_for_nobody() -> None:
     assert job.waiting_bytes() == 200
 
 
+def test_what_a_destination_skips_is_not_waited_for_and_is_skipped_where_nobody_has_it() -> None:
+    half, none = instance(), instance("b.dcm", send_to=("pacs",))
+    job = live(half, none)
+    takes("archive", ["a.dcm"], job)
+
+    job.take("pacs", {name: answer(name, Verdict.SKIPPED) for name in ("a.dcm", "b.dcm")}, NOON)
+
+    assert job.waiting_for("pacs") == []
+    assert (job.state_of(half), job.state_of(none)) == (State.DELIVERED, State.SKIPPED)
+    assert job.waiting_bytes() == 0
+    rows = {row.instance: row for row in job.rows()}
+    assert {row.note for row in rows.values()} == {"pacs: why"}
+    assert [list(rows[name].destinations) for name in ("a.dcm", "b.dcm")] == [["archive"], []]
+
+
+def test_urgent_instances_and_their_senders_are_known_to_the_queue() -> None:
+    (item,) = live(instance(is_urgent=True)).items_for("pacs")
+
+    assert item.is_urgent
+    assert item.calling_ae_title == "CT1"
+
+
 def test_only_the_destinations_of_what_is_delivered_have_work() -> None:
     job = live(
         instance("a.dcm", send_to=("pacs",)),
