@@ -5,6 +5,7 @@ the attributes that rules ask for, the place of the pixel data. It knows depth: 
 sequence is never taken for one outside, and never looked at.
 """
 
+import mmap
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ _LONG_VRS: Final = frozenset(
 _SHORT_VRS: Final = frozenset(
     b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
 )
+_FRAGMENTS_A_RELEASE: Final = 512
+"""The kernel maps 64 kB around each header that is looked at, so these are 32 MB."""
 _ITEM: Final = 0xFFFEE000
 _ITEM_END: Final = 0xFFFEE00D
 _SEQUENCE_END: Final = 0xFFFEE0DD
@@ -169,7 +172,11 @@ def items_of(data: Buffer, encoding: Encoding, element: Element) -> Iterator[tup
     """Yield (start, end) of the content of each item of a sequence, or of each encapsulated fragment."""
     walker = _Walker(data, encoding)
     position, end = element.value, element.value_end
+    number = 0
     while position < end:
+        number += 1
+        if number % _FRAGMENTS_A_RELEASE == 0:
+            release_pages(data)
         tag, length = walker.item_at(position)
         if tag != _ITEM:
             # A sequence delimiter too: in front of the end it would hide what follows.
@@ -204,6 +211,17 @@ def bounded_inflate(data: Buffer, limit: int) -> bytes:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, limit)
     except zlib.error as error:
         raise MalformedError(f"deflated dataset: {error}") from error
+
+
+def release_pages(data: Buffer) -> None:
+    """Give back the memory of a mapped file's pages; they are read again when they are needed.
+
+    Without it a file counts as this process's memory as far as it was ever looked at. Nothing happens to
+    bytes that are not mapped.
+    """
+    mapped = data.obj if isinstance(data, memoryview) else None
+    if isinstance(mapped, mmap.mmap):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def is_deflated(transfer_syntax: str) -> bool:
@@ -276,7 +294,11 @@ class _Walker:
         return inside + length
 
     def _end_of_fragments(self, position: int) -> int:
+        number = 0
         while True:
+            number += 1
+            if number % _FRAGMENTS_A_RELEASE == 0:
+                release_pages(self._data)
             tag, length = self.item_at(position)
             position += 8
             if tag == _SEQUENCE_END:

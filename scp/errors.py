@@ -27,6 +27,20 @@ class NodeError(ScpError):
     """The node or a command cannot start, go on or succeed; exit code 1 and this one sentence."""
 
 
+class CertificateError(NodeError):
+    """A certificate or key cannot be used: nothing starts with it; one that was in use stays in use.
+
+    Parameters
+    ----------
+    part
+        ``certificate``, ``key`` or ``ca``: which file of the section ``tls`` it is.
+    """
+
+    def __init__(self, part: str, message: str) -> None:
+        super().__init__(message)
+        self.part = part
+
+
 class StorageFullError(ScpError):
     """Nothing was kept: a peer is told to try later (0xA700), a conversion passes, a delivery waits."""
 

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pynetdicom.transport import AddressInformation
 from scp import telemetry
 from scp.accept.access import AccessList, plain_address
 from scp.accept.contexts import ACCEPTED, Acceptance
+from scp.accept.door import Door
 from scp.accept.messages import INVALID_PARAMETER, Messages, Negotiated
 from scp.accept.ports import InstanceStore
 from scp.accept.reader import MAX_CONTROL_PDU_BYTES, PduReader
@@ -33,8 +35,13 @@ CLOSE_SECONDS: Final = 5.0
 """How long a peer may take to close the connection after a release, a rejection or an abort (ARTIM,
 PS3.8 9.1.5)."""
 
+ALERT_SECONDS: Final = 1.0
+"""How long a peer with which TLS failed may take to read why."""
+
 NOT_ADMITTED: Final = (1, 1, 3)
 """Result, source and reason of an A-ASSOCIATE-RJ (PS3.8 9.3.4): calling AE title not recognised."""
+NOT_CALLED: Final = (1, 1, 7)
+"""The same for the called AE title."""
 CONGESTED: Final = (2, 3, 1)
 """Rejected for now, by the provider: temporary congestion."""
 
@@ -56,6 +63,7 @@ class StorageAssociation(Association):
     def __init__(
         self,
         service: Service,
+        door: Door,
         connection: socket.socket,
         address: tuple[str, int],
         when_over: Callable[["StorageAssociation"], None],
@@ -63,7 +71,7 @@ class StorageAssociation(Association):
         super().__init__(service.entity, "acceptor")
         self._service = service
         self._limits = service.limits
-        self._connection = connection
+        self._door = door
         self._peer_address = plain_address(address[0])
         self._when_over = when_over
         self._reader = PduReader(connection, service.limits)
@@ -81,7 +89,6 @@ class StorageAssociation(Association):
         self.acceptor.ae_title = service.entity.ae_title
         self.acceptor.maximum_length = self._limits.max_pdu_bytes
         self.acceptor.implementation_version_name = service.entity.implementation_version_name
-        self._upper.set_socket(HandedSocket(self, connection))
 
     def stop(self) -> None:
         """Abort as soon as the thread looks; from any thread, without waiting."""
@@ -104,7 +111,11 @@ class StorageAssociation(Association):
                 self._close()
 
     def _run(self) -> None:
-        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._reader.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        context = self._door.tls_context()
+        if context is not None and not self._shake_hands(context):
+            return
+        self._upper.set_socket(HandedSocket(self, self._reader.connection))
         self._upper.pump()
         try:
             negotiated = self._establish()
@@ -119,8 +130,26 @@ class StorageAssociation(Association):
         if self._upper.state == State.AWAITING_CLOSE:
             self._await_close()
 
+    def _shake_hands(self, context: ssl.SSLContext) -> bool:
+        try:
+            self._reader.secure(context, self._handshake_left)
+        except ConnectionLostError as error:
+            self._ending = str(error)
+            with contextlib.suppress(AssociationError):
+                self._reader.drop_until_closed(ALERT_SECONDS)
+            return False
+        except AssociationError as error:
+            self._ending = str(error)
+            return False
+        return True
+
+    @property
+    def _handshake_left(self) -> float:
+        """Seconds that the peer has until it is associated."""
+        return self._limits.handshake_seconds - (time.monotonic() - self._began)
+
     def _establish(self) -> Negotiated | None:
-        self._receive_control(*self._reader.pdu_header(self._limits.pdu_seconds))
+        self._receive_control(*self._reader.pdu_header(self._handshake_left))
         # Only an A-ASSOCIATE-RQ leads to that state; mypy loses the type in a cycle of imports.
         request = cast(A_ASSOCIATE | None, self._upper.receive_pdu())
         if self._upper.state != State.DECIDING or request is None:
@@ -148,6 +177,9 @@ class StorageAssociation(Association):
         if not self._service.access.admits(calling, self._peer_address):
             self._ending = "rejected: caller not recognised"
             return NOT_ADMITTED
+        if not self._door.answers_to(called):
+            self._ending = "rejected: called title not recognised"
+            return NOT_CALLED
         if not self._service.store.has_room():
             self._ending = "rejected: no room"
             return CONGESTED
@@ -155,7 +187,7 @@ class StorageAssociation(Association):
 
     def _serve(self, negotiated: Negotiated) -> None:
         store = self._service.store
-        messages = Messages(negotiated, store, self._limits, self._reader, self._send)
+        messages = Messages(negotiated, store, self._limits, self._reader, self._reader.send)
         self._messages = messages
         store.association_opened(negotiated.origin)
         try:
@@ -190,12 +222,6 @@ class StorageAssociation(Association):
         else:
             self._ending = "aborted: a PDU that does not belong there"
 
-    def _send(self, pdus: bytes) -> None:
-        try:
-            self._connection.sendall(pdus)
-        except OSError as error:
-            raise ConnectionLostError("connection lost before an answer") from error
-
     def _abort(self, reason: int | None) -> None:
         if self._upper.state == State.AWAITING_REQUEST:
             self._upper.post("Evt18" if reason is None else "Evt19")
@@ -216,7 +242,7 @@ class StorageAssociation(Association):
 
     def _close(self) -> None:
         with contextlib.suppress(OSError):
-            self._connection.close()
+            self._reader.connection.close()
         logger.info(
             "association over: %s calling %s from %s, %d instances, %d bytes, %.2f s, %s",
             self._origin.calling_ae_title if self._origin else "-",

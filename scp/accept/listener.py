@@ -1,4 +1,4 @@
-"""Accepts connections on a socket that someone else has bound."""
+"""Accepts connections on sockets that someone else has bound."""
 
 import contextlib
 import errno
@@ -16,6 +16,7 @@ from pynetdicom.ae import ApplicationEntity
 from scp.accept.access import AccessList
 from scp.accept.association import Service, StorageAssociation
 from scp.accept.contexts import Acceptance
+from scp.accept.door import Door
 from scp.accept.ports import InstanceStore
 from scp.accept.upper_layer import quiet_pynetdicom
 from scp.config.schema import AccessSection, LimitsSection, NodeSection
@@ -35,19 +36,26 @@ _BROKEN_SOCKET: Final = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
 
 
 class Listener:
-    """Turns connections into associations while it has capacity; several may share one socket."""
+    """Turns connections into associations while it has capacity; several may share the sockets.
+
+    Parameters
+    ----------
+    doors
+        At least one.
+    """
 
     def __init__(
         self,
-        listening: socket.socket,
+        doors: Sequence[Door],
         store: InstanceStore,
         node: NodeSection,
         access: AccessSection,
         limits: LimitsSection,
     ) -> None:
         quiet_pynetdicom()
-        listening.setblocking(False)
-        self._socket = listening
+        for door in doors:
+            door.socket.setblocking(False)
+        self._doors = {door.socket.fileno(): door for door in doors}
         self._limits = limits
         self._service = Service(
             entity=ApplicationEntity(node.ae_title),
@@ -80,10 +88,11 @@ class Listener:
                 should_listen = (
                     self.open_associations < self._limits.max_associations and not is_paused
                 )
-                if should_listen and not is_listening:
-                    selector.register(self._socket, selectors.EVENT_READ)
-                elif is_listening and not should_listen:
-                    selector.unregister(self._socket)
+                for descriptor in self._doors:
+                    if should_listen and not is_listening:
+                        selector.register(descriptor, selectors.EVENT_READ)
+                    elif is_listening and not should_listen:
+                        selector.unregister(descriptor)
                 is_listening = should_listen
                 ready = {key.fd for key, _ in selector.select(PAUSE_SECONDS if is_paused else None)}
                 is_paused = False
@@ -91,8 +100,8 @@ class Listener:
                     self._wake.recv(4096)
                 if self._is_stopping or not ready.isdisjoint(stop_descriptors):
                     return
-                if is_listening and self._socket.fileno() in ready:
-                    is_paused = not self._accept()
+                for descriptor in ready.intersection(self._doors):
+                    is_paused |= not self._accept(self._doors[descriptor])
 
     def stop(self) -> None:
         """Make :meth:`serve` return; from any thread or a signal handler."""
@@ -100,7 +109,7 @@ class Listener:
         self._wake_up()
 
     def drain(self, deadline_seconds: float) -> int:
-        """Close the port, let open associations finish, abort those that idle, and in the end the rest.
+        """Close the ports, let open associations finish, abort those that idle, and in the end the rest.
 
         For when :meth:`serve` has returned. An instance that is being committed is still answered.
 
@@ -109,8 +118,10 @@ class Listener:
         int
             How many had to be aborted.
         """
-        for ours in (self._socket, self._wake, self._waker):
-            ours.close()
+        for door in self._doors.values():
+            door.socket.close()
+        self._wake.close()
+        self._waker.close()
         deadline = time.monotonic() + deadline_seconds
         stopped: set[StorageAssociation] = set()
         while (left := deadline - time.monotonic()) > 0:
@@ -135,10 +146,10 @@ class Listener:
         with self._changed:
             return self._changed.wait_for(lambda: not self._open, seconds)
 
-    def _accept(self) -> bool:
+    def _accept(self, door: Door) -> bool:
         """Take one connection if there is one; False when it is no use to try again at once."""
         try:
-            connection, address = self._socket.accept()
+            connection, address = door.socket.accept()
         except (BlockingIOError, ConnectionError):
             return True  # another receiver was faster, or the peer has gone
         except OSError as error:
@@ -147,16 +158,16 @@ class Listener:
             logger.error("cannot accept a connection: %s", error.strerror)
             return False
         try:
-            self._start(connection, address)
+            self._start(door, connection, address)
         except (OSError, RuntimeError, ValueError) as error:
             logger.error("cannot serve a connection: %s", error)
             connection.close()
             return False
         return True
 
-    def _start(self, connection: socket.socket, address: tuple[str, int]) -> None:
+    def _start(self, door: Door, connection: socket.socket, address: tuple[str, int]) -> None:
         association = StorageAssociation(
-            self._service, connection, (address[0], address[1]), self._forget
+            self._service, door, connection, (address[0], address[1]), self._forget
         )
         association.name = f"association-{next(self._numbers)}"
         with self._changed:

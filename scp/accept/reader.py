@@ -5,6 +5,7 @@ until it was sent, and then no more than the buffer.
 """
 
 import socket
+import ssl
 import threading
 import time
 from struct import Struct
@@ -23,12 +24,15 @@ _PDU_HEADER: Final = Struct(">BxL")
 _PDV_HEADER: Final = Struct(">LBB")
 _TIMEVAL: Final = Struct("@ll")
 
+_LOOK_SECONDS: Final = 1.0
+"""How long a thread that waits for TLS may take to see that it was stopped."""
+
 _TICKS: Final = 4
 """A silent peer wakes its thread so often before its time is over, and may overstay by one."""
 
 
 class PduReader:
-    """The receiving side of one connection.
+    """One connection, plain or TLS, read PDU by PDU.
 
     Time is counted while waiting for the peer only: what our own disk takes is not held against it.
     """
@@ -44,14 +48,75 @@ class PduReader:
         self._impatience = ""
         self._silent_since: float | None = None
         self._stop = threading.Event()
+        self._tick = max(min(self._idle_seconds, self._pdu_seconds) / _TICKS, 0.001)
         connection.settimeout(None)
-        tick = max(min(self._idle_seconds, self._pdu_seconds) / _TICKS, 0.001)
-        self._set_timeout(socket.SO_RCVTIMEO, tick)
+        self._set_timeout(socket.SO_RCVTIMEO, self._tick)
         self._set_timeout(socket.SO_SNDTIMEO, self._pdu_seconds)
+
+    @property
+    def connection(self) -> socket.socket:
+        """What to send by; another one after :meth:`secure`."""
+        return self._connection
+
+    def secure(self, context: ssl.SSLContext, seconds: float) -> ssl.SSLSocket:
+        """Shake hands within ``seconds``; from here on everything goes through TLS.
+
+        Raises
+        ------
+        AssociationError
+            The peer took too long, or :meth:`stop`.
+        ConnectionLostError
+            Peer and node could not agree, or the connection is gone. What the peer may still send
+            is plain bytes again, for :meth:`drop_until_closed`.
+        """
+        secured = context.wrap_socket(
+            self._connection, server_side=True, do_handshake_on_connect=False
+        )
+        self._connection = secured
+        self._tick = min(self._tick, _LOOK_SECONDS)
+        deadline = time.monotonic() + seconds
+        while True:
+            left = deadline - time.monotonic()
+            secured.settimeout(max(min(left, self._tick), 0.001))
+            try:
+                secured.do_handshake()
+            except TimeoutError as error:
+                if left > 0 and not self._stop.is_set():
+                    continue
+                raise AssociationError("the TLS handshake took too long") from error
+            except OSError as error:
+                # The peer is to get the alert that says why: closing now might take it away.
+                self._connection = socket.socket(fileno=secured.detach())
+                self._connection.settimeout(None)
+                raise ConnectionLostError(f"no TLS: {_why(error)}") from error
+            break
+        secured.settimeout(self._tick)
+        return secured
+
+    def send(self, pdus: bytes) -> None:
+        """Send all of it, within the time for one PDU.
+
+        Raises
+        ------
+        ConnectionLostError
+            The peer is gone, or does not read.
+        """
+        connection = self._connection
+        try:
+            if not isinstance(connection, ssl.SSLSocket):
+                connection.sendall(pdus)
+            else:
+                connection.settimeout(self._pdu_seconds)
+                connection.sendall(pdus)
+                connection.settimeout(self._tick)
+        except OSError as error:
+            raise ConnectionLostError("connection lost before an answer") from error
 
     def stop(self) -> None:
         """Make the thread that reads give up; may be called by any other."""
         self._stop.set()
+        if isinstance(self._connection, ssl.SSLSocket):
+            return  # it looks often enough; an end of its input would end its output too
         try:
             self._connection.shutdown(socket.SHUT_RD)
         except OSError:
@@ -63,8 +128,13 @@ class PduReader:
         since = self._silent_since
         return 0.0 if since is None else time.monotonic() - since
 
-    def pdu_header(self, idle_seconds: float | None = None) -> tuple[int, int]:
+    def pdu_header(self, seconds: float | None = None) -> tuple[int, int]:
         """Wait for a PDU and return its type and length; its body is still to be read.
+
+        Parameters
+        ----------
+        seconds
+            For waiting and the PDU together, instead of what is configured for each.
 
         Raises
         ------
@@ -73,13 +143,14 @@ class PduReader:
         ConnectionLostError
             The peer closed the connection.
         """
+        self._patience = self._idle_seconds if seconds is None else seconds
         if self._start == self._end:
-            self._patience = self._idle_seconds if idle_seconds is None else idle_seconds
             self._impatience = "nothing came between two PDUs for too long"
             self._silent_since = time.monotonic()
             self._fill()
             self._silent_since = None
-        self._patience = self._pdu_seconds
+        if seconds is None:
+            self._patience = self._pdu_seconds
         self._impatience = "a PDU took too long"
         kind, length = _PDU_HEADER.unpack_from(self._view, self._contiguous(_PDU_HEADER.size))
         return kind, length
@@ -110,7 +181,11 @@ class PduReader:
         """Read and forget until the peer closes the connection, for so long at most."""
         self._patience = seconds
         self._impatience = "the peer did not close the connection"
-        self._set_timeout(socket.SO_RCVTIMEO, max(seconds / _TICKS, 0.001))
+        tick = max(seconds / _TICKS, 0.001)
+        if isinstance(self._connection, ssl.SSLSocket):
+            self._connection.settimeout(tick)
+        else:
+            self._set_timeout(socket.SO_RCVTIMEO, tick)
         while True:
             self._start = self._end = 0
             self._fill()
@@ -137,7 +212,9 @@ class PduReader:
             except BlockingIOError:
                 count = -1  # SO_RCVTIMEO
             except OSError as error:
-                raise ConnectionLostError(f"connection lost: {error.strerror}") from error
+                if not isinstance(error, TimeoutError) or error.errno is not None:
+                    raise ConnectionLostError(f"connection lost: {_why(error)}") from error
+                count = -1  # settimeout
             if self._stop.is_set():
                 raise AssociationError("the node stops")
             if count == 0:
@@ -154,3 +231,11 @@ class PduReader:
         self._connection.setsockopt(
             socket.SOL_SOCKET, option, _TIMEVAL.pack(whole, int((seconds - whole) * 1e6))
         )
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the peer's certificate: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.replace("_", " ").lower()
+    return error.strerror or str(error)

@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from scp import tls
 from scp.buffer.layout import Layout
 from scp.cli import output
 from scp.cli.configuration import load_config
+from scp.config.network import ListenerSection
 from scp.config.schema import Config, FolderDestination
 from scp.config.schema import DicomDestination as DicomSection
 from scp.deliver.dicom import DicomDestination
@@ -19,8 +21,11 @@ from scp.errors import CodecError, ConversionError, NodeError, ScpError
 from scp.model import DeliveryItem
 from scp.pipeline.control import ask
 from scp.pipeline.destinations import build_destination
+from scp.pipeline.sockets import bind
 
 _FSYNCS = 20
+_CONNECT_SECONDS = 10.0
+_SOON_DAYS = 30
 _SLOW_FSYNC_MS = 20.0
 _LIBRARIES = ("pydicom", "pynetdicom", "highdicom", "numpy", "imagecodecs", "ojph", "python-gdcm")
 
@@ -64,7 +69,9 @@ def _findings(config: Config) -> Iterator[Finding]:
     yield _tried("disk", lambda: _try_disk(config.node.data))
     yield _tried("room", lambda: _try_room(config))
     yield _tried("clock", lambda: _try_clock(config.node.data))
-    yield _tried("port", lambda: _try_port(config))
+    for listener in config.ports:
+        part = f"port {listener.port}" if config.listeners else "port"
+        yield _tried(part, lambda each=listener: _try_port(config, each))  # type: ignore[misc]
     for name, section in config.destinations.items():
         yield _tried(f"destination {name}", lambda n=name, s=section: _try_destination(n, s))  # type: ignore[misc]
 
@@ -176,18 +183,34 @@ def _try_clock(data: Path) -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}, files agree"
 
 
-def _try_port(config: Config) -> str:
+def _try_port(config: Config, listener: ListenerSection) -> str:
     node = config.node
+    certificate = _try_certificate(listener)
     running = ask(Layout(node.data).control, {"command": "status"})
-    if running is not None:
-        port = int(running["port"])
-        here = DicomSection(kind="dicom", host=_local(node.bind), port=port, ae_title=node.ae_title)
-        return "the node runs; " + DicomDestination("itself", here, _no_decoding).check()
-    family = socket.AF_INET6 if ":" in node.bind else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((node.bind, node.port))
-    return f"{node.port} on {node.bind} is free; the node does not run"
+    if running is None:
+        bind(listener).close()
+        found = f"{listener.port} on {listener.bind} is free; the node does not run"
+        return f"{found}; {certificate}" if certificate else found
+    host, port = _local(listener.bind), listener.port or int(running["port"])
+    if certificate:
+        # The node's own certificate need not be one that it believes of peers: no C-ECHO here.
+        socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
+        return f"the node runs and takes connections; {certificate}"
+    title = next(iter(listener.ae_titles), node.ae_title)
+    here = DicomSection(kind="dicom", host=host, port=port, ae_title=title)
+    return "the node runs; " + DicomDestination("itself", here, _no_decoding).check()
+
+
+def _try_certificate(listener: ListenerSection) -> str:
+    pair = listener.tls
+    if pair is None:
+        return ""
+    if pair.ca is not None:
+        tls.examine_authorities(pair.ca)
+    identity = tls.examine(pair.certificate, pair.key)
+    days = (identity.not_after - time.time()) / 86400
+    soon = ": renew it soon" if days < _SOON_DAYS else ""
+    return f"the certificate of {identity.name or 'nobody'} is good for {days:.0f} days{soon}"
 
 
 def _local(bind: str) -> str:

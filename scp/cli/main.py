@@ -85,7 +85,7 @@ def check(file: Path) -> None:
     """Validate a configuration: every fault as file:line:col, exit code 2 if there is one."""
     from scp.config.load import load
 
-    loaded = load(file)
+    loaded = load(file, with_files=True)
     print(
         f"{file}: good; {len(loaded.destinations)} destinations, {len(loaded.rules)} rules and the default"
     )

@@ -23,7 +23,6 @@ from rich.progress import (
 
 from scp.choose.attributes import Wanted, read_attributes
 from scp.choose.header import open_header
-from scp.cli.batch import Batch
 from scp.cli.configuration import load_config
 from scp.cli.manifest import MANIFEST, NOT_DICOM, Entry, encode, read_manifest
 from scp.cli.paths import check_named, files_in
@@ -32,6 +31,7 @@ from scp.config.schema import Config
 from scp.durable import Disk
 from scp.errors import MalformedError, NodeError, StorageFullError, TruncatedError, UsageError
 from scp.model import Form, PassReason
+from scp.pipeline.batch import Batch
 from scp.pipeline.tasks import Answer, ConvertTask, Lost, Outcome
 
 _MODALITY = Wanted(public={0x00080060: "Modality"}, stop_before=0x00080061)

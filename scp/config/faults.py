@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from scp.config.conditions import MatchError
+from scp.config.network import ListenerSection
 from scp.config.schema import Config, DicomDestination, FolderDestination, Outcome, Peer, Rule
 from scp.config.values import Section
 from scp.config.words import as_written, did_you_mean, shown
@@ -88,6 +89,8 @@ def _section_at(path: Path, raw: dict[str, Any]) -> type[Section]:
             return _below(_KINDS[raw["destinations"][name]["kind"]], below)
         case ("rules", _, *below):
             return _below(Rule, below)
+        case ("listeners", _, *below):
+            return _below(ListenerSection, below)
         case ("access", "peers", _, *below):
             return _below(Peer, below)
         case ("default",):

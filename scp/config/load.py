@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from scp.config.faults import dotted, faults_of
 from scp.config.folders import faults_of_folders
+from scp.config.listeners import faults_of_certificates, faults_of_listeners
 from scp.config.schema import DEFAULT_RULE, Config, NodeSection
 from scp.config.words import did_you_mean, shown
 from scp.config.yaml_tree import MAX_BYTES, Fault, Tree, read_tree
@@ -20,7 +21,7 @@ BUILT_IN: Final = "the built-in configuration"
 """What faults call it; its folders may be the wrong ones all the same."""
 
 
-def load(path: Path | None) -> Config:
+def load(path: Path | None, *, with_files: bool = False) -> Config:
     """Read and check a configuration.
 
     A file may leave out everything: without ``destinations`` there is the folder ``archive`` in
@@ -31,6 +32,8 @@ def load(path: Path | None) -> Config:
     ----------
     path
         None: the built-in configuration.
+    with_files
+        Whether certificates and keys are tried too: they have to be good today.
 
     Raises
     ------
@@ -38,17 +41,17 @@ def load(path: Path | None) -> Config:
         With every fault, as ``file:line:col: message`` in file order.
     """
     if path is None:
-        return parse(b"", BUILT_IN)
+        return parse(b"", BUILT_IN, with_files=with_files)
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError([f"{path}:1:1: cannot be read: {reason}"]) from error
-    return parse(content, str(path))
+    return parse(content, str(path), with_files=with_files)
 
 
-def parse(content: bytes, name: str) -> Config:
+def parse(content: bytes, name: str, *, with_files: bool = False) -> Config:
     """Check the content of a file that faults call ``name``.
 
     Raises
@@ -75,6 +78,9 @@ def parse(content: bytes, name: str) -> Config:
             faults.extend(faults_of(error, raw, tree))
         faults.extend(_faults_between_sections(given, raw, tree))
         faults.extend(faults_of_folders(raw, tree))
+        faults.extend(faults_of_listeners(given, tree))
+        if with_files and config is not None:
+            faults.extend(faults_of_certificates(config, tree))
     elif tree.value is not None:
         line, column = tree.place(())
         found = shown(tree.value)

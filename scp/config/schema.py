@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
+from scp.config.network import ListenerSection
 from scp.config.values import (
     AeTitle,
     BindAddress,
@@ -14,12 +15,12 @@ from scp.config.values import (
     Folder,
     Matches,
     Network,
+    PduSize,
     Port,
     Section,
     Size,
     SopClass,
     Template,
-    parse_size,
 )
 from scp.model import Deliver, Form, Priority
 
@@ -61,6 +62,7 @@ class Peer(Section):
 
 class AccessSection(Section):
     anyone: bool = True
+    """False: only ``peers``."""
     peers: tuple[Peer, ...] = ()
 
     @model_validator(mode="after")
@@ -85,10 +87,12 @@ class LimitsSection(Section):
     max_open_instances: PositiveInt = 200_000
     """In series that still grow; the oldest is closed early."""
     max_open_bytes: Size = 200 * 2**30
-    max_pdu_bytes: Annotated[int, BeforeValidator(parse_size), Field(ge=4096, le=2**20)] = 2**17
+    max_pdu_bytes: PduSize = 2**17
     """Announced to peers; a longer PDU ends the association."""
     max_instance_bytes: Size = 16 * 2**30
     max_associations: PositiveInt = 200
+    handshake_seconds: PositiveFloat = 30.0
+    """From the connection to the association, the TLS handshake included."""
     idle_seconds: PositiveFloat = 60.0
     """Without a byte between messages an association is aborted."""
     pdu_seconds: PositiveFloat = 30.0
@@ -106,9 +110,9 @@ class CodecSection(Section):
     workers: Annotated[int, Field(gt=0, le=1024)] | None = None
     """Processes that convert; None: one a core."""
     deadline_seconds: PositiveFloat = 120.0
-    """For converting one instance, plus one second for each 4 MB of it."""
-    max_instance_bytes: Size = 2 * 2**30
-    """A larger instance, native size counted, is delivered as it came."""
+    """For converting one instance, plus one second for each 4 MB of it, native size counted."""
+    max_instance_bytes: Size = 16 * 2**30
+    """A larger instance, native size counted, is delivered as it came. Memory does not grow with it."""
 
 
 class Htj2kSection(Section):
@@ -219,6 +223,8 @@ class Config(Section):
     """The whole configuration, as loaded."""
 
     node: NodeSection = NodeSection()
+    listeners: tuple[ListenerSection, ...] = ()
+    """Instead of the node's port; none: one plain listener there."""
     access: AccessSection = AccessSection()
     series: SeriesSection = SeriesSection()
     limits: LimitsSection = LimitsSection()
@@ -229,3 +235,8 @@ class Config(Section):
     destinations: dict[DestinationName, Destination]
     rules: tuple[Rule, ...] = ()
     default: Outcome
+
+    @property
+    def ports(self) -> tuple[ListenerSection, ...]:
+        """Where the node listens, at least one."""
+        return self.listeners or (ListenerSection(port=self.node.port, bind=self.node.bind),)

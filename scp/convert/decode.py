@@ -26,8 +26,8 @@ from scp.convert.header import (
     recoded,
     unsigned_short,
 )
-from scp.convert.part10 import DicomFile, meta_with, open_dicom
-from scp.convert.recode import element_header
+from scp.convert.part10 import DicomFile, meta_with, open_dicom, sha256_of, windows
+from scp.convert.recode import element_header, swapped
 from scp.convert.refusals import NotConvertibleError
 from scp.convert.source import SourceLimits, locate_frames
 from scp.elements import EXPLICIT_LITTLE, PIXEL_DATA, Element, encoding_of, walk
@@ -106,15 +106,34 @@ def _value(file: DicomFile, elements: list[Element], tag: int) -> bytes:
 
 
 def _copy(file: DicomFile, elements: list[Element], target: Path, transfer_syntax: str) -> None:
-    """The same values in the other encoding; pixel data is an element like the others."""
+    """The same values in the other encoding; pixel data, which may be large, a window after the other."""
     encoding = encoding_of(transfer_syntax)
-    dataset: bytes | memoryview = file.dataset
-    if encoding != file.encoding:
-        signed = 1 in _value(file, elements, _PIXEL_REPRESENTATION)
-        dataset = recoded(file.dataset, elements, file.encoding, encoding, signed=signed)
     with target.open("wb") as out:
         out.write(meta_with(file, transfer_syntax)[0])
-        out.write(dataset)
+        if encoding == file.encoding:
+            out.writelines(windows(file.dataset))
+            return
+        signed = 1 in _value(file, elements, _PIXEL_REPRESENTATION)
+
+        def header(part: list[Element]) -> bytes:
+            return recoded(file.dataset, part, file.encoding, encoding, signed=signed)
+
+        at = next((i for i, e in enumerate(elements) if e.tag == PIXEL_DATA), len(elements))
+        out.write(header(elements[:at]))
+        if at == len(elements):
+            return
+        element = elements[at]
+        if element.is_undefined_length:
+            raise NotConvertibleError(PassReason.HEADER_NOT_EXPRESSIBLE, "encapsulated pixel data")
+        vr = element.vr or b"OW"  # Which implicit VR means (PS3.5 A.1).
+        out.write(element_header(PIXEL_DATA, vr, element.length, implicit=encoding.implicit))
+        pixels = hashlib.sha256()
+        for window in windows(file.dataset[element.value : element.end]):
+            words = window if file.encoding.little else swapped(vr, window)
+            pixels.update(words)
+            out.write(words)
+        out.write(header(elements[at + 1 :]))
+    _prove(target, element.length, pixels.digest())
 
 
 def _decode(
@@ -157,6 +176,7 @@ def _decode(
             frame = decode_any_frame(file.transfer_syntax, data, attributes)
             pixels.update(frame.tobytes())
             out.write(frame.tobytes())
+            file.release()
         out.write(bytes(size % 2))
         out.write(written(header.after))
     _prove(target, size, pixels.digest())
@@ -184,6 +204,6 @@ def _prove(target: Path, size: int, pixel_sha256: bytes) -> None:
     pixel_data = [element for element in file.walk() if element.tag == PIXEL_DATA]
     if len(pixel_data) == 1 and not pixel_data[0].is_undefined_length:
         start = pixel_data[0].value
-        if hashlib.sha256(file.dataset[start : start + size]).digest() == pixel_sha256:
+        if sha256_of(file.dataset[start : start + size]).digest() == pixel_sha256:
             return
     raise NotConvertibleError(PassReason.VERIFY_MISMATCH, "the copy reads differently")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from scp.convert.attributes import NATIVE
-from scp.convert.part10 import DicomFile, open_dicom
+from scp.convert.part10 import DicomFile, open_dicom, sha256_of, windows
 from scp.convert.recode import swapped
 from scp.convert.refusals import NotConvertibleError
 from scp.elements import (
@@ -64,7 +64,7 @@ def digest(path: Path) -> Digests:
 def dataset_sha256(path: Path) -> str:
     """Of the dataset's bytes as received, after the file meta group; raises as :func:`digest`."""
     file = open_dicom(path, inflate=False)
-    return hashlib.sha256(file.whole[file.dataset_start :]).hexdigest()
+    return sha256_of(file.whole[file.dataset_start :]).hexdigest()
 
 
 def digests_of(
@@ -77,7 +77,7 @@ def digests_of(
     pixel_value_sha256
         Of the whole value of the top-level pixel data, when the caller has it already.
     """
-    dataset = hashlib.sha256(file.whole[file.dataset_start :]).hexdigest()
+    dataset = sha256_of(file.whole[file.dataset_start :]).hexdigest()
     # Fragments mean nothing without their syntax, native words the same in each.
     syntax = "" if file.transfer_syntax in NATIVE else file.transfer_syntax
     normal = hashlib.sha256(syntax.encode() + b"\0")
@@ -143,15 +143,25 @@ def _normal(
                 continue
             if items is not None:
                 value = b""
-        elif not little:
+        elif not little and len(value) <= _LARGE:
             value = swapped(element.vr, data[element.value : element.end])
         if len(value) > _LARGE:
             known = pixel_value_sha256 if tag == PIXEL_DATA and depth == 0 else None
             append(_value_header(_DIGEST, tag, len(value)))
-            append(known or hashlib.sha256(value).digest())
+            append(known or _large(element, memoryview(value), little=little))
         else:
             append(_value_header(_VALUE, tag, len(value)))
             append(value)
+
+
+def _large(element: Element, value: memoryview, *, little: bool) -> bytes:
+    """The digest of a long value in little-endian order, a window after the other."""
+    if little:
+        return sha256_of(value).digest()
+    whole = hashlib.sha256()
+    for window in windows(value):
+        whole.update(swapped(element.vr, window))
+    return whole.digest()
 
 
 def _items(

@@ -3,6 +3,7 @@
 import struct
 from typing import BinaryIO, Final
 
+from scp.convert.fragments import Span
 from scp.convert.recode import element_header
 from scp.elements import PIXEL_DATA, UNDEFINED
 
@@ -11,6 +12,7 @@ EXTENDED_ABOVE: Final = 2**32 - 2**28
 grows a few percent in HTJ2K."""
 
 _ITEM: Final = (0xFFFE, 0xE000)
+_ITEM_HEADER: Final = 8
 _DELIMITER: Final = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
 _EXTENDED_OFFSETS, _EXTENDED_LENGTHS = 0x7FE00001, 0x7FE00002
 
@@ -31,15 +33,17 @@ class EncapsulatedPixels:
         file.write(self._tables([0] * frames, [0] * frames))
         self._first = file.tell()
 
-    def add(self, codestream: bytes) -> None:
-        """Append one frame as one fragment of even length."""
-        self._offsets.append(self._file.tell() - self._first)
+    def add(self, codestream: bytes) -> Span:
+        """Append one frame as one fragment of even length; where the fragment lies in the file."""
+        start = self._file.tell()
+        self._offsets.append(start - self._first)
         self._lengths.append(len(codestream))
         even = len(codestream) + len(codestream) % 2
         self._file.write(struct.pack("<HHL", *_ITEM, even))
         self._file.write(codestream)
         if even != len(codestream):
             self._file.write(b"\0")
+        return start + _ITEM_HEADER, start + _ITEM_HEADER + even
 
     def finish(self) -> None:
         """Write the delimiter, then the tables into their room."""

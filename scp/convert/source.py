@@ -86,6 +86,8 @@ class SourceImage:
                     f"bits beyond {self.attributes.bits_stored} carry data",
                 )
             yield cast("Frames", batch)
+            del batch
+            self.file.release()
 
     def _decoded(self, spans: list[Span]) -> NDArray[np.generic]:
         data = b"".join(self.file.dataset[start:end] for start, end in spans)
@@ -158,12 +160,12 @@ def _check_native(file: DicomFile, attributes: PixelAttributes) -> None:
         raise NotConvertibleError(
             PassReason.PIXEL_DATA_SHORT, f"{element.length} bytes of {expected}"
         )
-    surplus = bytes(file.dataset[element.value + expected : element.end])
+    surplus = element.length - expected
     # One byte pads to even length, more are somebody's padding; but data is not to be lost.
-    if len(surplus) >= attributes.frame_bytes > 1 or (len(surplus) > 1 and any(surplus)):
-        raise NotConvertibleError(
-            PassReason.FRAME_COUNT, f"{len(surplus)} bytes after the last frame"
-        )
+    if surplus >= attributes.frame_bytes > 1 or (
+        surplus > 1 and any(file.dataset[element.end - surplus : element.end])
+    ):
+        raise NotConvertibleError(PassReason.FRAME_COUNT, f"{surplus} bytes after the last frame")
     if attributes.samples > 1 and attributes.planar_configuration not in (0, 1):
         raise NotConvertibleError(PassReason.PIXEL_ATTRIBUTE_MISSING, "Planar Configuration")
     if not file.encoding.little and element.vr not in (

@@ -1,7 +1,8 @@
 """Makes the HTJ2K form of one instance, and proves it (PS3.5 A.4.4, 8.2.14, 10.18.1).
 
 Only the pixel data, its transfer syntax and what the standard couples to them change. The proof reads the
-written file again, not what was meant to be written.
+written file again, not what was meant to be written. Frames pass through a few at a time, so that an
+instance may be larger than the memory.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ from scp.convert.digests import Digests, digests_of
 from scp.convert.encapsulation import EXTENDED_ABOVE, EncapsulatedPixels
 from scp.convert.fragments import Span, spans_of_frames
 from scp.convert.header import Change, code_string, edited, explicit_header, unsigned_short
-from scp.convert.part10 import dicom_file, load, meta_with
+from scp.convert.part10 import dicom_file, load, meta_with, sha256_of
 from scp.convert.ports import ComparingDecoder, FrameDecoder, FrameEncoder, Frames
 from scp.convert.recode import element_header
 from scp.convert.refusals import NotConvertibleError
@@ -116,10 +117,13 @@ class _Written:
     label_at: int
     """Where the transfer syntax lies."""
     is_edited: bool
-    kept: list[Frames]
-    """The source's frames, if they came in one batch."""
     pixels: bytes
-    """Their digest."""
+    """The digest of the source's words."""
+    spans: list[Span]
+    """Where the frames lie that were read again and compared."""
+    earns_rpcl: bool
+    """Whether every one of them earns the better label."""
+    proof_seconds: float
 
 
 def _transcode(
@@ -134,15 +138,17 @@ def _transcode(
     started = time.perf_counter()
     image = open_source(source, limits)
     with target.open("w+b") as file:
-        written = _write(image, file, parameters, encoder, extended_above)
+        written = _write(image, file, parameters, encoder, verifier, extended_above)
         file.flush()
         encoded = time.perf_counter()
         result = load(file.fileno())
+        _prove(image, result, written)
         transfer_syntax = LOSSLESS
-        if _prove(image, result, written, verifier):
+        if written.earns_rpcl:
             transfer_syntax = LOSSLESS_RPCL
             os.pwrite(file.fileno(), transfer_syntax.encode(), written.label_at)
             result[written.label_at :][: len(transfer_syntax)] = transfer_syntax.encode()
+        result_sha256 = sha256_of(result).hexdigest()
         proved = time.perf_counter()
     pixel_data = image.attributes.pixel_data
     is_whole_value = image.native_value == (pixel_data.value, pixel_data.end)
@@ -150,10 +156,10 @@ def _transcode(
         transfer_syntax=transfer_syntax,
         frames=image.attributes.frames,
         pixel_sha256=written.pixels.hex(),
-        result_sha256=hashlib.sha256(result).hexdigest(),
+        result_sha256=result_sha256,
         result_bytes=len(result),
-        encode_seconds=encoded - started,
-        verify_seconds=proved - encoded,
+        encode_seconds=encoded - started - written.proof_seconds,
+        verify_seconds=proved - encoded + written.proof_seconds,
         verified=verifier is not None,
         encoder=encoder.name,
         decoder=verifier.name if verifier else "",
@@ -166,6 +172,7 @@ def _write(
     file: BinaryIO,
     parameters: Htj2kSection,
     encoder: FrameEncoder,
+    verifier: FrameDecoder | None,
     extended_above: int,
 ) -> _Written:
     attributes = image.attributes
@@ -178,8 +185,10 @@ def _write(
         suffix=header.after,
         label_at=label_at,
         is_edited=bool(changes),
-        kept=[],
         pixels=b"",
+        spans=[],
+        earns_rpcl=True,
+        proof_seconds=0.0,
     )
     file.write(written.prefix)
     group = _GroupLength(file) if _GROUP_LENGTH in present else None
@@ -188,10 +197,9 @@ def _write(
     pixels = hashlib.sha256()
     for batch in image.batches():
         pixels.update(batch.data)
-        for codestream in _encoded(batch, image, parameters, encoder):
-            encapsulated.add(codestream)
-        if attributes.frames == len(batch):
-            written.kept = [batch]
+        spans = [encapsulated.add(each) for each in _encoded(batch, image, parameters, encoder)]
+        file.flush()
+        _prove_frames(batch, spans, image, file, written, verifier)
     encapsulated.finish()
     if group:
         group.finish()
@@ -248,25 +256,27 @@ def _encoded(
     return codestreams
 
 
-def _prove(
-    image: SourceImage, result: memoryview, written: _Written, verifier: FrameDecoder | None
-) -> bool:
-    """Compare what was read back from the target with the source; whether it earns the better label."""
-    spans = _fragments(image, result, written)
-    fragments = (bytes(result[start:end]) for start, end in spans)
-    earned = True
-    # Frames that were not kept are read, and decoded where they are compressed, a second time.
-    for batch in written.kept or image.batches():
-        codestreams = [next(fragments) for _ in range(len(batch))]
-        for codestream in codestreams:
-            earned = _check_label(codestream, image) and earned
-        if verifier:
-            _compare(batch, codestreams, image, verifier)
-    return earned
+def _prove_frames(
+    batch: Frames,
+    spans: list[Span],
+    image: SourceImage,
+    file: BinaryIO,
+    written: _Written,
+    verifier: FrameDecoder | None,
+) -> None:
+    """Compare what is read back from the target with the source while that is in memory."""
+    started = time.perf_counter()
+    codestreams = [os.pread(file.fileno(), end - start, start) for start, end in spans]
+    for codestream in codestreams:
+        written.earns_rpcl = _check_label(codestream, image) and written.earns_rpcl
+    if verifier:
+        _compare(batch, codestreams, image, verifier)
+    written.spans += spans
+    written.proof_seconds += time.perf_counter() - started
 
 
-def _fragments(image: SourceImage, result: memoryview, written: _Written) -> list[Span]:
-    """Where each frame lies in the result, after comparing what is around the pixel data."""
+def _prove(image: SourceImage, result: memoryview, written: _Written) -> None:
+    """Read the finished file: the frames are where they were compared, and what surrounds them is right."""
     start = len(written.prefix)
     tables = b""
     try:
@@ -285,9 +295,8 @@ def _fragments(image: SourceImage, result: memoryview, written: _Written) -> lis
     if written.is_edited:
         _check_header(image, result)
     frames = spans_of_frames(result, EXPLICIT_LITTLE, element, tables, image.attributes.frames)
-    if any(len(frame) != 1 for frame in frames):
-        raise _not_proved("a frame in several fragments")
-    return [span for (span,) in frames]
+    if frames != [[span] for span in written.spans]:
+        raise _not_proved("the frames are not where they were compared")
 
 
 def _check_header(image: SourceImage, result: memoryview) -> None:

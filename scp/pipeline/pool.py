@@ -19,7 +19,16 @@ from multiprocessing.connection import Connection
 from scp.model import PassReason
 from scp.pipeline import processes
 from scp.pipeline.processes import Orders
-from scp.pipeline.tasks import Answer, CollapseTask, ConvertTask, DecodeTask, Lost, Ready, Task
+from scp.pipeline.tasks import (
+    Answer,
+    CollapseTask,
+    ConvertTask,
+    DecodeTask,
+    Extent,
+    Lost,
+    Ready,
+    Task,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -112,12 +121,14 @@ class WorkerPool:
         """A worker answered, or died."""
         worker = next(w for w in self._workers if w.connection is connection)
         try:
-            answer: Answer | Ready = connection.recv()
+            answer: Answer | Ready | Extent = connection.recv()
         except (EOFError, OSError):
             self._replace(worker, PassReason.WORKER_LOST)
             return
         if isinstance(answer, Ready):
             worker.is_ready, worker.gpu = True, answer.gpu
+        elif isinstance(answer, Extent):
+            worker.deadline = self._deadline(answer.native_bytes)
         else:
             entry, worker.entry = worker.entry, None
             self._feed()
@@ -171,9 +182,12 @@ class WorkerPool:
     def _give(self, worker: _Worker, entry: Entry) -> None:
         worker.entry = entry
         entry.is_taken = True
-        worker.deadline = time.monotonic() + self._deadline_seconds + _size(entry.task)
+        worker.deadline = self._deadline(_size(entry.task))
         with contextlib.suppress(OSError):  # It died while idle: its connection becomes readable.
             worker.connection.send(entry.task)
+
+    def _deadline(self, size: int) -> float:
+        return time.monotonic() + self._deadline_seconds + size / _BYTES_A_SECOND
 
     def _replace(self, worker: _Worker, reason: PassReason) -> None:
         worker.connection.close()
@@ -223,8 +237,8 @@ class WorkerPool:
             return _Worker(process, Connection(ours.detach()))
 
 
-def _size(task: Task) -> float:
-    """Seconds that the size of the work adds to the deadline."""
+def _size(task: Task) -> int:
+    """Bytes to read, which add to the deadline."""
     match task:
         case ConvertTask(source=source):
             sources = [source]
@@ -233,6 +247,6 @@ def _size(task: Task) -> float:
         case CollapseTask(slices=slices):
             sources = [each.path for each in slices]
     try:
-        return sum(path.stat().st_size for path in sources) / _BYTES_A_SECOND
+        return sum(path.stat().st_size for path in sources)
     except OSError:
-        return 0.0
+        return 0

@@ -1,4 +1,4 @@
-"""A receiver: accepts associations on the inherited socket and lands instances in the spool."""
+"""A receiver: accepts associations on the inherited sockets and lands instances in the spool."""
 
 import logging
 import os
@@ -7,6 +7,7 @@ import socket
 import threading
 
 from scp import telemetry
+from scp.accept.door import Door
 from scp.accept.listener import Listener
 from scp.buffer.layout import Layout
 from scp.buffer.store import SpoolStore
@@ -28,8 +29,9 @@ def serve(orders: Orders) -> None:
     """Receive until SIGTERM; then finish what is open, up to the configured deadline."""
     stop_read, stop_write = os.pipe()
     signal.signal(signal.SIGTERM, lambda *_: os.write(stop_write, b"x"))
-    listening, notices = (socket.socket(fileno=number) for number in orders.sockets)
+    notices, *listening = (socket.socket(fileno=number) for number in orders.sockets)
     config = orders.config
+    doors = [Door(each, section) for each, section in zip(listening, config.ports, strict=True)]
     store = SpoolStore(
         Layout(config.node.data),
         orders.name,
@@ -39,7 +41,7 @@ def serve(orders: Orders) -> None:
         rules=orders.rules,
     )
     threading.Thread(target=_listen_for_needs, args=(notices, store), daemon=True).start()
-    listener = Listener(listening, store, config.node, config.access, config.limits)
+    listener = Listener(doors, store, config.node, config.access, config.limits)
     listener.serve([stop_read])
     listener.drain(config.limits.drain_seconds)
 

@@ -60,6 +60,15 @@ class Requests:
             "result_bytes": totals.result_bytes,
             "ae_title": node.ae_title,
             "port": node.port,
+            "listeners": [
+                {
+                    "port": port.port,
+                    "bind": port.bind,
+                    "tls": port.tls is not None,
+                    "ae_titles": list(port.ae_titles),
+                }
+                for port in self._config.ports
+            ],
             "data": str(node.data),
             "free_bytes": free_bytes(node.data),
             "reserve_bytes": self._config.limits.reserve,

@@ -1,4 +1,4 @@
-"""A node's first process: it holds the port and the data folder, and keeps the others running."""
+"""A node's first process: it holds the ports and the data folder, and keeps the others running."""
 
 import logging
 import os
@@ -19,6 +19,7 @@ from scp.errors import NodeError
 from scp.pipeline import processes
 from scp.pipeline.notices import NoticeSender, notice_pair
 from scp.pipeline.processes import Orders
+from scp.pipeline.sockets import bind, check_certificates
 from scp.telemetry import LogFormat
 
 logger = logging.getLogger(__name__)
@@ -61,8 +62,10 @@ class Supervisor:
         self._receiver = _Child("scp.pipeline.receiver", RECEIVER)
         self._stop_asked = False
 
-    def run(self, announce: Callable[[int], None]) -> None:
-        """Start, serve, stop: returns after an orderly stop. ``announce`` gets the port once it answers.
+    def run(self, announce: Callable[[Config], None]) -> None:
+        """Start, serve, stop: returns after an orderly stop.
+
+        ``announce`` gets the configuration with the ports that were taken, once they answer.
 
         Raises
         ------
@@ -73,9 +76,10 @@ class Supervisor:
         try:
             self._start_coordinator()
             if not self._stop_asked:
-                self._listener.listen(_BACKLOG)
+                for listener in self._listeners:
+                    listener.listen(_BACKLOG)
                 self._start_receiver()
-                announce(self._listener.getsockname()[1])
+                announce(self._config)
             while not self._stop_asked:
                 self._wait_for_event()
         finally:
@@ -86,10 +90,7 @@ class Supervisor:
     def _start_up(self) -> None:
         self._layout.make(self._disk)
         self._lock = lock_data(self._layout, _LOCK_SECONDS)
-        self._listener = self._bind()
-        port = self._listener.getsockname()[1]
-        node = self._config.node.model_copy(update={"port": port})
-        self._config = self._config.model_copy(update={"node": node})
+        self._bind()
         self._notice_sender, self._notice_reader = notice_pair()
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe()
@@ -101,21 +102,17 @@ class Supervisor:
             signal.signal(number, self._on_signal)
         sweep(self._layout, self._disk, receivers=[p.name for p in self._layout.incoming.iterdir()])
 
-    def _bind(self) -> socket.socket:
-        """Bind the port without listening: peers are refused until recovery has finished."""
-        node = self._config.node
-        family = socket.AF_INET6 if ":" in node.bind else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((node.bind, node.port))
-        except OSError as error:
-            listener.close()
-            raise NodeError(
-                f"port {node.port} on {node.bind} cannot be had: {error.strerror}; "
-                "stop what uses it, or choose another with node: port:"
-            ) from error
-        return listener
+    def _bind(self) -> None:
+        """Bind the ports without listening: peers are refused until recovery has finished."""
+        self._listeners: list[socket.socket] = []
+        bound = []
+        for section in self._config.ports:
+            check_certificates(section)
+            listener = bind(section)
+            self._listeners.append(listener)
+            bound.append(section.model_copy(update={"port": listener.getsockname()[1]}))
+        node = self._config.node.model_copy(update={"port": bound[0].port})
+        self._config = self._config.model_copy(update={"node": node, "listeners": tuple(bound)})
 
     def _start_coordinator(self) -> None:
         """Start it and wait until it has recovered the spool."""
@@ -142,7 +139,8 @@ class Supervisor:
 
     def _start_receiver(self) -> None:
         sweep_receiver(self._layout, self._disk)
-        self._start(self._receiver, (self._listener.fileno(), self._notice_sender.fileno()))
+        listening = [listener.fileno() for listener in self._listeners]
+        self._start(self._receiver, (self._notice_sender.fileno(), *listening))
 
     def _start(self, child: _Child, sockets: tuple[int, ...]) -> None:
         child.process = processes.start(
@@ -244,9 +242,10 @@ class Supervisor:
     # -- stop ----------------------------------------------------------------------------------
 
     def _shut_down(self) -> None:
-        """Close the port, let associations finish, then the work at hand; the rest waits on disk."""
+        """Close the ports, let associations finish, then the work at hand; the rest waits on disk."""
         self._stop_asked = True
-        self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         self._end(self._receiver, self._config.limits.drain_seconds + 5)
         self._end(self._coordinator, _COORDINATOR_STOP_SECONDS)
         signal.set_wakeup_fd(-1)
@@ -279,8 +278,12 @@ def serve(config: Config, *, log_format: LogFormat, log_level: str) -> None:
     """
     rules = RuleSet(config.rules, config.default).identity
 
-    def announce(port: int) -> None:
-        logger.info("%s listens on %s port %d", config.node.ae_title, config.node.bind, port)
+    def announce(bound: Config) -> None:
+        for port in bound.ports:
+            kind = ", TLS" if port.tls else ""
+            logger.info(
+                "%s listens on %s port %d%s", config.node.ae_title, port.bind, port.port, kind
+            )
 
     Supervisor(config, rules, log_format=log_format, log_level=log_level).run(announce)
     logger.info("stopped")

@@ -90,6 +90,13 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class Extent:
+    """What a worker says of the task in hand: how much work it is, where the file's size does not tell."""
+
+    native_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Lost:
     """The task took its worker with it, twice, or missed its deadline."""
 

@@ -41,6 +41,7 @@ from scp.pipeline.tasks import (
     ConvertTask,
     Decoded,
     DecodeTask,
+    Extent,
     Outcome,
     Ready,
     Task,
@@ -64,7 +65,7 @@ def main() -> None:
     # One judge for each instance, so that its record names who judged.
     judge = (lambda: cpu) if gpu is None else (lambda: gpu.verifier(cpu))
     encoder = OpenJphEncoder()
-    work = Workbench(orders.config, encoder, judge)
+    work = Workbench(orders.config, encoder, judge, coordinator.send)
     if gpu is not None:
         gpu.warm_up(encoder)
     if any(rule.convert is Form.ENHANCED for rule in (*orders.config.rules, orders.config.default)):
@@ -112,7 +113,11 @@ class Workbench:
     """What one worker does."""
 
     def __init__(
-        self, config: Config, encoder: FrameEncoder, judge: Callable[[], FrameDecoder]
+        self,
+        config: Config,
+        encoder: FrameEncoder,
+        judge: Callable[[], FrameDecoder],
+        announce: Callable[[Extent], None],
     ) -> None:
         self._parameters = config.htj2k
         self._max_bytes = config.codec.max_instance_bytes
@@ -121,6 +126,7 @@ class Workbench:
             max_frames=config.enhanced.max_frames, max_bytes=config.enhanced.max_bytes
         )
         self._disk = Disk()
+        self._announce = announce
         self._encoder = encoder
         self._judge = judge if config.codec.verify != "off" else lambda: None
 
@@ -167,6 +173,8 @@ class Workbench:
         refusal = ineligible(header, max_native_bytes=self._max_bytes)
         if refusal is not None:
             raise NotConvertibleError(refusal.reason, refusal.detail)
+        if header.native_bytes > task.source.stat().st_size:
+            self._announce(Extent(header.native_bytes))
         made = transcode(
             task.source,
             task.target,

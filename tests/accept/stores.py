@@ -4,11 +4,13 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from scp.accept.door import Door
 from scp.accept.listener import Listener
+from scp.config.network import ListenerSection
 from scp.config.schema import AccessSection, LimitsSection, NodeSection
 from scp.model import Origin, StoreRequest
 
@@ -85,6 +87,8 @@ class Node:
     store: MemoryStore
     address: tuple[str, int]
     thread: threading.Thread
+    addresses: list[tuple[str, int]]
+    """Of each port."""
 
     @property
     def port(self) -> int:
@@ -97,20 +101,25 @@ def serving(
     access: AccessSection | None = None,
     host: str = "127.0.0.1",
     stop_descriptors: tuple[int, ...] = (),
+    ports: Sequence[ListenerSection] = (ListenerSection(port=0),),
     **limits: Any,
 ) -> Iterator[Node]:
-    """A node on a free port, ``limits`` as in the configuration; on exit nothing of it is left."""
+    """A node on free ports, ``limits`` as in the configuration; on exit nothing of it is left."""
     store = store or MemoryStore()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.create_server((host, 0), family=family, dualstack_ipv6=host == "::")
+    doors = [
+        Door(socket.create_server((host, 0), family=family, dualstack_ipv6=host == "::"), section)
+        for section in ports
+    ]
     listener = Listener(
-        listening, store, NodeSection(), access or AccessSection(), LimitsSection(**limits)
+        doors, store, NodeSection(), access or AccessSection(), LimitsSection(**limits)
     )
-    address = ("127.0.0.1" if host == "::" else host, listening.getsockname()[1])
+    near = "127.0.0.1" if host == "::" else host
+    addresses = [(near, door.socket.getsockname()[1]) for door in doors]
     thread = threading.Thread(target=listener.serve, args=(stop_descriptors,), name="listener")
     thread.start()
     try:
-        yield Node(listener, store, address, thread)
+        yield Node(listener, store, addresses[0], thread, addresses)
     finally:
         store.may_commit.set()
         store.may_tidy.set()

@@ -13,6 +13,7 @@ from pynetdicom.pdu_primitives import (
     UserIdentityNegotiation,
 )
 
+from scp.config.network import ListenerSection
 from scp.config.schema import AccessSection, Peer
 from scp.model import Origin
 from tests.accept.raw_peer import (
@@ -219,6 +220,22 @@ def test_an_unknown_caller_is_rejected_for_good() -> None:
     assert answer == reject(1, 1, 3)
 
 
+def test_a_title_that_a_port_does_not_answer_to_is_rejected_for_good() -> None:
+    ports = (ListenerSection(port=0), ListenerSection(port=0, ae_titles=("CT", "MR")))
+
+    with serving(ports=ports) as node:
+        any_title, some_titles = node.addresses
+        with RawPeer(some_titles) as peer:
+            peer.send(associate_request(called="US"))
+            answer = peer.read_pdu()
+        for address, title in ((some_titles, "MR"), (any_title, "US")):
+            with RawPeer(address) as peer:
+                peer.associate(associate_request(called=title))
+
+    assert answer == reject(1, 1, 7)
+    assert [origin.called_ae_title for origin in node.store.opened] == ["MR", "US"]
+
+
 def test_without_room_an_association_is_rejected_for_now() -> None:
     store = MemoryStore(room=False)
 
@@ -269,7 +286,7 @@ def test_a_request_in_single_bytes_is_accepted() -> None:
 def test_what_is_no_request_ends_the_connection_and_nothing_else(
     noise: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with serving(pdu_seconds=0.2) as node:
+    with serving(handshake_seconds=0.2) as node:
         with RawPeer(node.address) as peer:
             peer.send(noise)
             assert all(pdu[0] == 7 for pdu in [peer.read_pdu()] if pdu)
@@ -281,7 +298,7 @@ def test_what_is_no_request_ends_the_connection_and_nothing_else(
 
 
 def test_a_connection_without_a_request_is_closed() -> None:
-    with serving(pdu_seconds=0.2) as node, RawPeer(node.address) as peer:
+    with serving(handshake_seconds=0.2) as node, RawPeer(node.address) as peer:
         assert peer.read_until_closed() == []
 
 

@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from scp.accept.door import Door
 from scp.accept.listener import Listener
+from scp.config.network import ListenerSection
 from scp.config.schema import AccessSection, LimitsSection, NodeSection
 from tests.accept.raw_peer import (
     ABORT,
@@ -79,7 +81,8 @@ def test_a_descriptor_stops_it() -> None:
 
 def test_a_stop_before_serving_is_not_lost() -> None:
     listening = socket.create_server(("127.0.0.1", 0))
-    listener = Listener(listening, MemoryStore(), NodeSection(), AccessSection(), LimitsSection())
+    door = Door(listening, ListenerSection(port=0))
+    listener = Listener([door], MemoryStore(), NodeSection(), AccessSection(), LimitsSection())
     listener.stop()
 
     listener.serve()
@@ -177,7 +180,13 @@ def test_several_listeners_share_one_socket() -> None:
     listening = socket.create_server(("127.0.0.1", 0))
     store = MemoryStore()
     listeners = [
-        Listener(listening.dup(), store, NodeSection(), AccessSection(), LimitsSection())
+        Listener(
+            [Door(listening.dup(), ListenerSection(port=0))],
+            store,
+            NodeSection(),
+            AccessSection(),
+            LimitsSection(),
+        )
         for _ in range(2)
     ]
     threads = [threading.Thread(target=listener.serve) for listener in listeners]

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from scp.cli import transcode
-from scp.cli.batch import Batch
 from scp.cli.manifest import MANIFEST, read_manifest
 from scp.durable import Disk, DurableFile, StrPath
 from scp.errors import StorageFullError
 from scp.model import PassReason
+from scp.pipeline.batch import Batch
 from scp.pipeline.tasks import Answer, ConvertTask, Lost, Outcome, Task
 from tests.cli.conftest import Dcmpress
 from tests.e2e.judges import assert_converted

@@ -8,8 +8,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scp.config import schema
+from scp.config import network, schema
 from scp.config.load import load, parse
+from scp.config.network import ListenerSection
 from scp.config.schema import Config, DicomDestination, FolderDestination
 from scp.config.values import Section
 from scp.config.yaml_tree import MAX_BYTES
@@ -109,7 +110,8 @@ def test_the_reference_names_every_key() -> None:
     names = set(re.findall(r"`\w+`|\*\*\w+\*\*", reference))
     sections = [
         value
-        for value in vars(schema).values()
+        for module in (schema, network)
+        for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, Section)
     ]
     keys = {key for section in sections for key in section.model_fields}
@@ -211,6 +213,26 @@ def test_three_faults_are_reported_in_one_run_in_file_order() -> None:
         ("rules: [{name: a, send_to: [archve]}]", "1:29: rules[0].send_to: no destination is call"),
         ("default: {send_to: [archive, archive]}", "1:30: default.send_to: 'archive' is named tw"),
         ("destinations: {x: {path: a}}", "1:19: destinations.x: the key 'kind' is missing: folder"),
+        ("listeners: [{}]", "1:13: listeners[0]: the key 'port' is missing"),
+        ("listeners: [{port: 1, tsl: {}}]", "1:23: unknown key 'tsl' in listeners[0]: did you mea"),
+        ("listeners: [{port: 1, tls: {ky: a}}]", "1:29: unknown key 'ky' in listeners[0].tls: did"),
+        ("listeners: [{port: 1, tls: {}}]", "1:23: listeners[0].tls: the key 'certificate' is mi"),
+        (
+            "listeners: [{port: 1, tls: {certificate: c, ca: a}}]",
+            "1:28: listeners[0].tls: ca has no use here: say client_certificate: optional or req",
+        ),
+        (
+            "listeners: [{port: 1, tls: {certificate: c, client_certificate: required}}]",
+            "1:28: listeners[0].tls: client_certificate: required needs a ca that signs certifica",
+        ),
+        (
+            "listeners: [{port: 1}, {port: 2}, {port: 1, bind: 0.0.0.0}]",
+            "1:42: listeners[2].port: the port is listeners[0]'s already",
+        ),
+        (
+            "node: {port: 104}\nlisteners: [{port: 1}]",
+            "1:8: node.port: listeners say where the node listens: take this out",
+        ),
         (
             "destinations: {a b: {kind: folder, path: x}}",
             "1:16: destinations.a b: 'a b' is no dest",
@@ -277,6 +299,28 @@ def test_storage_commitment_is_asked_for_by_a_word_or_a_mapping(
     destination = config.destinations["archive"]
     assert isinstance(destination, DicomDestination)
     assert (destination.commitment and destination.commitment.timeout) == timeout
+
+
+def test_without_listeners_the_node_listens_on_its_port() -> None:
+    config = config_of("node: {port: 104, bind: 10.0.0.1}")
+
+    assert config.listeners == ()
+    assert config.ports == (ListenerSection(port=104, bind="10.0.0.1"),)
+
+
+def test_listeners_say_where_the_node_listens() -> None:
+    config = config_of(
+        "listeners:\n"
+        "  - {port: 104}\n"
+        "  - {port: 0, bind: '::1', ae_titles: [A, B], tls: {certificate: c.pem, key: k.pem}}\n"
+        "  - {port: 0, bind: '::1'}\n"
+    )
+
+    plain, secure, _ = config.ports
+    assert (plain.port, plain.bind, plain.ae_titles, plain.tls) == (104, "0.0.0.0", (), None)
+    assert secure.ae_titles == ("A", "B")
+    assert secure.tls is not None
+    assert secure.tls.client_certificate == "none"
 
 
 def test_two_rules_of_one_name_are_a_fault() -> None:

@@ -62,6 +62,8 @@ class RunningNode:
             "default": {"send_to": ["archive"]},
         }
         merged = _merged(_merged(EVERYTHING_ELSE, base), config)
+        if "listeners" in merged:
+            del merged["node"]["bind"], merged["node"]["port"]
         merged["node"].setdefault("data", str(self.data))
         self.data = Path(merged["node"]["data"])
         self.config_file.write_text(yaml.safe_dump(merged))

@@ -7,10 +7,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from pydicom.uid import RLELossless
 
 from scp.model import PassReason
 from scp.pipeline.tasks import ConvertTask, DecodeTask, Lost, Outcome
+from tests.convert.images import save
+from tests.convert.streams import compressed, rle
 from tests.material import ct_series, write
 from tests.pipeline.parts import config_for
 from tests.pipeline.workers import DEADLINE_SECONDS, SECONDS, Answers, Crew, Gate, crew_of
@@ -112,6 +116,28 @@ def test_a_large_file_has_more_time(crew: Crew, answers: Answers, tmp_path: Path
     crew.turn(DEADLINE_SECONDS + 5)
     assert crew.pids() == frozen
     crew.turn(DEADLINE_SECONDS + 15)
+
+    assert crew.pids() != frozen
+
+
+def test_what_is_large_once_it_is_unpacked_has_more_time(
+    crew: Crew, answers: Answers, tmp_path: Path
+) -> None:
+    source = tmp_path / "packed.dcm"
+    one = np.zeros((1, 1024, 1024, 1), "<u1")
+    packed = compressed(one, rle(one) * 400, RLELossless, NumberOfFrames=400)
+    save(packed, source)
+    crew.until(lambda: crew.pool.ready)
+    crew.pool.submit(ConvertTask(source=source, target=tmp_path / "made"), 0, answers.to("packed"))
+    (connection,) = crew.pool.connections()
+    assert connection.poll(SECONDS)
+    frozen = crew.freeze()
+    crew.pool.readable(connection)
+    assert answers.order == []
+
+    crew.turn(DEADLINE_SECONDS + 80)
+    assert crew.pids() == frozen
+    crew.turn(DEADLINE_SECONDS + 120)
 
     assert crew.pids() != frozen
 

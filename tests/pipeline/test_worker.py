@@ -3,20 +3,24 @@
 import hashlib
 import logging
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from pydicom.uid import RLELossless
 
 from scp.config.schema import Htj2kSection
 from scp.convert.ports import FrameEncoder, FrameFormat, Frames
 from scp.errors import CodecError
 from scp.model import PassReason
-from scp.pipeline.tasks import ConvertTask, Decoded, DecodeTask, Outcome
+from scp.pipeline.tasks import ConvertTask, Decoded, DecodeTask, Extent, Outcome
 from scp.pipeline.worker import Workbench
-from tests.convert.images import ENCODER, OPENJPEG, shipped
+from tests.convert.images import ENCODER, OPENJPEG, save, shipped
+from tests.convert.streams import compressed, rle
 from tests.material import ct_series, write
 from tests.pipeline.parts import config_for
 
@@ -45,8 +49,13 @@ def task(tmp_path: Path) -> ConvertTask:
     return ConvertTask(source=write(dataset, tmp_path), target=tmp_path / "converted.dcm")
 
 
-def bench(folder: Path, encoder: FrameEncoder = ENCODER, **codec: Any) -> Workbench:
-    return Workbench(config_for(folder, codec=codec), encoder, lambda: OPENJPEG)
+def bench(
+    folder: Path,
+    encoder: FrameEncoder = ENCODER,
+    announce: Callable[[Extent], None] = lambda _: None,
+    **codec: Any,
+) -> Workbench:
+    return Workbench(config_for(folder, codec=codec), encoder, lambda: OPENJPEG, announce)
 
 
 def convert(work: Workbench, task: ConvertTask) -> Outcome:
@@ -180,6 +189,21 @@ def test_an_instance_above_the_limit_is_passed(tmp_path: Path, task: ConvertTask
     outcome = convert(bench(tmp_path, max_instance_bytes=100), task)
 
     assert_passed(outcome, task, PassReason.FRAME_TOO_LARGE)
+
+
+def test_what_is_larger_than_its_file_is_announced_before_the_work(
+    tmp_path: Path, task: ConvertTask
+) -> None:
+    announced: list[Extent] = []
+    packed = tmp_path / "packed.dcm"
+    words = np.zeros((3, 64, 64, 1), "<u2")
+    save(compressed(words, rle(words), RLELossless), packed)
+
+    convert(bench(tmp_path, announce=announced.append), task)
+    assert announced == []
+    convert(bench(tmp_path, announce=announced.append), replace(task, source=packed))
+
+    assert announced == [Extent(3 * 64 * 64 * 2)]
 
 
 # -- copies for peers ------------------------------------------------------------------------------

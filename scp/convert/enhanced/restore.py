@@ -105,13 +105,15 @@ def restore(
     surroundings = _surroundings(opened, enhanced, sidecar)
     decoder = decoder or OpenJpegDecoder()
     out.mkdir(parents=True, exist_ok=True)
-    identity = _identity(bytes(opened.file.whole[: opened.attributes.pixel_data.start]))
+    header_end = opened.file.dataset_start + opened.attributes.pixel_data.start
+    identity = _identity(bytes(opened.file.whole[:header_end]))
     for index, digests in enumerate(opened.digests):
         try:
             around = next(surroundings)
         except MalformedError as error:
             raise NotRestorableError(str(error)) from error
         yield _restored(opened, index, around, digests, decoder, identity, out)
+        opened.file.release()
 
 
 def verify_collapsed(
@@ -144,6 +146,7 @@ def verify_collapsed(
         except (ConversionError, MalformedError, TruncatedError) as error:
             fault = str(error)
         yield CheckedFrame(frame=index + 1, digests=digests, fault=fault)
+        opened.file.release()
 
 
 def is_collapsed(path: Path) -> bool:

@@ -1,0 +1,53 @@
+"""What the listeners of a configuration have to do with each other, and with files on the disk."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from scp import tls
+from scp.config.faults import dotted
+from scp.config.network import ListenerSection
+from scp.config.schema import Config
+from scp.config.yaml_tree import Fault, Tree
+from scp.errors import CertificateError
+
+
+def faults_of_listeners(given: dict[str, Any], tree: Tree) -> Iterator[Fault]:
+    """Ports that are named twice; ``given`` may hold anything."""
+    listeners = given.get("listeners")
+    if not isinstance(listeners, list) or not listeners:
+        return
+    node = given.get("node")
+    for key in ("bind", "port"):
+        if isinstance(node, dict) and key in node:
+            message = f"node.{key}: listeners say where the node listens: take this out"
+            yield Fault(*tree.place(("node", key), of_key=True), message)
+    taken: dict[tuple[str, str], int] = {}
+    for index, listener in enumerate(listeners):
+        if not isinstance(listener, dict) or not isinstance(port := listener.get("port"), str):
+            continue
+        bind = str(listener.get("bind", ListenerSection.model_fields["bind"].default))
+        first = taken.setdefault((bind, port), index)
+        if first != index and port != "0":
+            place = ("listeners", index, "port")
+            message = f"{dotted(place)}: the port is listeners[{first}]'s already"
+            yield Fault(*tree.place(place), message)
+
+
+def faults_of_certificates(config: Config, tree: Tree) -> Iterator[Fault]:
+    """Certificates and keys that cannot be used today."""
+    for index, listener in enumerate(config.listeners):
+        section = listener.tls
+        if section is None:
+            continue
+        where = ("listeners", index, "tls")
+        attempts: list[Callable[[], object]] = [
+            lambda s=section: tls.examine(s.certificate, s.key)  # type: ignore[misc]
+        ]
+        if section.ca is not None:
+            attempts.append(lambda ca=section.ca: tls.examine_authorities(ca))  # type: ignore[misc]
+        for attempt in attempts:
+            try:
+                attempt()
+            except CertificateError as error:
+                path = (*where, error.part)
+                yield Fault(*tree.place(path), f"{dotted(path)}: {error}")

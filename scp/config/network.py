@@ -1,0 +1,40 @@
+"""Where the node listens, and how it proves itself there."""
+
+from pydantic import model_validator
+
+from scp.config.values import AeTitle, BindAddress, Folder, Port, Section
+from scp.tls import ClientCertificate
+
+
+class ListenerTls(Section):
+    """How a listener proves itself, and whom it believes (PS3.15 B.12)."""
+
+    certificate: Folder
+    """Of this node, in PEM, followed by those between it and its authority."""
+    key: Folder | None = None
+    """In PEM, without a passphrase, and not for everybody to read. None: beside the certificate."""
+    ca: Folder | None = None
+    """Whose certificates are believed of peers, in PEM: authorities, or the peers' own."""
+    client_certificate: ClientCertificate = "none"
+    """``optional``: a peer may come without one, but with a good one only."""
+
+    @model_validator(mode="after")
+    def _verifies_what_it_asks_for(self) -> "ListenerTls":
+        if self.client_certificate == "none" and self.ca is not None:
+            raise ValueError("ca has no use here: say client_certificate: optional or required")
+        if self.client_certificate != "none" and self.ca is None:
+            raise ValueError(
+                f"client_certificate: {self.client_certificate} needs a ca that signs certificates"
+            )
+        return self
+
+
+class ListenerSection(Section):
+    """One port."""
+
+    port: Port
+    bind: BindAddress = "0.0.0.0"  # noqa: S104 - as of the node
+    ae_titles: tuple[AeTitle, ...] = ()
+    """Called AE titles that are answered here; others are rejected. None: any."""
+    tls: ListenerTls | None = None
+    """None: plain."""

@@ -1,0 +1,97 @@
+"""An instance larger than the memory: whatever is done with it, a few of its frames are there at once."""
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
+
+from scp.convert.decode import decode_for_peer
+from scp.convert.digests import digest
+from tests.convert.images import convert, image, save
+from tests.convert.peak import peak_growth
+from tests.convert.streams import rle
+
+FRAMES, SIDE = 192, 1024
+NATIVE_BYTES = FRAMES * SIDE * SIDE
+"""Of noise, which no codec makes smaller: what is read, written and decoded is all as large."""
+BUDGET = NATIVE_BYTES * 3 // 4
+"""A batch of 16 MiB, what it becomes, the windows of mapped files and the codecs are 110 MB of it."""
+
+
+def noise() -> Any:
+    return np.random.default_rng(5).integers(0, 256, (1, SIDE, SIDE, 1)).astype("<u1")
+
+
+def multiframe(path: Path, syntax: str) -> Path:
+    """The same frame again and again, written without ever being in memory as a whole."""
+    frame = noise()
+    dataset = image(frame, transfer_syntax=syntax)
+    dataset.NumberOfFrames = FRAMES
+    words = dataset.PixelData
+    del dataset.PixelData
+    save(dataset, path)
+    vrs = {str(ExplicitVRLittleEndian): b"OB", str(ExplicitVRBigEndian): b"OW"}
+    vr = vrs.get(syntax, b"")
+    with path.open("ab") as file:
+        if syntax == RLELossless:
+            (stream,) = rle(frame)
+            file.write(struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF))
+            file.write(struct.pack("<HHL", 0xFFFE, 0xE000, 0))
+            file.writelines([struct.pack("<HHL", 0xFFFE, 0xE000, len(stream)) + stream] * FRAMES)
+            file.write(struct.pack("<HHL", 0xFFFE, 0xE0DD, 0))
+            return path
+        order = ">" if syntax == ExplicitVRBigEndian else "<"
+        tag = struct.pack(order + "HH", 0x7FE0, 0x0010)
+        length = struct.pack(order + "L", NATIVE_BYTES)
+        file.write(tag + (vr + b"\0\0" if vr else b"") + length)
+        file.writelines([words] * FRAMES)
+    return path
+
+
+def warm_up() -> None:
+    """Loads what the work needs, which takes memory once."""
+
+
+def converted(source: Path, target: Path) -> None:
+    result = convert(source, target)
+    assert result.frames == FRAMES
+    assert result.verified
+
+
+def decoded(source: Path, target: Path) -> None:
+    decode_for_peer(source, target, ExplicitVRLittleEndian, decode_lossy=False)
+
+
+def digested(source: Path, _: Path) -> None:
+    assert digest(source).normal
+
+
+@pytest.mark.parametrize(
+    ("syntax", "work"),
+    [
+        (ExplicitVRLittleEndian, converted),
+        (RLELossless, converted),
+        (RLELossless, decoded),
+        (ImplicitVRLittleEndian, decoded),
+        (ExplicitVRBigEndian, decoded),
+        (ExplicitVRBigEndian, digested),
+        (RLELossless, digested),
+    ],
+)
+def test_memory_does_not_grow_with_the_number_of_frames(
+    tmp_path: Path, syntax: str, work: Callable[[Path, Path], None]
+) -> None:
+    source = multiframe(tmp_path / "source.dcm", syntax)
+
+    grown = peak_growth(warm_up, work, source, tmp_path / "target.dcm")
+
+    assert grown < BUDGET
