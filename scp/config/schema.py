@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
+from scp.config.ledger import LedgerSection
 from scp.config.network import ListenerSection
 from scp.config.values import (
     AeTitle,
@@ -232,6 +233,7 @@ class Config(Section):
     htj2k: Htj2kSection = Htj2kSection()
     enhanced: EnhancedSection = EnhancedSection()
     commit: CommitSection = CommitSection()
+    ledger: LedgerSection = LedgerSection()
     destinations: dict[DestinationName, Destination]
     rules: tuple[Rule, ...] = ()
     default: Outcome

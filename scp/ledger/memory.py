@@ -1,10 +1,10 @@
 """The ledger's in-memory twin, for tests and for commands that keep no account."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 
-from scp.ledger.ports import LedgerRow, Totals
-from scp.ledger.tally import tally, totals_of
+from scp.ledger.ports import LedgerRow, Search, Totals
+from scp.ledger.tally import Tally, TallyKey, tally, totals_of
 
 
 class MemoryLedger:
@@ -12,16 +12,22 @@ class MemoryLedger:
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str], LedgerRow] = {}
+        self._sums: dict[TallyKey, Tally] = {}
 
     def record(self, rows: Sequence[LedgerRow]) -> None:
+        added: list[LedgerRow] = []
         for row in rows:
-            self._rows.setdefault((row.job, row.instance), row)
+            if (row.job, row.instance) not in self._rows:
+                self._rows[row.job, row.instance] = row
+                added.append(row)
+        for key, group in tally(added).items():
+            self._sums.setdefault(key, Tally()).add(group)
 
     def totals(self) -> Totals:
-        return totals_of(tally(self._rows.values()))
+        return totals_of(self._sums)
 
-    def knows(self, job: str) -> bool:
-        return any(known == job for known, _ in self._rows)
+    def known(self, jobs: Collection[str]) -> set[str]:
+        return {job for job, _ in self._rows} & set(jobs)
 
     def has_collapsed(self, series_instance_uid: str) -> bool:
         return any(
@@ -45,6 +51,18 @@ class MemoryLedger:
                 and sop_instance_uid in (None, row.identity.sop_instance_uid)
             )
         )
+
+    def search(self, search: Search) -> Iterator[LedgerRow]:
+        yield from self._newest(search.matches)[::-1]
+
+    def studies(self, search: Search) -> list[str]:
+        return sorted({row.identity.study_instance_uid for row in self.search(search)})
+
+    def forget(self, before: datetime, limit: int) -> int:
+        oldest = self._newest(lambda row: row.finished_at < before)[::-1][:limit]
+        for row in oldest:
+            del self._rows[row.job, row.instance]
+        return len(oldest)
 
     def recent(self, limit: int) -> list[LedgerRow]:
         return self._newest(lambda row: True)[:limit]

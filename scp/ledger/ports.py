@@ -1,6 +1,6 @@
 """What the node keeps of every instance after its files have left the spool."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -30,6 +30,10 @@ class Delivered:
     """``0000`` in hexadecimal; empty where the destination has no DICOM statuses."""
     at: datetime
     """Aware, UTC."""
+    attempts: int = 0
+    """How often it was tried, this time included; 0 where an earlier version did not count."""
+    transfer_syntax: str = ""
+    """What it was sent as; empty where the destination did not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +76,50 @@ class LedgerRow:
     """The SOP Instance UID of the object that it was collapsed into; empty where it was not."""
     frame: int = 0
     """Its frame there, from 1."""
+    modality: str = ""
+    """Modality (0008,0060); empty where the dataset has none, or nobody looked."""
+    patient_id_hash: str = ""
+    """Of the Patient ID, see :mod:`scp.ledger.patients`; empty where the dataset has none."""
+    verified_by: str = ""
+    """The decoder that proved the conversion; empty where nothing was proved."""
     note: str = ""
     """For a person; no patient data."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """Which rows are asked for: those that match everything given."""
+
+    uid: str = ""
+    """Of the study, the series, the instance, or the object that it was collapsed into."""
+    patient_id_hash: str = ""
+    ae_title: str = ""
+    """Calling or called."""
+    since: datetime | None = None
+    """Finished then or later; aware, like :attr:`until`."""
+    until: datetime | None = None
+    """Finished before."""
+    state: State | None = None
+    destination: str = ""
+    """Which took it."""
+
+    def matches(self, row: LedgerRow) -> bool:
+        identity, origin = row.identity, row.origin
+        uids = (
+            identity.study_instance_uid,
+            identity.series_instance_uid,
+            identity.sop_instance_uid,
+            row.became,
+        )
+        return (
+            (not self.uid or self.uid in uids)
+            and self.patient_id_hash in ("", row.patient_id_hash)
+            and self.ae_title in ("", origin.calling_ae_title, origin.called_ae_title)
+            and (self.since is None or row.finished_at >= self.since)
+            and (self.until is None or row.finished_at < self.until)
+            and self.state in (None, row.state)
+            and (not self.destination or self.destination in row.destinations)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +144,11 @@ class Totals:
 
 
 class Ledger(Protocol):
-    """The account of what happened. One process writes, others may read meanwhile."""
+    """The account of what happened. One process writes, others may read meanwhile.
+
+    Every call may raise LedgerError: the account cannot be reached, and the same call may succeed
+    later. None of them waits for long.
+    """
 
     def record(self, rows: Sequence[LedgerRow]) -> None:
         """Add all rows or none; durable on return. A row whose key is known already is left out.
@@ -111,11 +161,11 @@ class Ledger(Protocol):
         ...
 
     def totals(self) -> Totals:
-        """The sums, without reading every row."""
+        """The sums, without reading every row; rows that were forgotten are in them."""
         ...
 
-    def knows(self, job: str) -> bool:
-        """Whether the job has been recorded."""
+    def known(self, jobs: Collection[str]) -> set[str]:
+        """Those of ``jobs`` that have been recorded."""
         ...
 
     def has_collapsed(self, series_instance_uid: str) -> bool:
@@ -130,6 +180,21 @@ class Ledger(Protocol):
         self, *, result_sha256: str | None = None, sop_instance_uid: str | None = None
     ) -> list[LedgerRow]:
         """Rows that match everything given, newest first; ValueError when nothing is."""
+        ...
+
+    def search(self, search: Search) -> Iterator[LedgerRow]:
+        """The rows asked for, oldest first, a page at a time: what is recorded meanwhile may follow."""
+        ...
+
+    def studies(self, search: Search) -> list[str]:
+        """The Study Instance UIDs of the rows asked for, each once, in order."""
+        ...
+
+    def forget(self, before: datetime, limit: int) -> int:
+        """Delete up to ``limit`` rows that finished before, oldest first; returns how many.
+
+        The totals keep them.
+        """
         ...
 
     def recent(self, limit: int) -> list[LedgerRow]:

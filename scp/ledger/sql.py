@@ -1,65 +1,57 @@
-"""The ledger in SQLite: one writer, readers in other processes while it runs.
+"""The ledger in a database: one writer, readers in other processes while it runs."""
 
-Write-ahead logging, because with a rollback journal a reader that takes its time makes the writer
-wait; synchronous=FULL, because with less the last commits are not on the disk when they return. It
-needs a local file system, as the spool does.
-"""
-
-import json
-import os
-import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+import itertools
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Self
-from urllib.parse import quote
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Engine,
     Integer,
-    QueuePool,
-    RowMapping,
-    create_engine,
-    event,
+    Select,
+    delete,
+    func,
+    or_,
     select,
+    tuple_,
+    union,
 )
-from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DBAPIError
 
 from scp.durable import Disk
-from scp.errors import LedgerError, NodeError
-from scp.ledger.ports import Delivered, LedgerRow, State, Totals
-from scp.ledger.schema import SCHEMA_VERSION, instances, metadata, sums
+from scp.errors import DeliveryError, LedgerError, NodeError
+from scp.ledger.database import Database
+from scp.ledger.migrate import check_version, migrate
+from scp.ledger.ports import LedgerRow, Search, State, Totals
+from scp.ledger.rows import collapse_reason, row_of, values_of
+from scp.ledger.schema import instances, sums
+from scp.ledger.sqlite import SqliteDatabase
 from scp.ledger.tally import Tally, TallyKey, tally, totals_of
-from scp.model import CollapseReason, Form, Identity, Origin, PassReason
+from scp.model import Form, PassReason
 
-BUSY_SECONDS: Final = 30.0
-"""How long a call waits for a lock that another program holds, a backup for one."""
-
-_DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_PASSING: Final = (
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_CANTOPEN,
-)
+_PAGE: Final = 1000
+"""Rows read at a time. Between pages no transaction is open: one that lasts as long as somebody
+reads the screen would keep SQLite from reusing its log, and PostgreSQL from cleaning up."""
+_NUMBERS_A_QUERY: Final = 500
 
 
 class SqlLedger:
-    """A :class:`~scp.ledger.ports.Ledger` in one file. Safe to use from several threads."""
+    """A :class:`~scp.ledger.ports.Ledger` in a database. Safe to use from several threads.
 
-    def __init__(self, path: Path, engine: Engine) -> None:
-        self._path = path
-        self._engine = engine
+    The tables are looked at, or made, by the first transaction that reaches the database.
+    """
+
+    def __init__(self, database: Database, *, is_writer: bool) -> None:
+        self._database = database
+        self._is_writer = is_writer
+        self._is_ready = False
 
     @classmethod
     def open_for_writing(cls, path: Path, disk: Disk) -> Self:
-        """Open the ledger of a node that starts, made where missing.
+        """Open the file of a node that starts, made where missing.
 
         Raises
         ------
@@ -70,46 +62,63 @@ class SqlLedger:
             # Made here for its permissions; SQLite gives its side files the same.
             disk.append_to(path).close()
             disk.sync_folder(path.parent)
-        ledger = cls(path, _engine(path, "rw", _prepare_for_writing))
-        with ledger._opening(), ledger._engine.begin() as connection:
-            if ledger._checked_version(connection) == 0:
-                metadata.create_all(connection)
-                connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        ledger = cls(SqliteDatabase(path, is_writer=True), is_writer=True)
+        ledger.must_open()
         return ledger
 
     @classmethod
     def open_for_reading(cls, path: Path) -> Self:
-        """Open what a node, running or not, has written.
+        """Open the file that a node, running or not, has written.
 
         Raises
         ------
         NodeError
-            There is none, it is damaged, cannot be read, or a newer dcmpress wrote it.
+            There is none, it is damaged, cannot be read, or another dcmpress wrote it.
         """
         if not path.exists():
             raise NodeError(f"there is no ledger at {path}: no node has run on this data folder")
-        ledger = cls(path, _engine(path, "ro", lambda connection: None))
-        with ledger._opening(), ledger._engine.begin() as connection:
-            if ledger._checked_version(connection) == 0:
-                raise NodeError(f"{path} is empty: no node has finished its first start on it")
+        ledger = cls(SqliteDatabase(path, is_writer=False), is_writer=False)
+        ledger.must_open()
         return ledger
+
+    def must_open(self) -> None:
+        """Look at the tables now.
+
+        Raises
+        ------
+        NodeError
+            They cannot be used; the ledger is closed.
+        """
+        try:
+            self.open()
+        except LedgerError as error:
+            self.close()
+            raise NodeError(str(error)) from error
+        except NodeError:
+            self.close()
+            raise
+
+    def open(self) -> None:
+        """As :meth:`must_open`, but a database that cannot be reached is a LedgerError."""
+        with self._transaction(is_first=True):
+            pass
 
     def record(self, rows: Sequence[LedgerRow]) -> None:
         if not rows:
             return
         by_key = {(row.job, row.instance): row for row in reversed(rows)}
         statement = (
-            insert(instances)
+            self._database.insert(instances)
             .on_conflict_do_nothing(index_elements=["job", "instance"])
             .returning(instances.c.job, instances.c.instance)
         )
-        with self._reported(), self._engine.begin() as connection:
-            values = [_values(row) for row in reversed(by_key.values())]
+        with self._transaction() as connection:
+            values = [values_of(row) for row in reversed(by_key.values())]
             added = connection.execute(statement, values).all()
-            _add_up(connection, tally(by_key[job, instance] for job, instance in added))
+            self._add_up(connection, tally(by_key[job, instance] for job, instance in added))
 
     def totals(self) -> Totals:
-        with self._reported(), self._engine.begin() as connection:
+        with self._transaction() as connection:
             groups = connection.execute(select(sums)).mappings().all()
         return totals_of(
             {
@@ -117,16 +126,19 @@ class SqlLedger:
                     state=State(group["state"]),
                     form=Form(group["form"]) if group["form"] else None,
                     reason=PassReason(group["reason"]) if group["reason"] else None,
-                    not_collapsed=_collapse_reason(group["not_collapsed"]),
+                    not_collapsed=collapse_reason(group["not_collapsed"]),
                 ): Tally(group["instances"], group["source_bytes"], group["result_bytes"])
                 for group in groups
             }
         )
 
-    def knows(self, job: str) -> bool:
-        query = select(instances.c.number).where(instances.c.job == job).limit(1)
-        with self._reported(), self._engine.begin() as connection:
-            return connection.execute(query).first() is not None
+    def known(self, jobs: Collection[str]) -> set[str]:
+        found: set[str] = set()
+        for names in itertools.batched(jobs, _NUMBERS_A_QUERY):
+            query = select(instances.c.job).where(instances.c.job.in_(names)).distinct()
+            with self._transaction() as connection:
+                found.update(connection.execute(query).scalars())
+        return found
 
     def has_collapsed(self, series_instance_uid: str) -> bool:
         query = select(instances.c.number).where(
@@ -134,11 +146,11 @@ class SqlLedger:
             instances.c.became != "",
             instances.c.destinations != "{}",  # Else it was given up before anybody had it.
         )
-        with self._reported(), self._engine.begin() as connection:
+        with self._transaction() as connection:
             return connection.execute(query.limit(1)).first() is not None
 
     def finished_since(self, since: datetime) -> list[LedgerRow]:
-        return self._newest(instances.c.finished_at >= _text(since))[::-1]
+        return self._newest(instances.c.finished_at >= since)[::-1]
 
     def find_results(
         self, *, result_sha256: str | None = None, sop_instance_uid: str | None = None
@@ -152,162 +164,152 @@ class SqlLedger:
             raise ValueError("a digest, a UID or both are needed")
         return self._newest(*conditions)
 
+    def search(self, search: Search) -> Iterator[LedgerRow]:
+        conditions = _conditions(search)
+        numbers = _numbers(search)
+        if numbers is None:
+            yield from self._by_time(conditions)
+            return
+        with self._transaction() as connection:
+            found = sorted(connection.execute(numbers).scalars())
+        for page in itertools.batched(found, _NUMBERS_A_QUERY):
+            query = select(instances).where(instances.c.number.in_(page), *conditions)
+            yield from self._rows(query.order_by(instances.c.number))
+
+    def studies(self, search: Search) -> list[str]:
+        query = select(instances.c.study_instance_uid).where(*_conditions(search)).distinct()
+        numbers = _numbers(search)
+        if numbers is not None:
+            query = query.where(instances.c.number.in_(numbers))
+        with self._transaction() as connection:
+            return sorted(connection.execute(query).scalars())
+
+    def forget(self, before: datetime, limit: int) -> int:
+        oldest = (
+            select(instances.c.number)
+            .where(instances.c.finished_at < before)
+            .order_by(instances.c.finished_at, instances.c.number)
+            .limit(limit)
+        )
+        with self._transaction() as connection:
+            numbers = connection.execute(oldest).scalars().all()
+            for page in itertools.batched(numbers, _NUMBERS_A_QUERY):
+                connection.execute(delete(instances).where(instances.c.number.in_(page)))
+        return len(numbers)
+
     def recent(self, limit: int) -> list[LedgerRow]:
         return self._newest(limit=limit)
 
     def close(self) -> None:
-        self._engine.dispose()
+        self._database.engine.dispose()
 
     def _newest(
         self, *conditions: ColumnElement[bool], limit: int | None = None
     ) -> list[LedgerRow]:
         newest = (instances.c.finished_at.desc(), instances.c.number.desc())
-        query = select(instances).where(*conditions).order_by(*newest).limit(limit)
-        with self._reported(), self._engine.begin() as connection:
-            return [_row(found) for found in connection.execute(query).mappings()]
+        return self._rows(select(instances).where(*conditions).order_by(*newest).limit(limit))
 
-    def _checked_version(self, connection: Connection) -> int:
-        version: int = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-        if version > SCHEMA_VERSION:
-            raise NodeError(
-                f"{self._path} was written by a newer dcmpress (format {version}, this one "
-                f"knows {SCHEMA_VERSION}): install that version, or name another data folder"
+    def _by_time(self, conditions: Sequence[ColumnElement[bool]]) -> Iterator[LedgerRow]:
+        place = (instances.c.finished_at, instances.c.number)
+        query = select(instances).where(*conditions).order_by(*place).limit(_PAGE)
+        page_query: Select[Any] = query
+        while True:
+            with self._transaction() as connection:
+                page = connection.execute(page_query).mappings().all()
+            yield from map(row_of, page)
+            if len(page) < _PAGE:
+                return
+            last = page[-1]
+            page_query = query.where(
+                tuple_(*place) > tuple_(last["finished_at"], last["number"], types=_TYPES)
             )
-        return version
+
+    def _rows(self, query: Select[Any]) -> list[LedgerRow]:
+        with self._transaction() as connection:
+            return [row_of(found) for found in connection.execute(query).mappings()]
+
+    def _add_up(self, connection: Connection, added: dict[TallyKey, Tally]) -> None:
+        for key, group in added.items():
+            statement = self._database.insert(sums).values(
+                state=key.state,
+                form=key.form or "",
+                reason=key.reason or "",
+                not_collapsed=key.not_collapsed or "",
+                instances=group.instances,
+                source_bytes=group.source_bytes,
+                result_bytes=group.result_bytes,
+            )
+            counts = [column for column in sums.c if isinstance(column.type, Integer)]
+            connection.execute(
+                statement.on_conflict_do_update(
+                    index_elements=["state", "form", "reason", "not_collapsed"],
+                    set_={column: column + statement.excluded[column.name] for column in counts},
+                )
+            )
 
     @contextmanager
-    def _opening(self) -> Iterator[None]:
+    def _transaction(self, *, is_first: bool = False) -> Iterator[Connection]:
+        self._database.check()
         try:
-            with self._reported():
-                yield
-        except LedgerError as error:
-            self.close()
-            raise NodeError(str(error)) from error
-        except NodeError:
-            self.close()
-            raise
+            with self._database.engine.begin() as connection:
+                if not self._is_ready:
+                    self._prepare(connection, is_first)
+                yield connection
+            self._is_ready = True
+        except (DBAPIError, DeliveryError, OSError) as error:
+            meaning = self._database.meaning_of(error)
+            if meaning is None:
+                raise
+            raise meaning from error
 
-    @contextmanager
-    def _reported(self) -> Iterator[None]:
+    def _prepare(self, connection: Connection, is_first: bool) -> None:
+        prepare = migrate if self._is_writer else check_version
         try:
-            yield
-        except DatabaseError as error:
-            # The low byte is the primary code (SQLite's documentation, "Result and Error Codes").
-            code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
-            if code in _DAMAGED:
-                raise NodeError(f"the ledger {self._path} is damaged: {error.orig}") from error
-            if code in _PASSING:
-                raise LedgerError(f"the ledger {self._path}: {error.orig}") from error
-            raise
+            prepare(self._database, connection)
+        except NodeError as error:
+            if is_first:
+                raise
+            # A server that was away at the start: what it has does not stop a node that runs.
+            raise LedgerError(str(error)) from error
 
 
-def _engine(path: Path, mode: str, prepare: Callable[[sqlite3.Connection], None]) -> Engine:
-    address = f"file:{quote(os.fspath(path.absolute()))}?mode={mode}"
+_TYPES: Final = (instances.c.finished_at.type, instances.c.number.type)
 
-    def connect() -> sqlite3.Connection:
-        # isolation_level: transactions begin where the listener below says, not where the driver
-        # guesses.
-        connection = sqlite3.connect(
-            address, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+
+def _conditions(search: Search) -> list[ColumnElement[bool]]:
+    """All that is asked for but what :func:`_numbers` finds."""
+    columns = instances.c
+    conditions: list[ColumnElement[bool]] = []
+    if search.patient_id_hash:
+        conditions.append(columns.patient_id_hash == search.patient_id_hash)
+    if search.ae_title:
+        titles = (columns.calling_ae_title, columns.called_ae_title)
+        conditions.append(or_(*(title == search.ae_title for title in titles)))
+    if search.since is not None:
+        conditions.append(columns.finished_at >= search.since)
+    if search.until is not None:
+        conditions.append(columns.finished_at < search.until)
+    if search.state is not None:
+        conditions.append(columns.state == str(search.state))
+    if search.destination:
+        # A name has no character that JSON escapes. Not LIKE, for which SQLite's "pacs" is "PACS".
+        keys = (f'"{search.destination}": {bracket}' for bracket in "{[")
+        without = (func.replace(columns.destinations, key, "") for key in keys)
+        conditions.append(or_(*(rest != columns.destinations for rest in without)))
+    return conditions
+
+
+def _numbers(search: Search) -> Any:
+    """A query for the rows that an index of their own finds; None: the index by time has to do."""
+    columns = instances.c
+    if search.uid:
+        uids = (
+            columns.sop_instance_uid,
+            columns.series_instance_uid,
+            columns.study_instance_uid,
+            columns.became,
         )
-        try:
-            prepare(connection)
-        except sqlite3.Error:
-            connection.close()
-            raise
-        return connection
-
-    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
-    return engine
-
-
-def _prepare_for_writing(connection: sqlite3.Connection) -> None:
-    with closing(connection.cursor()) as cursor:
-        cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA synchronous = FULL")
-
-
-def _add_up(connection: Connection, added: dict[TallyKey, Tally]) -> None:
-    for key, group in added.items():
-        statement = insert(sums).values(
-            state=key.state,
-            form=key.form or "",
-            reason=key.reason or "",
-            not_collapsed=key.not_collapsed or "",
-            instances=group.instances,
-            source_bytes=group.source_bytes,
-            result_bytes=group.result_bytes,
-        )
-        counts = [column for column in sums.c if isinstance(column.type, Integer)]
-        connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=["state", "form", "reason", "not_collapsed"],
-                set_={column: column + statement.excluded[column.name] for column in counts},
-            )
-        )
-
-
-def _values(row: LedgerRow) -> dict[str, Any]:
-    return {
-        "job": row.job,
-        "instance": row.instance,
-        "sop_class_uid": row.identity.sop_class_uid,
-        "sop_instance_uid": row.identity.sop_instance_uid,
-        "study_instance_uid": row.identity.study_instance_uid,
-        "series_instance_uid": row.identity.series_instance_uid,
-        "calling_ae_title": row.origin.calling_ae_title,
-        "called_ae_title": row.origin.called_ae_title,
-        "peer_address": row.origin.peer_address,
-        "received_at": _text(row.received_at),
-        "finished_at": _text(row.finished_at),
-        "state": str(row.state),
-        "rule": row.rule,
-        "form": row.form and str(row.form),
-        "reason": row.reason and str(row.reason),
-        "not_collapsed": row.not_collapsed and str(row.not_collapsed),
-        "source_transfer_syntax": row.source_transfer_syntax,
-        "result_transfer_syntax": row.result_transfer_syntax,
-        "source_bytes": row.source_bytes,
-        "result_bytes": row.result_bytes,
-        "dataset_sha256": row.dataset_sha256,
-        "normal_sha256": row.normal_sha256,
-        "pixel_sha256": row.pixel_sha256,
-        "result_sha256": row.result_sha256,
-        "destinations": json.dumps(
-            {name: [answer.status, _text(answer.at)] for name, answer in row.destinations.items()}
-        ),
-        "is_conflict": row.is_conflict,
-        "became": row.became,
-        "frame": row.frame,
-        "note": row.note,
-    }
-
-
-def _row(found: RowMapping) -> LedgerRow:
-    values = {name: value for name, value in found.items() if name != "number"}
-    identity = Identity(**{name: values.pop(name) for name in Identity.__slots__})
-    origin = Origin(**{name: values.pop(name) for name in Origin.__slots__})
-    answers = json.loads(values["destinations"])
-    values |= {
-        "received_at": datetime.fromisoformat(values["received_at"]),
-        "finished_at": datetime.fromisoformat(values["finished_at"]),
-        "state": State(values["state"]),
-        "form": Form(values["form"]) if values["form"] else None,
-        "reason": PassReason(values["reason"]) if values["reason"] else None,
-        "not_collapsed": _collapse_reason(values["not_collapsed"]),
-        "destinations": {
-            name: Delivered(status=status, at=datetime.fromisoformat(at))
-            for name, (status, at) in answers.items()
-        },
-    }
-    return LedgerRow(identity=identity, origin=origin, **values)
-
-
-def _collapse_reason(value: str | None) -> CollapseReason | None:
-    return CollapseReason(value) if value else None
-
-
-def _text(moment: datetime) -> str:
-    """Of one width, so that the order of texts is that of times."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+        return union(*(select(columns.number).where(uid == search.uid) for uid in uids))
+    if search.patient_id_hash:
+        return select(columns.number).where(columns.patient_id_hash == search.patient_id_hash)
+    return None

@@ -25,6 +25,11 @@ class Tally:
     source_bytes: int = 0
     result_bytes: int = 0
 
+    def add(self, other: "Tally") -> None:
+        self.instances += other.instances
+        self.source_bytes += other.source_bytes
+        self.result_bytes += other.result_bytes
+
 
 def tally(rows: Iterable[LedgerRow]) -> dict[TallyKey, Tally]:
     """Sum up each group of ``rows``."""
@@ -33,10 +38,7 @@ def tally(rows: Iterable[LedgerRow]) -> dict[TallyKey, Tally]:
         key = TallyKey(
             state=row.state, form=row.form, reason=row.reason, not_collapsed=row.not_collapsed
         )
-        group = sums.setdefault(key, Tally())
-        group.instances += 1
-        group.source_bytes += row.source_bytes
-        group.result_bytes += row.result_bytes
+        sums.setdefault(key, Tally()).add(Tally(1, row.source_bytes, row.result_bytes))
     return sums
 
 

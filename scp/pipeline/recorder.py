@@ -49,7 +49,7 @@ class Recorder:
 
     def is_recorded(self, job: str) -> bool:
         """Whether the ledger has the job already: only its folder was left behind by a crash."""
-        return self._ledger.knows(job)
+        return bool(self._ledger.known([job]))
 
     def record(self, live: Live, discarded: str) -> None:
         """Record a job; with a reason, what was not delivered counts as discarded."""

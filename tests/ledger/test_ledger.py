@@ -1,5 +1,6 @@
 """The contract of every ledger."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -9,24 +10,31 @@ import pytest
 
 from scp.durable import Disk
 from scp.ledger.memory import MemoryLedger
-from scp.ledger.ports import Delivered, Ledger, State
+from scp.ledger.open import open_for_writing
+from scp.ledger.ports import Delivered, Ledger, Search, State
 from scp.ledger.sql import SqlLedger
-from scp.model import CollapseReason, Form, PassReason
+from scp.model import CollapseReason, Form, Origin, PassReason
+from tests.ledger.postgres import PostgresServer
 from tests.ledger.rows import NOON, row
 
 
-def _in_memory(folder: Path) -> Ledger:
+def _in_memory(request: pytest.FixtureRequest, folder: Path) -> Ledger:
     return MemoryLedger()
 
 
-def _in_sqlite(folder: Path) -> Ledger:
+def _in_sqlite(request: pytest.FixtureRequest, folder: Path) -> Ledger:
     return SqlLedger.open_for_writing(folder / "ledger.sqlite", Disk())
 
 
-@pytest.fixture(params=[_in_memory, _in_sqlite])
+def _in_postgres(request: pytest.FixtureRequest, folder: Path) -> Ledger:
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return open_for_writing(server.new_database(), folder / "none", Disk())
+
+
+@pytest.fixture(params=[_in_memory, _in_sqlite, _in_postgres])
 def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
-    make: Callable[[Path], Ledger] = request.param
-    opened = make(tmp_path)
+    make: Callable[[pytest.FixtureRequest, Path], Ledger] = request.param
+    opened = make(request, tmp_path)
     yield opened
     opened.close()
 
@@ -44,14 +52,23 @@ def test_what_was_recorded_comes_back_equal(ledger: Ledger) -> None:
         form=Form.ORIGINAL,
         reason=PassReason.LOSSY_SOURCE,
         destinations={
-            "pacs": Delivered(status="B000", at=NOON + timedelta(microseconds=7)),
+            "pacs": Delivered(
+                status="B000",
+                at=NOON + timedelta(microseconds=7),
+                attempts=3,
+                transfer_syntax="1.2.840.10008.1.2.1",
+            ),
             "archive": Delivered(status="", at=NOON),
         },
         is_conflict=True,
         not_collapsed=CollapseReason.LOCALIZER,
         became="2.25.7",
         frame=12,
-        note="the peer coerced elements",
+        modality="CT",
+        patient_id_hash="ee",
+        verified_by="openjpeg",
+        source_bytes=2**40,
+        note="the peer coerced elements: ä 語",
     )
     bare = row(1, form=None, state=State.SKIPPED, destinations={}, result_bytes=0)
 
@@ -120,16 +137,23 @@ def test_a_volume_that_was_given_up_before_anybody_had_it_is_forgotten(ledger: L
 
 
 def test_a_job_is_known_from_its_first_row_on(ledger: Ledger) -> None:
-    assert not ledger.knows("job-1")
+    assert ledger.known(["job-1"]) == set()
 
     ledger.record([])
-    assert not ledger.knows("job-1")
+    assert ledger.known(["job-1"]) == set()
     ledger.record([row(1, state=State.SKIPPED), row(2), row(1, job="job-2")])
 
-    assert ledger.knows("job-1")
-    assert ledger.knows("job-2")
-    for other in ("job", "job-", "job-3", "JOB-1", "job-1 ", "job_1", "job%", "", "instance-1.dcm"):
-        assert not ledger.knows(other)
+    others = ["job", "job-", "job-3", "JOB-1", "job-1 ", "job_1", "job%", "", "instance-1.dcm"]
+    assert ledger.known([*others, "job-1", "job-2"]) == {"job-1", "job-2"}
+    assert ledger.known([]) == set()
+
+
+def test_many_jobs_are_looked_up_at_once(ledger: Ledger) -> None:
+    ledger.record([row(number, job=f"job-{number}") for number in range(0, 1200, 2)])
+
+    known = ledger.known([f"job-{number}" for number in range(1200)])
+
+    assert known == {f"job-{number}" for number in range(0, 1200, 2)}
 
 
 def test_totals_tell_converted_from_passed_through_and_why(ledger: Ledger) -> None:
@@ -200,3 +224,118 @@ def test_recording_nothing_is_allowed(ledger: Ledger) -> None:
     ledger.record([])
 
     assert ledger.totals().finished == 0
+
+
+OTHER = row(
+    2,
+    identity=replace(
+        row().identity,
+        sop_instance_uid="2.25.2",
+        study_instance_uid="2.25.2000",
+        series_instance_uid="2.25.2001",
+    ),
+    origin=Origin(calling_ae_title="MR1", called_ae_title="RESEARCH", peer_address="::1"),
+    state=State.DISCARDED,
+    destinations={"pacs": Delivered(status="0000", at=NOON, attempts=1)},
+    patient_id_hash="ff",
+    became="2.25.9",
+    frame=1,
+)
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        Search(uid="2.25.2"),
+        Search(uid="2.25.2000"),
+        Search(uid="2.25.2001"),
+        Search(uid="2.25.9"),
+        Search(ae_title="MR1"),
+        Search(ae_title="RESEARCH"),
+        Search(since=NOON + timedelta(seconds=2), until=NOON + timedelta(seconds=3)),
+        Search(state=State.DISCARDED),
+        Search(destination="pacs"),
+        Search(patient_id_hash="ff"),
+        Search(patient_id_hash="ff", uid="2.25.2", ae_title="MR1", destination="pacs"),
+    ],
+)
+def test_a_row_is_found_by_what_is_known_of_it(ledger: Ledger, search: Search) -> None:
+    ledger.record([row(1), OTHER, row(3)])
+
+    assert list(ledger.search(search)) == [OTHER]
+    assert ledger.studies(search) == ["2.25.2000"]
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        Search(uid="2.25"),
+        Search(uid="2.25.2", state=State.DELIVERED),
+        Search(patient_id_hash="ff", ae_title="CT1"),
+        Search(destination="PACS"),
+        Search(destination="status"),
+        Search(destination="pac_"),
+        Search(ae_title="%"),
+        Search(since=NOON + timedelta(seconds=4)),
+        Search(until=NOON),
+    ],
+)
+def test_what_does_not_match_wholly_is_not_found(ledger: Ledger, search: Search) -> None:
+    ledger.record([row(1), OTHER, row(3)])
+
+    assert list(ledger.search(search)) == []
+    assert ledger.studies(search) == []
+
+
+def test_a_search_gives_everything_once_oldest_first_over_many_pages(ledger: Ledger) -> None:
+    together = [row(number, finished_at=NOON, job="job-2") for number in range(1500)]
+    ledger.record([row(number) for number in range(1, 1501)])
+    ledger.record(together)
+
+    found = list(ledger.search(Search()))
+
+    assert found == [*together, *(row(number) for number in range(1, 1501))]
+    series = ledger.search(Search(uid=row().identity.series_instance_uid))
+    assert {(each.job, each.instance) for each in series} == {
+        (each.job, each.instance) for each in found
+    }
+
+
+def test_rows_may_be_recorded_and_forgotten_while_somebody_reads(ledger: Ledger) -> None:
+    ledger.record([row(number) for number in range(2500)])
+    reader = ledger.search(Search())
+    first = list(itertools.islice(reader, 10))
+
+    ledger.record([row(number) for number in range(2500, 2510)])
+    ledger.forget(NOON + timedelta(seconds=100), 1000)
+
+    found = [*first, *reader]
+    assert len(found) == len({each.instance for each in found})
+    assert [each for each in found if each.finished_at >= row(100).finished_at][:2400] == [
+        row(number) for number in range(100, 2500)
+    ]
+
+
+def test_what_is_old_is_forgotten_in_small_steps_and_stays_counted(ledger: Ledger) -> None:
+    ledger.record([row(number) for number in range(10)])
+    before = NOON + timedelta(seconds=7)
+    counted = ledger.totals()
+
+    assert [ledger.forget(before, 5), ledger.forget(before, 5), ledger.forget(before, 5)] == [
+        5,
+        2,
+        0,
+    ]
+
+    assert list(ledger.search(Search())) == [row(7), row(8), row(9)]
+    assert ledger.totals() == counted
+    ledger.record([row(20)])
+    assert ledger.totals().finished == 11
+
+
+def test_what_no_text_may_hold_is_replaced(ledger: Ledger) -> None:
+    odd = replace(row().origin, calling_ae_title="CT\0 1")
+
+    ledger.record([row(1, origin=odd)])
+
+    assert [each.instance for each in ledger.recent(5)] == [row(1).instance]

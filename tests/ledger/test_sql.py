@@ -13,7 +13,7 @@ import pytest
 
 from scp.durable import Disk
 from scp.errors import LedgerError, NodeError
-from scp.ledger import sql
+from scp.ledger import sqlite
 from scp.ledger.ports import LedgerRow, Totals
 from scp.ledger.sql import SqlLedger
 from scp.ledger.tally import tally, totals_of
@@ -114,7 +114,7 @@ def test_it_can_be_read_after_the_node_has_stopped(tmp_path: Path) -> None:
 
 
 def test_every_commit_is_synced_and_readers_write_nothing(tmp_path: Path) -> None:
-    with _writer(tmp_path) as ledger, ledger._engine.connect() as connection:
+    with _writer(tmp_path) as ledger, ledger._database.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
 
@@ -128,7 +128,7 @@ def test_every_commit_is_synced_and_readers_write_nothing(tmp_path: Path) -> Non
 def test_a_lock_that_another_program_keeps_is_an_error_that_passes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sql, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
     with _writer(tmp_path) as ledger:
         with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -143,7 +143,7 @@ def test_a_lock_that_another_program_keeps_is_an_error_that_passes(
 def test_a_failed_record_adds_nothing(tmp_path: Path) -> None:
     with _writer(tmp_path) as ledger:
         ledger.record([row(1)])
-        with ledger._engine.connect() as connection:
+        with ledger._database.engine.connect() as connection:
             pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
             connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 1}")
 
@@ -164,7 +164,7 @@ def test_a_file_of_a_newer_version_is_refused_in_one_sentence(tmp_path: Path) ->
         lambda path: SqlLedger.open_for_writing(path, Disk()),
         SqlLedger.open_for_reading,
     ):
-        with pytest.raises(NodeError, match=r"newer dcmpress \(format 7, this one knows 1\)"):
+        with pytest.raises(NodeError, match=r"newer dcmpress \(format 7, this one knows 2\)"):
             open_it(tmp_path / "ledger.sqlite")
 
 

@@ -1,0 +1,1 @@
+"""How the tables became what ``schema.py`` says, step by step; run by alembic at the start."""

@@ -1,0 +1,56 @@
+"""Opens the ledger that the configuration means."""
+
+import logging
+from pathlib import Path
+
+from scp.config.ledger import LedgerSection
+from scp.durable import Disk
+from scp.errors import LedgerError, NodeError
+from scp.ledger.sql import SqlLedger
+
+logger = logging.getLogger(__name__)
+
+
+def open_for_writing(section: LedgerSection, path: Path, disk: Disk) -> SqlLedger:
+    """The ledger of a node that starts: the server's that ``section`` names, else SQLite at ``path``.
+
+    A server that cannot be reached is tried again with each call.
+
+    Raises
+    ------
+    NodeError
+        It is damaged, cannot be written, or a newer dcmpress wrote it.
+    """
+    if section.url is None:
+        return SqlLedger.open_for_writing(path, disk)
+    ledger = _on_server(section, is_writer=True)
+    try:
+        ledger.open()
+    except LedgerError as error:
+        logger.error("%s; what is to be recorded waits in the spool", error)
+    except NodeError:
+        ledger.close()
+        raise
+    return ledger
+
+
+def open_for_reading(section: LedgerSection, path: Path) -> SqlLedger:
+    """The ledger that a node, running or not, has written.
+
+    Raises
+    ------
+    NodeError
+        There is none, it is damaged, cannot be read, or another dcmpress wrote it.
+    """
+    if section.url is None:
+        return SqlLedger.open_for_reading(path)
+    ledger = _on_server(section, is_writer=False)
+    ledger.must_open()
+    return ledger
+
+
+def _on_server(section: LedgerSection, *, is_writer: bool) -> SqlLedger:
+    # Here, because most nodes have no server, and every command would load its driver.
+    from scp.ledger.postgres import PostgresDatabase
+
+    return SqlLedger(PostgresDatabase(section), is_writer=is_writer)
