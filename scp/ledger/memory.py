@@ -3,8 +3,9 @@
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 
-from scp.ledger.ports import LedgerRow, Search, Totals
+from scp.ledger.ports import LedgerRow, Search, SeriesHistory, Totals
 from scp.ledger.tally import Tally, TallyKey, tally, totals_of
+from scp.model import CollapseReason
 
 
 class MemoryLedger:
@@ -29,12 +30,19 @@ class MemoryLedger:
     def known(self, jobs: Collection[str]) -> set[str]:
         return {job for job, _ in self._rows} & set(jobs)
 
-    def has_collapsed(self, series_instance_uid: str) -> bool:
-        return any(
-            row.became
-            and row.destinations
-            and row.identity.series_instance_uid == series_instance_uid
+    def history_of(self, series_instance_uid: str) -> SeriesHistory:
+        rows = [
+            row
             for row in self._rows.values()
+            if row.destinations and row.identity.series_instance_uid == series_instance_uid
+        ]
+        return SeriesHistory(
+            volumes=frozenset(row.became for row in rows if row.became),
+            cut=frozenset(
+                row.identity.sop_instance_uid
+                for row in rows
+                if row.not_collapsed is CollapseReason.SERIES_WAS_CUT
+            ),
         )
 
     def finished_since(self, since: datetime) -> list[LedgerRow]:

@@ -143,6 +143,19 @@ class Totals:
         return sum(self.states.values()) - self.states[State.REPEAT]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesHistory:
+    """What became of a series that was to be collapsed, as far as anybody has it."""
+
+    volumes: frozenset[str] = frozenset()
+    """SOP Instance UIDs of the objects that instances of it were collapsed into."""
+    cut: frozenset[str] = frozenset()
+    """Those of its instances that were delivered by themselves because it was cut."""
+
+    def __or__(self, other: "SeriesHistory") -> "SeriesHistory":
+        return SeriesHistory(volumes=self.volumes | other.volumes, cut=self.cut | other.cut)
+
+
 class Ledger(Protocol):
     """The account of what happened. One process writes, others may read meanwhile.
 
@@ -168,8 +181,8 @@ class Ledger(Protocol):
         """Those of ``jobs`` that have been recorded."""
         ...
 
-    def has_collapsed(self, series_instance_uid: str) -> bool:
-        """Whether instances of this series went into a multi-frame object that anybody has."""
+    def history_of(self, series_instance_uid: str) -> SeriesHistory:
+        """What collapsing has made of this series before."""
         ...
 
     def finished_since(self, since: datetime) -> list[LedgerRow]:

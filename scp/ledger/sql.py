@@ -12,6 +12,7 @@ from sqlalchemy import (
     Connection,
     Integer,
     Select,
+    case,
     delete,
     func,
     or_,
@@ -25,12 +26,12 @@ from scp.durable import Disk
 from scp.errors import DeliveryError, LedgerError, NodeError
 from scp.ledger.database import Database
 from scp.ledger.migrate import check_version, migrate
-from scp.ledger.ports import LedgerRow, Search, State, Totals
+from scp.ledger.ports import LedgerRow, Search, SeriesHistory, State, Totals
 from scp.ledger.rows import collapse_reason, row_of, values_of
 from scp.ledger.schema import instances, sums
 from scp.ledger.sqlite import SqliteDatabase
 from scp.ledger.tally import Tally, TallyKey, tally, totals_of
-from scp.model import Form, PassReason
+from scp.model import CollapseReason, Form, PassReason
 
 _PAGE: Final = 1000
 """Rows read at a time. Between pages no transaction is open: one that lasts as long as somebody
@@ -140,14 +141,21 @@ class SqlLedger:
                 found.update(connection.execute(query).scalars())
         return found
 
-    def has_collapsed(self, series_instance_uid: str) -> bool:
-        query = select(instances.c.number).where(
+    def history_of(self, series_instance_uid: str) -> SeriesHistory:
+        was_cut = instances.c.not_collapsed == str(CollapseReason.SERIES_WAS_CUT)
+        query = select(
+            instances.c.became, case((was_cut, instances.c.sop_instance_uid), else_="")
+        ).where(
             instances.c.series_instance_uid == series_instance_uid,
-            instances.c.became != "",
+            or_(instances.c.became != "", was_cut),
             instances.c.destinations != "{}",  # Else it was given up before anybody had it.
         )
         with self._transaction() as connection:
-            return connection.execute(query.limit(1)).first() is not None
+            found = connection.execute(query.distinct()).all()
+        return SeriesHistory(
+            volumes=frozenset(became for became, _ in found if became),
+            cut=frozenset(uid for _, uid in found if uid),
+        )
 
     def finished_since(self, since: datetime) -> list[LedgerRow]:
         return self._newest(instances.c.finished_at >= since)[::-1]

@@ -3,7 +3,7 @@
 import functools
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from scp.buffer.job import Job, JobInstance, JobVolume
@@ -13,6 +13,7 @@ from scp.convert.enhanced.collapsed import Collapsed
 from scp.convert.enhanced.slices import SourceSlice
 from scp.durable import free_bytes
 from scp.errors import LedgerError
+from scp.ledger.ports import SeriesHistory
 from scp.model import CollapseReason, Form, Identity, PassReason
 from scp.pipeline.converter import CLOSED, HEADROOM_BYTES
 from scp.pipeline.pool import WorkerPool
@@ -28,24 +29,30 @@ class Collapser:
     """Has workers collapse what may be collapsed. On the coordinator's thread."""
 
     def __init__(
-        self, layout: Layout, pool: WorkerPool, was_collapsed: Callable[[str], bool]
+        self, layout: Layout, pool: WorkerPool, history_of: Callable[[str], SeriesHistory]
     ) -> None:
         self._layout = layout
         self._pool = pool
-        self._was_collapsed = was_collapsed
-        """Whether instances of a series, by its UID, went into a volume before."""
+        self._history_of = history_of
+        """What was made of a series, by its UID, before."""
         self._claims: dict[str, str] = {}
         """Series to the job, between its closing and its commit, that may become its volumes."""
+        self._cut: dict[str, ClosedJob] = {}
+        """Jobs, between their closing and their commit, that hold a part of a series."""
         self._numbers = itertools.count()
 
     def claim(self, closed: ClosedJob) -> None:
         """The job was closed: what comes of its series after it is late, also where it is ready first."""
-        wants = any(i.decision and _wants_volume(i.decision) for i in closed.instances.values())
-        if wants and not (closed.was_cut or closed.is_at_once):
+        if not any(i.decision and _wants_volume(i.decision) for i in closed.instances.values()):
+            return
+        if closed.was_cut or closed.is_at_once:
+            self._cut[closed.name] = closed
+        else:
             self._claims.setdefault(closed.file.series_instance_uid, closed.name)
 
     def release(self, closed: ClosedJob) -> None:
         """The job was committed: from here on it is known what became of it."""
+        self._cut.pop(closed.name, None)
         series = closed.file.series_instance_uid
         if self._claims.get(series) == closed.name:
             del self._claims[series]
@@ -62,10 +69,11 @@ class Collapser:
         for instance in wanted:
             if instance.is_delivered:
                 groups.setdefault(tuple(sorted(instance.send_to)), []).append(instance)
-        size = sum(i.result_bytes for group in groups.values() for i in group)
-        refusal = self._refusal(closed, size) if groups else None
-        if not groups or refusal is not None:
-            done(_single(job, {i.name: refusal for group in groups.values() for i in group}))
+        members = [i for group in groups.values() for i in group]
+        only = self._only(closed, members) if members else frozenset[str]()
+        if not members or isinstance(only, CollapseReason):
+            reason = only if isinstance(only, CollapseReason) else None
+            done(_single(job, {i.name: reason for i in members}))
             return
         left = len(groups)
 
@@ -81,24 +89,41 @@ class Collapser:
             folder = self._layout.encoded / f"volumes-{next(self._numbers)}"
             closed.volume_folders.append(folder)
             slices = tuple(self._slice_of(closed, instance) for instance in group)
-            task = CollapseTask(slices=slices, folder=folder)
+            task = CollapseTask(slices=slices, folder=folder, only=only)
             self._pool.submit(task, CLOSED, functools.partial(collapsed, group))
 
-    def _refusal(self, closed: ClosedJob, size: int) -> CollapseReason | None:
-        """Why nothing of the job, of ``size`` converted bytes, may become a volume."""
+    def _only(
+        self, closed: ClosedJob, members: Sequence[JobInstance]
+    ) -> frozenset[str] | CollapseReason | None:
+        """The volumes, by their UIDs, that may be made of these members; None: any that they give.
+
+        Of a series that was collapsed before there is no second volume. The same set of instances again
+        gives the same object with the same UID again, which is none.
+        """
         if closed.was_cut or closed.is_at_once:
             return CollapseReason.SERIES_WAS_CUT
         self.claim(closed)
         series = closed.file.series_instance_uid
+        if self._claims.get(series) != closed.name:
+            return CollapseReason.LATE_INSTANCE
         try:
-            is_late = self._claims.get(series) != closed.name or self._was_collapsed(series)
+            history = self._history_of(series)
         except LedgerError as error:
             logger.error("a series stays single-frame, nobody knows whether it is late: %s", error)
-            is_late = True  # A second volume is worse than none.
-        if is_late:
-            return CollapseReason.LATE_INSTANCE
-        has_room = free_bytes(self._layout.spool) > size + HEADROOM_BYTES
-        return None if has_room else CollapseReason.NO_ROOM
+            return CollapseReason.LATE_INSTANCE  # A second volume is worse than none.
+        elsewhere = history.cut.union(
+            i.spooled.identity.sop_instance_uid
+            for cut in self._cut.values()
+            if cut.file.series_instance_uid == series
+            for i in cut.instances.values()
+        )
+        if not elsewhere <= {i.identity.sop_instance_uid for i in members}:
+            # The rest of a series that was cut. With all of it again it is whole.
+            return CollapseReason.SERIES_WAS_CUT
+        size = sum(i.result_bytes for i in members)
+        if free_bytes(self._layout.spool) <= size + HEADROOM_BYTES:
+            return CollapseReason.NO_ROOM
+        return history.volumes or None
 
     def _slice_of(self, closed: ClosedJob, instance: JobInstance) -> SourceSlice:
         tracked = closed.instances[instance.name]

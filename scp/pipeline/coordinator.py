@@ -15,6 +15,7 @@ from scp.buffer.jobs import JobFolders, drop_empty_jobs
 from scp.buffer.layout import Layout
 from scp.deliver.events import Event, QueueSnapshot
 from scp.durable import Disk
+from scp.ledger.ports import SeriesHistory
 from scp.ledger.sql import SqlLedger
 from scp.pipeline.accounts import Accounts
 from scp.pipeline.collapser import Collapser
@@ -90,7 +91,7 @@ class Coordinator:
             self._chores,
             self._timers.later,
             self._dispatch,
-            Collapser(self._layout, self._pool, self._was_collapsed),
+            Collapser(self._layout, self._pool, self._history_of),
         )
         self._intake = Intake(config, self._layout, folders, converter, self._committer)
         self._requests = Requests(
@@ -118,8 +119,8 @@ class Coordinator:
             control.stop()
             self._stop()
 
-    def _was_collapsed(self, series_instance_uid: str) -> bool:
-        return self._dispatch.has_collapsed(series_instance_uid) or self._ledger.has_collapsed(
+    def _history_of(self, series_instance_uid: str) -> SeriesHistory:
+        return self._dispatch.history_of(series_instance_uid) | self._ledger.history_of(
             series_instance_uid
         )
 

@@ -16,7 +16,8 @@ from scp.deliver.events import Delivery, Event, Finished, Progress
 from scp.deliver.queue import DestinationQueue
 from scp.durable import Disk
 from scp.errors import NodeError, StorageFullError
-from scp.model import PassReason
+from scp.ledger.ports import SeriesHistory
+from scp.model import CollapseReason, PassReason
 from scp.pipeline.accounts import Accounts
 from scp.pipeline.live import LEFT_CONFIGURATION, Live
 from scp.pipeline.recorder import Later, Recorder
@@ -62,11 +63,21 @@ class Dispatch:
         """What deliveries to folders may still write."""
         return sum(live.waiting_bytes() for live in self.live.values())
 
-    def has_collapsed(self, series_instance_uid: str) -> bool:
-        """Whether a volume was made of instances of this series, as far as the spool knows."""
-        return any(
-            live.job.volumes and live.job.series_instance_uid == series_instance_uid
+    def history_of(self, series_instance_uid: str) -> SeriesHistory:
+        """What collapsing has made of this series before, as far as the spool knows."""
+        jobs = [
+            live.job
             for live in (*self.live.values(), *self.held.values())
+            if live.job.series_instance_uid == series_instance_uid
+        ]
+        return SeriesHistory(
+            volumes=frozenset(v.identity.sop_instance_uid for job in jobs for v in job.volumes),
+            cut=frozenset(
+                i.identity.sop_instance_uid
+                for job in jobs
+                for i in job.instances
+                if i.not_collapsed == CollapseReason.SERIES_WAS_CUT
+            ),
         )
 
     # -- start and recovery --------------------------------------------------------------------

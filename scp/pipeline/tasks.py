@@ -70,6 +70,8 @@ class CollapseTask:
     slices: tuple[SourceSlice, ...]
     folder: Path
     """For this task alone; it holds the volumes, over those of a worker that died at it."""
+    only: frozenset[str] | None = None
+    """Where given, what was made of the series before: only these objects, by UID, are made again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ from scp.convert.enhanced.collapsed import Collapsed
 from scp.convert.enhanced.groups import CollapseLimits, partition
 from scp.convert.enhanced.refusals import NotCollapsed, NotCollapsedError
 from scp.convert.enhanced.slices import SourceSlice
+from scp.convert.enhanced.uids import sop_instance_uid
 from scp.convert.gpu_backend import GpuBackend, device_for, find_gpus
 from scp.convert.gpu_port import GpuError
 from scp.convert.ports import FrameDecoder, FrameEncoder
@@ -229,8 +230,11 @@ class Workbench:
         except Exception as error:
             logger.exception("a series could not be collapsed")
             return Collapse(refused=_all_refused(task.slices, error))
-        refused = list(parts.refused)
+        refused = [_as_late(each) if task.only is not None else each for each in parts.refused]
         for volume in parts.volumes:
+            if task.only is not None and sop_instance_uid(volume) not in task.only:
+                refused += [_late(name) for name in volume.names]
+                continue
             target = task.folder / f"volume-{volume.number}{INSTANCE_ENDING}"
             try:
                 collapsed = collapse(volume, target, restore_record=self._restore_record)
@@ -264,6 +268,18 @@ class Workbench:
             logger.exception("an instance could not be decoded for a peer")
             return Decoded(error=f"defect: {type(error).__name__}")
         return Decoded()
+
+
+def _late(name: str) -> NotCollapsed:
+    return NotCollapsed(
+        name=name, reason=CollapseReason.LATE_INSTANCE, detail="the series was collapsed before"
+    )
+
+
+def _as_late(refused: NotCollapsed) -> NotCollapsed:
+    """What is alone because the others came before it is late, and nothing else."""
+    is_alone = refused.reason in (CollapseReason.SINGLE_SLICE, CollapseReason.POSITIONS_REPEATED)
+    return _late(refused.name) if is_alone else refused
 
 
 def _all_refused(slices: Iterable[SourceSlice], error: Exception) -> tuple[NotCollapsed, ...]:

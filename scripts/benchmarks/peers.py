@@ -109,11 +109,11 @@ def node(folder: Path, **sections: Any) -> Iterator[tuple[int, int, Path]]:
         )
         try:
             deadline = time.monotonic() + _START_SECONDS
-            while (status := _status(folder)) is None or status["workers"]["ready"] < _WORKERS:
+            while (found := status(folder)) is None or found["workers"]["ready"] < _WORKERS:
                 if time.monotonic() > deadline or process.poll() is not None:
                     raise SystemExit((folder / "node.log").read_text())
                 time.sleep(0.05)
-            yield int(status["port"]), process.pid, archive
+            yield int(found["port"]), process.pid, archive
         finally:
             process.terminate()
             process.wait(60)
@@ -122,9 +122,9 @@ def node(folder: Path, **sections: Any) -> Iterator[tuple[int, int, Path]]:
 def wait_until_delivered(folder: Path, count: int, seconds: float = 600.0) -> None:
     """Until the node's counter says so; asked rarely enough not to be measured."""
     deadline = time.monotonic() + seconds
-    while (status := _status(folder)) is None or status["delivered"] < count:
+    while (found := status(folder)) is None or found["delivered"] < count:
         if time.monotonic() > deadline:
-            raise SystemExit(f"the node did not deliver {count} instances: {status}")
+            raise SystemExit(f"the node did not deliver {count} instances: {found}")
         time.sleep(0.05)
 
 
@@ -142,7 +142,8 @@ def _count(archive: Path) -> int:
     return sum(not name.startswith(".") for _, _, names in os.walk(archive) for name in names)
 
 
-def _status(folder: Path) -> dict[str, Any] | None:
+def status(folder: Path) -> dict[str, Any] | None:
+    """What the node says of itself; None while nothing answers."""
     control = folder / "data" / "control"
     return ask(control, {"command": "status"}) if control.exists() else None
 

@@ -122,18 +122,30 @@ def test_a_series_that_was_collapsed_is_known(ledger: Ledger) -> None:
     other = replace(second, identity=replace(second.identity, series_instance_uid="1.2.99"))
     ledger.record([first, other])
 
-    assert ledger.has_collapsed(first.identity.series_instance_uid)
-    assert not ledger.has_collapsed("1.2.99")
-    assert not ledger.has_collapsed("1.2.98")
+    assert ledger.history_of(first.identity.series_instance_uid).volumes
+    assert not ledger.history_of("1.2.99").volumes
+    assert not ledger.history_of("1.2.98").volumes
+
+
+def test_what_was_delivered_of_a_series_that_was_cut_is_known(ledger: Ledger) -> None:
+    cut = row(1, form=Form.HTJ2K, not_collapsed=CollapseReason.SERIES_WAS_CUT)
+    late = row(2, form=Form.HTJ2K, not_collapsed=CollapseReason.LATE_INSTANCE)
+    frame = row(3, became="2.25.7", frame=1)
+    ledger.record([cut, late, frame])
+
+    history = ledger.history_of(cut.identity.series_instance_uid)
+
+    assert history.cut == {cut.identity.sop_instance_uid}
+    assert history.volumes == {"2.25.7"}
 
 
 def test_a_volume_that_was_given_up_before_anybody_had_it_is_forgotten(ledger: Ledger) -> None:
     given_up = row(1, became="2.25.7", frame=1, state=State.DISCARDED, destinations={})
     ledger.record([given_up])
-    assert not ledger.has_collapsed(given_up.identity.series_instance_uid)
+    assert not ledger.history_of(given_up.identity.series_instance_uid).volumes
 
     ledger.record([row(2, became="2.25.8", frame=1, state=State.DISCARDED)])  # One of two had it.
-    assert ledger.has_collapsed(given_up.identity.series_instance_uid)
+    assert ledger.history_of(given_up.identity.series_instance_uid).volumes
 
 
 def test_a_job_is_known_from_its_first_row_on(ledger: Ledger) -> None:

@@ -56,7 +56,7 @@ def test_an_old_ledger_keeps_its_rows_and_sums_and_takes_new_ones(old: Path) -> 
         assert list(ledger.search(Search())) == old_rows()
         totals = ledger.totals()
         assert (totals.finished, totals.converted, totals.passed_through) == (4, 2, 1)
-        assert ledger.has_collapsed(row().identity.series_instance_uid)
+        assert ledger.history_of(row().identity.series_instance_uid).volumes
 
         ledger.record([row(5, modality="CT"), row(1)])
 

@@ -13,6 +13,7 @@ from scp.deliver.dicomfile import read_meta
 from scp.deliver.ports import Receipt
 from scp.deliver.send import item_of
 from scp.durable import Disk
+from scp.ledger.ports import SeriesHistory
 from scp.model import Origin, StoreRequest
 from scp.pipeline.collapser import Collapser
 from scp.pipeline.committer import Committer
@@ -40,7 +41,7 @@ class Front(Parts):
             self.chores,
             self.timers.later,
             self.dispatch,
-            Collapser(self.layout, crew.pool, self._was_collapsed),
+            Collapser(self.layout, crew.pool, self._history_of),
         )
         self.intake = Intake(config, self.layout, self.folders, self.converter, self.committer)
         self.receivers_end, self.notices = notice_pair()
@@ -57,8 +58,8 @@ class Front(Parts):
             rules="rules-1",
         )
 
-    def _was_collapsed(self, series_instance_uid: str) -> bool:
-        return self.dispatch.has_collapsed(series_instance_uid) or self.ledger.has_collapsed(
+    def _history_of(self, series_instance_uid: str) -> SeriesHistory:
+        return self.dispatch.history_of(series_instance_uid) | self.ledger.history_of(
             series_instance_uid
         )
 

@@ -245,6 +245,101 @@ def test_what_comes_after_the_volume_is_delivered_by_itself(front: Front, tmp_pa
     assert len(front.archived()) == 3
 
 
+def test_one_slice_that_comes_after_the_volume_is_late_and_not_alone(
+    front: Front, tmp_path: Path
+) -> None:
+    paths = slices(tmp_path / "ct", 5)
+    front.receive(*paths[:4])
+    the_job(front)
+
+    front.receive(paths[4])
+
+    assert reasons(the_job(front)) == {CollapseReason.LATE_INSTANCE: 1}
+
+
+def test_the_same_series_again_is_the_same_object_again(
+    make_front: MakeFront, tmp_path: Path
+) -> None:
+    front = make_front(rules=[volumes_to("archive")], series={"resend_window_seconds": 0})
+    paths = slices(tmp_path / "ct")
+    front.receive(*paths)
+    first = the_job(front)
+
+    front.receive(*reversed(paths))
+
+    again = the_job(front)
+    assert forms(again) == {ENHANCED: COUNT}
+    assert again.volumes == first.volumes
+    assert len(front.archived()) == 1
+
+
+def test_the_same_series_and_more_is_no_second_volume(
+    make_front: MakeFront, tmp_path: Path
+) -> None:
+    front = make_front(rules=[volumes_to("archive")], series={"resend_window_seconds": 0})
+    paths = slices(tmp_path / "ct", 6)
+    front.receive(*paths[:4])
+    the_job(front)
+
+    front.receive(*paths)
+
+    job = the_job(front)
+    assert (reasons(job), job.volumes) == ({CollapseReason.LATE_INSTANCE: 6}, ())
+
+
+def test_the_rest_of_a_series_that_was_cut_is_no_volume_either(
+    make_front: MakeFront, tmp_path: Path
+) -> None:
+    front = make_front(rules=[volumes_to("archive")], limits={"max_open_instances": COUNT - 1})
+    paths = slices(tmp_path / "ct", COUNT + 3)
+    front.receive(*paths[:COUNT])
+    front.intake.close_due(time.monotonic())
+    front.receive(*paths[COUNT:])
+
+    # The second is closed by quiet, the first perhaps not committed by then.
+    jobs = front.finish()
+
+    assert [reasons(job)[CollapseReason.SERIES_WAS_CUT] for job in jobs] == [COUNT, 3]
+    assert_nothing_is_left(front)
+
+
+def test_the_rest_of_a_series_that_was_cut_long_ago_is_no_volume_either(
+    make_front: MakeFront, tmp_path: Path
+) -> None:
+    front = make_front(
+        rules=[volumes_to("archive")],
+        limits={"max_open_instances": COUNT - 1},
+        series={"resend_window_seconds": 0},
+    )
+    paths = slices(tmp_path / "ct", COUNT + 3)
+    front.receive(*paths[:COUNT])
+    front.intake.close_due(time.monotonic())
+    the_job(front)
+
+    front.receive(*paths[COUNT:])
+
+    assert reasons(the_job(front)) == {CollapseReason.SERIES_WAS_CUT: 3}
+
+
+def test_a_series_that_was_cut_is_a_volume_when_all_of_it_comes_again(
+    make_front: MakeFront, tmp_path: Path
+) -> None:
+    paths = slices(tmp_path / "ct")
+    front = make_front(
+        rules=[volumes_to("archive")],
+        limits={"max_open_bytes": 4 * paths[0].stat().st_size - 1},
+        series={"resend_window_seconds": 0},
+    )
+    front.receive(*paths)
+    front.intake.close_due(time.monotonic())
+    assert reasons(the_job(front)) == {CollapseReason.SERIES_WAS_CUT: COUNT}
+
+    front.receive(*paths)
+    front.close_quiet()
+
+    assert forms(the_job(front)) == {ENHANCED: COUNT}
+
+
 def test_what_comes_while_the_volume_is_being_committed_is_late_too(
     make_front: MakeFront, tmp_path: Path
 ) -> None:

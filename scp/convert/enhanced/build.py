@@ -106,7 +106,7 @@ def _converted(
                 series_instance_uid,
                 max(1, int(numbers[0])) if numbers else 1,
                 sop_instance_uid,
-                volume.number,
+                1,  # Each volume is a series of its own.
                 transfer_syntax_uid=uid.ExplicitVRLittleEndian,
                 include_dimension_index=False,
                 strict=True,

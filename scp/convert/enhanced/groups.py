@@ -93,8 +93,8 @@ def partition(slices: Sequence[SourceSlice], limits: CollapseLimits | None = Non
     split = _Split(limits or CollapseLimits())
     headers = split.readable(sorted(slices, key=lambda source: source.name))
     for key, group in _by_key(headers):
-        for number, bundle in enumerate(_by_direction(group)):
-            split.take(bundle, (*key, _token(number)))
+        for bundle in _by_direction(group):
+            split.take(bundle, (*key, _direction_of(bundle)))
     # Numbered by the first frame's place in the series, so that a person meets them in order.
     return Partition(volumes=tuple(split.volumes), refused=tuple(split.refused))
 
@@ -252,5 +252,6 @@ def _native_bytes(header: SliceHeader) -> int:
     return (rows or 0) * (columns or 0) * (allocated or 0) // 8
 
 
-def _token(number: int) -> bytes:
-    return number.to_bytes(4, "little")
+def _direction_of(bundle: list[SliceHeader]) -> bytes:
+    """What sets slices apart from those of other directions; known from themselves alone."""
+    return "\\".join(f"{number:.2f}" for number in bundle[0].numbers(ORIENTATION)).encode()

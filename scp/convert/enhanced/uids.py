@@ -7,18 +7,21 @@ from typing import Final
 
 from scp.convert.enhanced.groups import Volume
 
-ALGORITHM: Final = b"dcmpress enhanced 1"
+ALGORITHM: Final = b"dcmpress enhanced 2"
 """Changes when the same frames are to become another object."""
 
 _SOP_INSTANCE, _SERIES = 0x00080018, 0x0020000E
 
 
 def sop_instance_uid(volume: Volume) -> str:
-    """Of the sorted list of (SOP Instance UID, digest of the dataset) of the frames."""
+    """Of its series and the sorted list of (SOP Instance UID, digest of the dataset) of the frames.
+
+    Of its series, because that also depends on what the frames were set apart from.
+    """
     members = sorted(
         f"{header.text(_SOP_INSTANCE)} {header.source.dataset_sha256}" for header in volume.headers
     )
-    return derived("instance", *members)
+    return derived("instance", series_instance_uid(volume), *members)
 
 
 def series_instance_uid(volume: Volume) -> str:
