@@ -38,9 +38,9 @@ class DurableFile:
         self.path = path
         self.descriptor = descriptor
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Append all of ``data``."""
-        self._disk.write(self, data)
+    def write(self, *pieces: bytes | bytearray | memoryview) -> None:
+        """Append all of the pieces, 1024 at most."""
+        self._disk.write(self, *pieces)
 
     def sync(self) -> None:
         """Return once everything written is on the disk; at most once after a failure."""
@@ -87,12 +87,13 @@ class Disk:
         """Open a file for appending, made if missing."""
         return DurableFile(self, path, self._open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY))
 
-    def write(self, file: DurableFile, data: bytes | bytearray | memoryview) -> None:
-        view = memoryview(data)
+    def write(self, file: DurableFile, *pieces: bytes | bytearray | memoryview) -> None:
         with self._watched("write"):
-            written = os.write(file.descriptor, view)
-            while written < len(view):
-                written += os.write(file.descriptor, view[written:])
+            left = sum(map(len, pieces)) - os.writev(file.descriptor, pieces)
+            if left:
+                rest = memoryview(b"".join(pieces))[-left:]
+                while rest:
+                    rest = rest[os.write(file.descriptor, rest) :]
 
     def sync_file(self, file: DurableFile) -> None:
         with self._watched("fsync", is_sync=True):

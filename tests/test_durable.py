@@ -44,9 +44,10 @@ def test_a_write_that_the_system_cuts_short_is_continued(
 ) -> None:
     write = os.write
     monkeypatch.setattr("scp.durable.os.write", lambda fd, data: write(fd, data[:3]))
+    monkeypatch.setattr("scp.durable.os.writev", lambda fd, pieces: write(fd, pieces[0][:3]))
 
     with Disk().create(tmp_path / "file") as file:
-        file.write(b"0123456789")
+        file.write(b"0123", memoryview(b"45678"), bytearray(b"9"))
 
     assert (tmp_path / "file").read_bytes() == b"0123456789"
 
@@ -77,7 +78,7 @@ def test_publishing_replaces_the_whole_and_leaves_nothing_aside(tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == ["job.json"]
 
 
-@pytest.mark.parametrize("call", ["write", "fsync", "rename"])
+@pytest.mark.parametrize("call", ["writev", "fsync", "rename"])
 def test_publishing_that_fails_leaves_the_old_and_nothing_aside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
@@ -97,7 +98,7 @@ def test_no_room_is_no_fault_of_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     disk = Disk()
-    monkeypatch.setattr("scp.durable.os.write", _failing(number))
+    monkeypatch.setattr("scp.durable.os.writev", _failing(number))
 
     with disk.create(tmp_path / "file") as file, pytest.raises(StorageFullError) as refused:
         file.write(b"x")
@@ -107,7 +108,7 @@ def test_no_room_is_no_fault_of_the_disk(
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EROFS])
-@pytest.mark.parametrize("call", ["write", "fsync"])
+@pytest.mark.parametrize("call", ["writev", "fsync"])
 def test_a_failed_call_makes_the_disk_unhealthy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
 ) -> None:

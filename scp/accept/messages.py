@@ -25,6 +25,9 @@ from scp.model import Origin, StoreRequest
 
 logger = logging.getLogger(__name__)
 
+_MOST_PIECES: Final = 64
+"""Of datasets, kept until they are written; a peer may send PDVs of one byte."""
+
 INVALID_PARAMETER: Final = 0x06
 """Reason of a provider's A-ABORT: invalid PDU parameter value (PS3.8 Table 9-26)."""
 
@@ -62,7 +65,9 @@ class Messages:
         self._send = send
         self._context_id = 0
         self._command_set = bytearray()
+        self._pieces: list[memoryview] = []
         self._current: tuple[Command, Reception] | None = None
+        reader.before_refill = self._write
         self.instances = 0
         self.dataset_bytes = 0
 
@@ -93,6 +98,7 @@ class Messages:
 
     def abandon(self) -> None:
         """Forget an instance that is not complete."""
+        self._pieces.clear()
         if self._current is not None:
             self._current[1].abandon()
             self._current = None
@@ -139,13 +145,15 @@ class Messages:
             raise AssociationError("data without a command")
         if context_id != self._context_id:
             raise AssociationError("a dataset in two contexts", INVALID_PARAMETER)
-        command, reception = self._current
-        take, write = self._reader.take, reception.write
         while length:
-            chunk = take(length)
-            length -= len(chunk)
-            write(chunk)
+            piece = self._reader.take(length)
+            length -= len(piece)
+            self._pieces.append(piece)
+        if len(self._pieces) >= _MOST_PIECES:
+            self._write()
         if is_last:
+            self._write()
+            command, reception = self._current
             status = reception.finish()
             self._current = None
             if status == StoreStatus.SUCCESS:
@@ -155,6 +163,12 @@ class Messages:
                 self._answer(command, status)
             finally:
                 reception.tidy()
+
+    def _write(self) -> None:
+        """Hand on what lies in the reader's buffer: several PDVs by one call of the system."""
+        if self._current is not None and self._pieces:
+            self._current[1].write(*self._pieces)
+            self._pieces.clear()
 
     def _answer(self, command: Command, status: StoreStatus) -> None:
         response = encode_response(command, status)

@@ -8,8 +8,8 @@ from scp.model import Origin, StoreRequest
 class IncomingInstance(Protocol):
     """One instance on its way in. Ends with exactly one of :meth:`commit` and :meth:`abandon`."""
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Take the next bytes of the encoded dataset; the buffer may be reused afterwards.
+    def write(self, *pieces: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes of the encoded dataset; the buffers may be reused afterwards.
 
         Raises
         ------

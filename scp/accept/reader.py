@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
@@ -49,6 +50,8 @@ class PduReader:
         self._silent_since: float | None = None
         self._stop = threading.Event()
         self._tick = max(min(self._idle_seconds, self._pdu_seconds) / _TICKS, 0.001)
+        self.before_refill: Callable[[], None] = _do_nothing
+        """Called before bytes that :meth:`take` gave out are overwritten."""
         connection.settimeout(None)
         self._set_timeout(socket.SO_RCVTIMEO, self._tick)
         self._set_timeout(socket.SO_SNDTIMEO, self._pdu_seconds)
@@ -163,7 +166,7 @@ class PduReader:
         return length, context_id, control
 
     def take(self, most: int) -> memoryview:
-        """The next 1 to ``most`` bytes, as many as are here; valid until the next call."""
+        """The next 1 to ``most`` bytes, as many as are here; valid until :attr:`before_refill`."""
         if self._start == self._end:
             self._fill()
         start = self._start
@@ -199,6 +202,7 @@ class PduReader:
 
     def _fill(self) -> None:
         """Receive at least one more byte."""
+        self.before_refill()
         if self._start == self._end:
             self._start = self._end = 0
         elif self._end == BUFFER_BYTES:
@@ -239,3 +243,6 @@ def _why(error: OSError) -> str:
     if isinstance(error, ssl.SSLError) and error.reason:
         return error.reason.replace("_", " ").lower()
     return error.strerror or str(error)
+
+
+def _do_nothing() -> None: ...

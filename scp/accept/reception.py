@@ -28,15 +28,15 @@ class Reception:
         self.received_bytes = 0
         self._attempt(self._begin)
 
-    def write(self, data: memoryview) -> None:
+    def write(self, *pieces: memoryview) -> None:
         """Take the next bytes of the dataset; never raises because of the store."""
-        self.received_bytes += len(data)
+        self.received_bytes += sum(map(len, pieces))
         if self._incoming is None:
             return
         if self.received_bytes > self._max_bytes:
             self._fail(StorageFullError(f"an instance of more than {self._max_bytes} bytes"))
         else:
-            self._attempt(self._incoming.write, data)
+            self._attempt(self._incoming.write, *pieces)
 
     def finish(self) -> StoreStatus:
         """Commit, unless the store has refused; on return the status may be sent."""

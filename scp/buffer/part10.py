@@ -97,21 +97,20 @@ def read_identity(dataset: Buffer, transfer_syntax: str) -> Identity:
 
 def _routing_values(dataset: Buffer, encoding: Encoding) -> dict[int, str]:
     found: dict[int, str] = {}
-    end = 0
     try:
-        for element in walk(dataset, encoding, stop_before=_SERIES + 1):
-            end = element.end
-            if element.tag in _ROUTING:
-                raw = bytes(dataset[element.value : element.value_end])
-                # The first of several: it is the same however much of the dataset is there yet.
-                found.setdefault(element.tag, raw.decode("ascii", "replace").strip("\0 "))
+        for element in walk(dataset, encoding, stop_before=_SERIES + 1, only=_ROUTING):
+            raw = bytes(dataset[element.value : element.value_end])
+            # The first of several: it is the same however much of the dataset is there yet.
+            found.setdefault(element.tag, raw.decode("ascii", "replace").strip("\0 "))
     except MalformedError as error:
         raise UnreadableInstanceError(str(error)) from error
     except TruncatedError:
         if _SERIES not in found:
             raise
-    if _SERIES not in found and end >= len(dataset):
-        raise TruncatedError("the bytes end before the Series Instance UID")
+    if _SERIES not in found:
+        end = max((e.end for e in walk(dataset, encoding, stop_before=_SERIES + 1)), default=0)
+        if end >= len(dataset):
+            raise TruncatedError("the bytes end before the Series Instance UID")
     return found
 
 

@@ -195,11 +195,11 @@ class SpoolStore:
             except OSError as error:
                 raise DiskFailedError(f"spool: {error.strerror}") from error
 
-    def arriving(self, key: SeriesKey) -> None:
-        self._notices.arriving(key.folder)
+    def arriving(self, series: str) -> None:
+        self._notices.arriving(series)
 
-    def given_up(self, key: SeriesKey) -> None:
-        self._notices.given_up(key.folder)
+    def given_up(self, series: str) -> None:
+        self._notices.given_up(series)
 
     def _link(self, incoming: StrPath, folder: str, stem: str) -> tuple[str, bool]:
         number = 1
@@ -261,18 +261,14 @@ class SpoolIncoming:
         self._request = request
         self._file = file
         self._identity: Identity | None = None
-        self._announced: SeriesKey | None = None
+        self._announced: str | None = None
+        self._meta = part10.file_head(request)
         self._head = bytearray()
         self._try_at = 1
         self._unlooked_bytes = 0
-        self._write: Callable[[bytes | bytearray | memoryview], None] = self._write_first
-        try:
-            file.write(part10.file_head(request))
-        except BaseException:
-            self.abandon()
-            raise
+        self._write: Callable[..., None] = self._write_first
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
+    def write(self, *pieces: bytes | bytearray | memoryview) -> None:
         """Take the next bytes of the dataset.
 
         Raises
@@ -280,19 +276,19 @@ class SpoolIncoming:
         StorageFullError
             There is no room for more, or the disk is unhealthy.
         """
-        self._unlooked_bytes += len(data)
+        self._unlooked_bytes += sum(map(len, pieces))
         if self._unlooked_bytes >= _LOOK_BYTES:
             self._unlooked_bytes = 0
             if not self._store.has_room():
                 raise StorageFullError("no room above the reserve, or the disk failed")
-        self._write(data)
+        self._write(*pieces)
 
     def commit(self) -> None:
         """Return once the instance is durable under its series; the order is the spool's protocol."""
         try:
             identity = self._identity or self._read_identity()
             part10.check_identity(self._request, identity)
-            self._announce(identity.series)
+            self._announce(identity)
             self._file.sync()
             self._file.close()
             self._store.land(self._file.path, self._request, identity)
@@ -314,29 +310,37 @@ class SpoolIncoming:
             with contextlib.suppress(OSError):  # The coordinator is gone: so is what it knew.
                 self._store.given_up(announced)
 
-    def _write_first(self, data: bytes | bytearray | memoryview) -> None:
+    def _write_first(self, *pieces: bytes | bytearray | memoryview) -> None:
         """Write, and look for the routing header so that the series is known to be arriving."""
-        self._file.write(data)
-        self._head += data
-        if len(self._head) < self._try_at:
-            return
+        self._file.write(self._meta, *pieces)
+        self._meta = b""
+        if not self._head and self._has_looked(pieces[0]):
+            return  # As nearly always: the first piece holds it, and nothing need be copied.
+        for piece in pieces:
+            self._head += piece
+        if len(self._head) >= self._try_at:
+            self._has_looked(self._head)
+
+    def _has_looked(self, head: bytes | bytearray | memoryview) -> bool:
+        """Look for the routing header; False: more bytes are needed for it."""
         try:
-            self._identity = part10.read_identity(self._head, self._request.transfer_syntax)
+            self._identity = part10.read_identity(head, self._request.transfer_syntax)
         except TruncatedError:
-            self._try_at = 2 * len(self._head)
+            self._try_at = 2 * len(head)
             if self._try_at <= _EARLY_HEADER:
-                return
+                return False
         except UnreadableInstanceError:
             pass  # Said at the end, when the message was read.
         self._head = bytearray()
         self._write = self._file.write
         if self._identity is not None:
-            self._announce(self._identity.series)
+            self._announce(self._identity)
+        return True
 
-    def _announce(self, key: SeriesKey) -> None:
+    def _announce(self, identity: Identity) -> None:
         if self._announced is None:
-            self._announced = key
-            self._store.arriving(key)
+            self._announced = identity.series.folder
+            self._store.arriving(self._announced)
 
     def _read_identity(self) -> Identity:
         return part10.open_instance(self._file.path).identity

@@ -25,7 +25,7 @@ from scp.pipeline.converter import Converter
 from scp.pipeline.destinations import build_queues
 from scp.pipeline.dispatch import Dispatch
 from scp.pipeline.intake import Intake
-from scp.pipeline.notices import read_notices, send_needs
+from scp.pipeline.notices import AT_ONCE, read_notices, send_needs
 from scp.pipeline.pool import WorkerPool
 from scp.pipeline.processes import Orders, read_orders
 from scp.pipeline.recorder import Recorder
@@ -35,6 +35,8 @@ from scp.pipeline.threads import Chores, Inbox
 logger = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
+_GATHER_SECONDS = 0.01
+"""So long notices are left to gather after some were read: a turn costs as much as ten of them."""
 _STOP_SECONDS = 10.0
 
 
@@ -100,6 +102,7 @@ class Coordinator:
         self._stop_read, self._stop_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._is_stopping = False
         self._last_tick = 0.0
+        self._gather_until = 0.0
 
     def run(self, ready: int) -> None:
         """Recover, say so on the descriptor ``ready``, then work until SIGTERM."""
@@ -139,18 +142,22 @@ class Coordinator:
             queue.start()
 
     def _turn(self) -> None:
+        longest = self._timers.wait(self._intake.next_wait(_TICK_SECONDS))
         sources: list[socket.socket | Connection | int] = [
-            self._notices,
             self._inbox.fileno(),
             self._stop_read,
             *self._pool.connections(),
         ]
-        for ready in wait(sources, self._timers.wait(self._intake.next_wait(_TICK_SECONDS))):
-            if ready is self._notices:
-                for notice in read_notices(self._notices):
-                    self._intake.take(notice)
-            elif isinstance(ready, Connection):
-                self._pool.readable(ready)
+        gathering = self._gather_until - time.monotonic()
+        if gathering > 0:
+            longest = min(longest, gathering)
+        else:
+            sources.append(self._notices)
+        ready = wait(sources, longest)
+        self._read_notices()
+        for connection in ready:
+            if isinstance(connection, Connection):
+                self._pool.readable(connection)
         self._inbox.run_posted()
         self._timers.run_due()
         now = time.monotonic()
@@ -165,6 +172,13 @@ class Coordinator:
                 + self._committer.bytes_in_work
                 + self._dispatch.bytes_waiting,
             )
+
+    def _read_notices(self) -> None:
+        notices = list(read_notices(self._notices))
+        for notice in notices:
+            self._intake.take(notice)
+        if 0 < len(notices) < AT_ONCE:
+            self._gather_until = time.monotonic() + _GATHER_SECONDS
 
     def _uncommitted(self) -> int:
         return self._intake.open_instances + self._committer.instances_in_work

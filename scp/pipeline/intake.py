@@ -1,6 +1,7 @@
 """From notices to closed jobs: which series are open, what is in them, when they close."""
 
 import logging
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +42,7 @@ class Intake:
     ) -> None:
         self._limits = config.limits
         self._layout = layout
+        self._growing = str(layout.growing)
         self._folders = folders
         self._converter = converter
         self._committer = committer
@@ -70,16 +72,17 @@ class Intake:
                 self._landed(notice.landed)
 
     def _landed(self, landed: Landed) -> None:
-        path = self._layout.growing / landed.series / landed.name
+        path = f"{self._growing}/{landed.series}/{landed.name}"
+        if not os.path.exists(path):
+            return  # Its series was closed before we came to it; it is in the job.
         spooled = SpooledInstance(
-            path=path,
+            path=Path(path),
             identity=landed.identity,
             origin=landed.request.origin,
             transfer_syntax=landed.request.transfer_syntax,
             file_bytes=landed.file_bytes,
         )
-        if path.exists():  # Else its series was closed before we came to it; it is in the job.
-            self._take_up(landed.series, self._tracked(spooled, landed.received))
+        self._take_up(landed.series, self._tracked(spooled, landed.received))
 
     def _take_up(self, series: str, instance: Tracked) -> None:
         known = self._series(series)

@@ -23,8 +23,9 @@ class KeptInstance:
     request: StoreRequest
     data: bytearray = field(default_factory=bytearray)
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.data += data
+    def write(self, *pieces: bytes | bytearray | memoryview) -> None:
+        for piece in pieces:
+            self.data += piece
         if self.store.write_error is not None:
             raise self.store.write_error
 

@@ -36,9 +36,9 @@ class HookedDisk(Disk):
         self._ask("append_to", path)
         return super().append_to(path)
 
-    def write(self, file: DurableFile, data: bytes | bytearray | memoryview) -> None:
+    def write(self, file: DurableFile, *pieces: bytes | bytearray | memoryview) -> None:
         self._ask("write", file.path)
-        super().write(file, data)
+        super().write(file, *pieces)
 
     def sync_file(self, file: DurableFile) -> None:
         self._ask("sync_file", file.path)
@@ -115,10 +115,10 @@ class RecordingDisk(HookedDisk):
             self._record("create", path)
             return file
 
-    def write(self, file: DurableFile, data: bytes | bytearray | memoryview) -> None:
+    def write(self, file: DurableFile, *pieces: bytes | bytearray | memoryview) -> None:
         with self._order:
-            super().write(file, data)
-            self._record("write", file.path, content=bytes(data))
+            super().write(file, *pieces)
+            self._record("write", file.path, content=b"".join(pieces))
 
     def sync_file(self, file: DurableFile) -> None:
         with self._order:

@@ -176,11 +176,12 @@ def test_a_record_that_the_disk_cut_off_does_not_spoil_the_next(
     workers(lambda task: LOST)
 
     class Full(Disk):
-        def write(self, file: DurableFile, data: bytes | bytearray | memoryview) -> None:
-            if second.name.encode() in bytes(data):
-                super().write(file, bytes(data)[:20])
+        def write(self, file: DurableFile, *pieces: bytes | bytearray | memoryview) -> None:
+            data = b"".join(pieces)
+            if second.name.encode() in data:
+                super().write(file, data[:20])
                 raise StorageFullError("full")
-            super().write(file, data)
+            super().write(file, *pieces)
 
     monkeypatch.setattr(transcode, "Disk", Full)
 

@@ -77,12 +77,12 @@ class Full(Disk):
         super().__init__()
         self.writes = writes
 
-    def write(self, file: DurableFile, data: bytes | bytearray | memoryview) -> None:
+    def write(self, file: DurableFile, *pieces: bytes | bytearray | memoryview) -> None:
         self.writes -= 1
         if self.writes < 0:
             with self._watched("write"):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        super().write(file, data)
+        super().write(file, *pieces)
 
 
 class WithoutLinks(Disk):

@@ -190,11 +190,11 @@ def test_a_power_failure_repeats_no_more_than_64_instances(tmp_path: Path) -> No
     unsynced = most = 0
 
     class Counting(Disk):
-        def write(self, file: DurableFile, data: bytes | bytearray | memoryview) -> None:
+        def write(self, file: DurableFile, *pieces: bytes | bytearray | memoryview) -> None:
             nonlocal unsynced, most
             unsynced += 1
             most = max(most, unsynced)
-            super().write(file, data)
+            super().write(file, *pieces)
 
         def sync_file(self, file: DurableFile) -> None:
             nonlocal unsynced

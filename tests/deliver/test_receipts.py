@@ -215,11 +215,11 @@ class Unreliable(Disk):
             with self._watched(call):
                 raise OSError(errno.EIO, "broken")
 
-    def write(self, file: DurableFile, data: bytes | bytearray | memoryview) -> None:
+    def write(self, file: DurableFile, *pieces: bytes | bytearray | memoryview) -> None:
         if "write" in self.fail:
-            super().write(file, memoryview(data)[: len(data) // 2])
+            super().write(file, memoryview(pieces[0])[: len(pieces[0]) // 2])
         self._maybe("write")
-        super().write(file, data)
+        super().write(file, *pieces)
 
     def sync_file(self, file: DurableFile) -> None:
         self._maybe("sync")

@@ -1,7 +1,6 @@
 """What receivers tell the coordinator: whole, in order, and without harm where it is damaged."""
 
 import os
-import pickle
 import select
 import signal
 import socket
@@ -185,11 +184,13 @@ def test_a_receiver_that_is_killed_leaves_whole_notices_only(
     "garbage",
     [
         b"nothing of the kind",
-        pickle.dumps({"kind": "landed"}),
-        pickle.dumps(Notice("arriving", "r0", "a"))[:-3],
-        pickle.dumps(Notice("arriving", "r0", "a" * 9000)),
+        b"\xff\xfe",
+        b"landed",
+        b"landed\0r0\0a\0001.dcm",
+        b"\0".join([b"landed", b"r0", b"a", *[b"1"] * 9, b"many", b"1.7e9"]),
+        b"\0".join([b"landed", b"r0", b"a", *[b"1"] * 12]),
     ],
-    ids=["no pickle", "no notice", "cut", "too long"],
+    ids=["one word", "no text", "no notice", "half an instance", "no number", "too much"],
 )
 def test_what_cannot_be_understood_is_ignored_and_what_follows_is_read(
     receiver: socket.socket, coordinator: socket.socket, garbage: bytes
