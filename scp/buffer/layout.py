@@ -66,6 +66,11 @@ class Layout:
     def control(self) -> Path:
         return self.data / "control"
 
+    @property
+    def gpus(self) -> Path:
+        """Sockets of the processes that have a GPU."""
+        return self.data / "gpus"
+
     def make(self, disk: Disk) -> None:
         """Make every folder, durably; what is there stays.
 

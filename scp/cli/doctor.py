@@ -12,6 +12,7 @@ from scp import tls
 from scp.buffer.layout import Layout
 from scp.cli import output
 from scp.cli.configuration import load_config
+from scp.cli.gpus import describe_gpu
 from scp.config.network import ListenerSection
 from scp.config.schema import Config, FolderDestination
 from scp.config.schema import DicomDestination as DicomSection
@@ -27,6 +28,10 @@ _FSYNCS = 20
 _CONNECT_SECONDS = 10.0
 _SOON_DAYS = 30
 _SLOW_FSYNC_MS = 20.0
+_GPU_DOES = {
+    "auto": "it proves large frames, the CPU encodes",
+    "gpu": "it encodes large frames, the CPU proves",
+}
 _LIBRARIES = ("pydicom", "pynetdicom", "highdicom", "numpy", "imagecodecs", "ojph", "python-gdcm")
 
 
@@ -66,6 +71,7 @@ def _findings(config: Config) -> Iterator[Finding]:
     yield _tried("libraries", _try_libraries)
     yield _tried("codecs", _try_codecs)
     yield _gpu(config)
+    yield from _gpus_of_node(config)
     yield _tried("disk", lambda: _try_disk(config.node.data))
     yield _tried("room", lambda: _try_room(config))
     yield _tried("clock", lambda: _try_clock(config.node.data))
@@ -127,17 +133,33 @@ def _try_codecs() -> str:
 
 
 def _gpu(config: Config) -> Finding:
+    """What works is a fault only where the configuration asks for it."""
+    backend = config.codec.backend
+    if backend == "cpu":
+        return Finding("GPU", None, "not wanted: codec: backend: cpu")
     try:
-        from scp.convert.gpu import try_gpu
+        from scp.convert.gpu import try_gpus
 
-        detail = f"{try_gpu()}; it proves large frames, the CPU encodes"
+        detail = f"{try_gpus()}; {_GPU_DOES[backend]}"
+        return Finding("GPU", True, detail)
     except CodecError as error:
         detail = f"{error}; the CPU converts"
     except Exception as error:
         detail = f"{_named(error)}; the CPU converts"
-    if config.codec.backend == "gpu":
+    if backend == "gpu":
         return Finding("GPU", False, f"{detail}; set codec: backend: to auto or cpu")
     return Finding("GPU", None, detail)
+
+
+def _gpus_of_node(config: Config) -> Iterator[Finding]:
+    """How the GPUs fare that a running node has."""
+    try:
+        running = ask(Layout(config.node.data).control, {"command": "status"}) or {}
+    except NodeError:
+        return  # The port says so.
+    for gpu in running.get("gpus", ()):
+        is_used = gpu["state"] == "in use"
+        yield Finding(f"GPU {gpu['number']} of the node", is_used, describe_gpu(gpu))
 
 
 def _try_disk(data: Path) -> str:

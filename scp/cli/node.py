@@ -8,6 +8,7 @@ from scp import telemetry
 from scp.buffer.layout import Layout
 from scp.cli import output
 from scp.cli.configuration import load_config
+from scp.cli.gpus import show_gpus
 from scp.errors import NodeError, UsageError
 from scp.pipeline.control import ask
 
@@ -49,6 +50,7 @@ def show_status(path: Path | None, *, as_json: bool, must_run: bool) -> None:
     )
     if status.get("verify") == "off":
         print("verify is off: conversions are not proved")
+    show_gpus(status)
     if status["reasons"]:
         output.show_table(["passed through because", ">instances"], status["reasons"].items())
     if status["not_collapsed"]:

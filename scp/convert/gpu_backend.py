@@ -1,24 +1,26 @@
-"""A GPU as a worker process has it: opened at the first frame, given back at the end."""
+"""Who compresses and who proves, where there is a GPU; and how one is found and opened."""
 
-import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final
 
 import numpy as np
 
-from scp.config.schema import Htj2kSection
+from scp.config.schema import CodecSection, Htj2kSection
+from scp.convert.codec_cpu import OpenJpegDecoder, OpenJphDecoder, OpenJphEncoder
 from scp.convert.codec_gpu import GpuDecoder, GpuEncoder
 from scp.convert.cuda import gpu_names
-from scp.convert.gpu_fallback import GpuVerifier, GpuWithCpuFallback
-from scp.convert.gpu_port import Gpu, GpuError
-from scp.convert.gpu_thread import GpuLimits, GpuStatus, GpuThread
+from scp.convert.gpu_fallback import GpuVerifier, GpuWithCpuFallback, JudgeOfBoth
+from scp.convert.gpu_port import Gpu, GpuError, SharedGpu
+from scp.convert.gpu_thread import GpuLimits, GpuThread
 from scp.convert.gpu_versions import gpu_library, installed_versions
 from scp.convert.ports import FrameDecoder, FrameEncoder, FrameFormat
-from scp.errors import CodecError
 
-CPU_BYTES_A_SECOND: Final = 2.5e8
+CPU_BYTES_A_SECOND: Final = 1.5e8
 """Native bytes that OpenJPEG, the slower of the two that prove, decodes on one core."""
-_WORKER_THREADS: Final = 1
+
+type Codecs = Callable[[], tuple[FrameEncoder, FrameDecoder | None]]
+"""An encoder and a judge of another library for one instance, so that its record names who did the work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,74 +48,75 @@ def find_gpus() -> GpuFinding:
     return GpuFinding(library=library, devices=devices, why_not=why_not)
 
 
-class GpuBackend:
-    """Makes encoders and judges on one GPU, each for one instance so that it names who did the work."""
+def open_gpu(device: int) -> Gpu:
+    """Have a GPU of this machine, by CUDA's number; in the process, and after any fork, that uses it.
 
-    def __init__(self, thread: GpuThread) -> None:
-        self._thread = thread
+    Raises
+    ------
+    GpuError
+        The libraries are missing or too old, or there is no such GPU.
+    """
+    from scp.convert.nvimagecodec import NvImageCodec
 
-    @classmethod
-    def of_device(cls, device: int, *, may_wait: bool = False) -> Self:
-        """On a GPU of this machine. Make it in the process that uses it; nothing is opened yet.
-
-        Parameters
-        ----------
-        may_wait
-            Whether work waits for a busy GPU; otherwise the CPU does what it can do sooner.
-
-        Raises
-        ------
-        GpuError
-            The libraries are missing or too old, or there is no such GPU.
-        """
-        found = find_gpus()
-        if found.why_not or device >= len(found.devices):
-            raise GpuError(found.why_not or f"there is no GPU {device}")
-
-        def open_gpu() -> Gpu:
-            from scp.convert.nvimagecodec import NvImageCodec
-
-            return NvImageCodec(device, _WORKER_THREADS)
-
-        limits = GpuLimits(cpu_bytes_a_second=None if may_wait else CPU_BYTES_A_SECOND)
-        return cls(GpuThread(found.library, open_gpu, limits))
-
-    @property
-    def status(self) -> GpuStatus:
-        return self._thread.status
-
-    def warm_up(self, encoder: FrameEncoder) -> None:
-        """Have the GPU opened, which takes a second, before a frame waits for it.
-
-        Does not wait for it longer than for any frame; what fails is said by :attr:`status`.
-        """
-        frames = np.zeros((1, 512, 512, 1), "<u2")
-        frame_format = FrameFormat(
-            rows=512,
-            columns=512,
-            samples=1,
-            bits_allocated=16,
-            bits_stored=12,
-            is_signed=False,
-            colour_transform=False,
-        )
-        with contextlib.suppress(CodecError, GpuError):
-            codestreams = encoder.encode(frames, frame_format, Htj2kSection())
-            GpuDecoder(self._thread).differs(codestreams, frames, frame_format)
-
-    def encoder(self, cpu: FrameEncoder) -> GpuWithCpuFallback:
-        """To be proved by another library than the GPU's and that of ``cpu``."""
-        return GpuWithCpuFallback(GpuEncoder(self._thread), cpu)
-
-    def verifier(self, cpu: FrameDecoder) -> GpuVerifier:
-        """For what neither the GPU nor the library of ``cpu`` encoded."""
-        return GpuVerifier(GpuDecoder(self._thread), cpu, self._thread.distrust)
-
-    def close(self) -> None:
-        """Give the device back."""
-        self._thread.close()
+    return NvImageCodec(device)
 
 
-def device_for(worker: int, devices: int) -> int:
-    """Which GPU the worker of that number has, so that they share alike."""
-    return worker % max(1, devices)
+def gpu_limits(codec: CodecSection) -> GpuLimits:
+    """With ``backend: gpu`` work waits for it; otherwise the CPU does what it can do sooner."""
+    return GpuLimits(cpu_bytes_a_second=None if codec.backend == "gpu" else CPU_BYTES_A_SECOND)
+
+
+def prove_a_frame(gpu: Gpu) -> None:
+    """Also has everything loaded that the GPU needs, which takes seconds, before a frame waits for it.
+
+    Raises
+    ------
+    CodecError
+        It failed, or decodes to something else than was encoded.
+    """
+    frames = np.zeros((1, 512, 512, 1), "<u2")
+    frames[0, :, ::3] = 4095
+    frame_format = FrameFormat(
+        rows=512,
+        columns=512,
+        samples=1,
+        bits_allocated=16,
+        bits_stored=12,
+        is_signed=False,
+        colour_transform=False,
+    )
+    codestreams = OpenJphEncoder().encode(frames, frame_format, Htj2kSection())
+    if any(GpuDecoder(gpu).differs(codestreams, frames, frame_format)):
+        raise GpuError("it decodes a frame to something else than was encoded")
+
+
+def codecs_for(codec: CodecSection, gpu: SharedGpu | None) -> Codecs:
+    """Who does the work in a process that has this GPU, or none.
+
+    OpenJPH compresses and the GPU proves what is large enough: that takes less of the host's time than the
+    other way round, at every size (measured on an H100, see the README), and OpenJPH makes a tile-part of
+    each resolution, which nvJPEG2000 does not. With ``backend: gpu`` the GPU compresses too, and OpenJPH
+    proves; so it does where nothing is proved, which leaves the host nothing to do.
+    """
+    openjph, openjpeg = OpenJphEncoder(), OpenJpegDecoder()
+    is_proved = codec.verify != "off"
+    if gpu is None:
+        return lambda: (openjph, openjpeg if is_proved else None)
+    encoder, decoder = GpuEncoder(gpu), GpuDecoder(gpu)
+    judge = OpenJphDecoder()
+
+    def verifier() -> GpuVerifier:
+        return GpuVerifier(decoder, openjpeg, gpu.distrust)
+
+    def both() -> tuple[FrameEncoder, FrameDecoder | None]:
+        pair = GpuWithCpuFallback(encoder, openjph)
+        return pair, JudgeOfBoth(pair, judge, verifier()) if is_proved else None
+
+    if codec.backend == "gpu" or not is_proved:
+        return both
+    return lambda: (openjph, verifier())
+
+
+def shared_gpu(device: int, library: str, codec: CodecSection) -> GpuThread:
+    """A GPU of this process for many callers; nothing is opened yet."""
+    return GpuThread(library, lambda: open_gpu(device), gpu_limits(codec))

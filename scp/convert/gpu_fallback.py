@@ -1,8 +1,10 @@
 """The GPU where it can, the CPU for the rest: no frame is lost to a GPU that refuses, fails or hangs."""
 
+import contextlib
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 
@@ -49,30 +51,108 @@ class GpuWithCpuFallback(_Named):
     ----------
     gpu
         Raises :class:`GpuError` where the CPU is to do all of it.
+    worth_bytes
+        Smaller frames, in native bytes, are the CPU's.
     """
 
-    def __init__(self, gpu: PartialEncoder, cpu: FrameEncoder) -> None:
+    def __init__(
+        self, gpu: PartialEncoder, cpu: FrameEncoder, worth_bytes: int = WORTH_BYTES
+    ) -> None:
         super().__init__(gpu.name, cpu.name)
         self._gpu = gpu
         self._cpu = cpu
+        self._worth_bytes = worth_bytes
+        self._by_cpu: set[bytes] = set()
+        """Of what the CPU compressed, where the GPU was asked as well: few, and as digests."""
 
     def encode(
         self, frames: Frames, frame_format: FrameFormat, parameters: Htj2kSection
     ) -> list[bytes]:
         """Compress; see :class:`scp.convert.ports.FrameEncoder`."""
-        try:
-            codestreams = self._gpu.encode_some(frames, frame_format, parameters)
-        except GpuError:
-            codestreams = [None] * len(frames)
+        codestreams: list[bytes | None] = [None] * len(frames)
+        if frames.nbytes >= self._worth_bytes * len(frames):
+            with contextlib.suppress(GpuError):
+                codestreams = self._gpu.encode_some(frames, frame_format, parameters)
         missing = [number for number, each in enumerate(codestreams) if each is None]
         self._count(gpu=len(codestreams) - len(missing), cpu=len(missing))
-        if len(missing) == len(frames):
-            return self._cpu.encode(frames, frame_format, parameters)
         if missing:
-            again = self._cpu.encode(frames[missing], frame_format, parameters)
+            rest = frames if len(missing) == len(frames) else frames[missing]
+            again = self._cpu.encode(rest, frame_format, parameters)
+            self._by_cpu.update(map(_digest, again))
             for number, codestream in zip(missing, again, strict=True):
                 codestreams[number] = codestream
         return [each for each in codestreams if each is not None]
+
+    def is_by_gpu(self, codestream: bytes) -> bool:
+        """Whether the GPU wrote it, of what this encoder has given out."""
+        if not self.shares.cpu or not self.shares.gpu:
+            return not self.shares.cpu
+        return _digest(codestream) not in self._by_cpu
+
+
+class JudgeOfBoth:
+    """Has every codestream proved by a library that did not write it.
+
+    Parameters
+    ----------
+    encoder
+        Who wrote what is to be judged.
+    of_gpu
+        Judges what the GPU wrote: OpenJPH, which the GPU's library shares no code with.
+    of_cpu
+        Judges what OpenJPH wrote.
+    """
+
+    def __init__(
+        self, encoder: GpuWithCpuFallback, of_gpu: FrameDecoder, of_cpu: "GpuVerifier"
+    ) -> None:
+        self._encoder = encoder
+        self._of_gpu = of_gpu
+        self._of_cpu = of_cpu
+        self.name = of_cpu.name
+
+    def decode(self, codestreams: list[bytes], frame_format: FrameFormat) -> Frames:
+        """Decode into host memory; see :class:`scp.convert.ports.FrameDecoder`."""
+        parts = [self._judge(each).decode([each], frame_format) for each in codestreams]
+        self._take_name()
+        return cast("Frames", np.concatenate(parts))
+
+    def differs(
+        self, codestreams: list[bytes], frames: Frames, frame_format: FrameFormat
+    ) -> list[bool]:
+        """Whether each differs; see :class:`scp.convert.ports.ComparingDecoder`."""
+        if len(codestreams) != len(frames):
+            raise CodecError(f"{len(codestreams)} codestreams of {len(frames)} frames")
+        answers = [True] * len(frames)
+        theirs: list[int] = []
+        for number, codestream in enumerate(codestreams):
+            if self._encoder.is_by_gpu(codestream):
+                decoded = self._of_gpu.decode([codestream], frame_format)
+                is_same = decoded.dtype == frames.dtype and np.array_equal(
+                    decoded[0], frames[number]
+                )
+                answers[number] = not is_same
+            else:
+                theirs.append(number)
+        if theirs:
+            rest = frames if len(theirs) == len(frames) else frames[theirs]
+            found = self._of_cpu.differs([codestreams[n] for n in theirs], rest, frame_format)
+            for number, differs in zip(theirs, found, strict=True):
+                answers[number] = differs
+        self._take_name()
+        return answers
+
+    def _take_name(self) -> None:
+        shares = self._encoder.shares
+        names = ((self._of_gpu.name, shares.gpu), (self._of_cpu.name, shares.cpu))
+        self.name = "; ".join(name for name, frames in names if frames)
+
+    def _judge(self, codestream: bytes) -> FrameDecoder:
+        return self._of_gpu if self._encoder.is_by_gpu(codestream) else self._of_cpu
+
+
+def _digest(codestream: bytes) -> bytes:
+    return hashlib.sha256(codestream).digest()
 
 
 class GpuVerifier(_Named):

@@ -54,3 +54,11 @@ class Gpu(Protocol):
     def close(self) -> None:
         """Give back what the device lent."""
         ...
+
+
+class SharedGpu(Gpu, Protocol):
+    """A GPU that others use too, and that may be busy or out of use: then it raises GpuUnavailableError."""
+
+    def distrust(self, why: str) -> None:
+        """Have it left alone for a while by everybody: what it said was wrong."""
+        ...

@@ -1,6 +1,7 @@
 """The one thread that uses a GPU, for any number of callers: batches, a deadline, and a way back.
 
-Frames of different series that wait at the same time go to the device together. A call that fails or does
+Frames of different series that wait at the same time go to the device together, large ones first, for which
+a GPU is worth most. A call that fails or does
 not return costs its callers nothing but the time: they are told to use the CPU, the GPU is left alone for a
 while and then opened anew. A thread that hangs in a library cannot be ended; it is abandoned, and the GPU
 stays out of use in this process until it comes back.
@@ -68,6 +69,8 @@ class GpuStatus:
     sent_away: int
     """Calls that the CPU was to do because the GPU was busy."""
     last_error: str
+    retry_seconds: float
+    """Until it is tried again; 0 where it is in use or nobody knows."""
 
 
 @dataclass(slots=True, eq=False)
@@ -92,6 +95,10 @@ class _Work:
     def cost(self) -> int:
         """In bytes of a large frame, of which each frame costs some more, however small."""
         return self.size + self.count * _FRAME_COST
+
+    @property
+    def frame_size(self) -> float:
+        return self.size / self.count
 
     def goes_with(self, other: "_Work") -> bool:
         return (self.kind, self.settings) == (other.kind, other.settings)
@@ -149,6 +156,7 @@ class GpuThread:
                 hangs=self._hangs,
                 sent_away=self._sent_away,
                 last_error=self._last_error,
+                retry_seconds=max(0.0, self._retry_at - self._clock()),
             )
 
     def encode(self, frames: Sequence[Frame], settings: EncodeSettings) -> list[bytes | None]:
@@ -283,13 +291,14 @@ class GpuThread:
                 self._changed.wait()
             if not self._is_current() or not self._queue:
                 return []
-            batch = [self._queue.popleft()]
-            size = batch[0].size
-            while self._queue and self._queue[0].goes_with(batch[0]):
-                size += self._queue[0].size
-                if size > self._limits.batch_bytes:
-                    break
-                batch.append(self._queue.popleft())
+            waiting = sorted(self._queue, key=lambda work: -work.frame_size)
+            batch, size = waiting[:1], waiting[0].size
+            for work in waiting[1:]:
+                if work.goes_with(batch[0]) and size + work.size <= self._limits.batch_bytes:
+                    size += work.size
+                    batch.append(work)
+            for work in batch:
+                self._queue.remove(work)
             self._running = batch[:]
             self._deadline = time.monotonic() + self._limits.deadline_seconds
             self._changed.notify_all()

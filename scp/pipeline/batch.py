@@ -2,9 +2,11 @@
 
 import itertools
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 
 from scp.config.schema import Config
 from scp.pipeline.pool import WorkerPool
@@ -22,6 +24,7 @@ class Batch:
     def __init__(self, config: Config) -> None:
         count = config.codec.workers or os.cpu_count() or 1
         self._nowhere = os.open(os.devnull, os.O_RDONLY)
+        self._folder = tempfile.TemporaryDirectory(prefix="dcmpress-gpus-")
         orders = Orders(
             config=config,
             rules="",
@@ -30,6 +33,7 @@ class Batch:
             log_format="console",
             log_level="WARNING",
             lock=self._nowhere,
+            gpus=Path(self._folder.name) if config.codec.backend != "cpu" else None,
         )
         self._room = count * (1 + _PER_WORKER)
         self._pool = WorkerPool(orders, count, config.codec.deadline_seconds)
@@ -64,3 +68,4 @@ class Batch:
     def stop(self) -> None:
         self._pool.stop(0.0)
         os.close(self._nowhere)
+        self._folder.cleanup()

@@ -43,7 +43,7 @@ class ControlServer:
         self._peer_seconds = peer_seconds
         path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX)
-        with _short_path(path) as short:
+        with short_path(path) as short:
             self._listener.bind(short)
         path.chmod(0o600)
         self._listener.listen(16)
@@ -121,7 +121,7 @@ def ask(path: Path, request: Request, seconds: float = 30.0) -> Reply | None:
     with socket.socket(socket.AF_UNIX) as node:
         node.settimeout(seconds)
         try:
-            with _short_path(path) as short:
+            with short_path(path) as short:
                 _connect(node, short, deadline)
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             return None
@@ -185,7 +185,7 @@ def _read_line(peer: socket.socket, seconds: float, limit: int | None) -> bytes:
 
 
 @contextlib.contextmanager
-def _short_path(path: Path) -> Iterator[str]:
+def short_path(path: Path) -> Iterator[str]:
     """A name of at most 107 bytes for the socket, however deep its folder lies (unix(7))."""
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 
 from scp import telemetry
@@ -76,6 +77,7 @@ class Coordinator:
         self._ledger = SqlLedger.open_for_writing(self._layout.ledger, disk)
         self._accounts = Accounts(self._ledger, config.series.resend_window_seconds)
         workers = config.codec.workers or os.cpu_count() or 1
+        orders = replace(orders, gpus=self._layout.gpus)
         self._pool = WorkerPool(orders, workers, config.codec.deadline_seconds)
         converter = Converter(config, self._layout, self._pool, self._inbox)
         self._queues = build_queues(config, disk, converter.decode, self._report)
@@ -193,8 +195,9 @@ class Coordinator:
                 "busy": self._pool.busy,
                 "queued": self._pool.queued,
                 "replaced": self._pool.replaced,
-                "on_gpu": self._pool.on_gpu,
             },
+            "gpus": self._pool.gpus.describe(),
+            "no_gpu": self._pool.gpus.why_not,
             "destinations": {
                 name: _describe(queue.snapshot()) for name, queue in self._queues.items()
             },

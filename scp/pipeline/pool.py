@@ -1,4 +1,4 @@
-"""The CPU workers: processes on pipes, one task each, with a deadline.
+"""The workers: processes on pipes, one task each, with a deadline; beside them those that have a GPU.
 
 No ``concurrent.futures`` pool, because there one crash breaks them all. A worker that dies or hangs is
 killed and replaced; a task that took two workers with it is given up.
@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 
 from scp.model import PassReason
 from scp.pipeline import processes
+from scp.pipeline.gpus import GpuProcesses
 from scp.pipeline.processes import Orders
 from scp.pipeline.tasks import (
     Answer,
@@ -60,7 +61,6 @@ class _Worker:
     entry: Entry | None = None
     deadline: float = 0.0
     is_ready: bool = False
-    gpu: str = ""
 
 
 class WorkerPool:
@@ -77,12 +77,13 @@ class WorkerPool:
         self.is_stopped = False
         self.replaced = 0
         """Workers that died or hung since the start."""
+        self.gpus = GpuProcesses(orders)
         for _ in range(count):
             self._start_another()
 
     def connections(self) -> list[Connection]:
         """What to wait on; call :meth:`readable` with those that are ready."""
-        return [worker.connection for worker in self._workers]
+        return [*(worker.connection for worker in self._workers), *self.gpus.connections()]
 
     @property
     def queued(self) -> int:
@@ -96,11 +97,6 @@ class WorkerPool:
     def ready(self) -> int:
         """Workers that have loaded their libraries."""
         return sum(worker.is_ready for worker in self._workers)
-
-    @property
-    def on_gpu(self) -> int:
-        """Workers that have a GPU prove frames."""
-        return sum(bool(worker.gpu) for worker in self._workers)
 
     def submit(self, task: Task, priority: int, done: Done) -> Entry:
         """Queue a task; lower priorities run first. ``done`` is called from :meth:`readable`."""
@@ -118,15 +114,18 @@ class WorkerPool:
         return entry.is_cancelled
 
     def readable(self, connection: Connection) -> None:
-        """A worker answered, or died."""
-        worker = next(w for w in self._workers if w.connection is connection)
+        """A worker, or a process that has a GPU, said something or died."""
+        worker = next((w for w in self._workers if w.connection is connection), None)
+        if worker is None:
+            self.gpus.readable(connection)
+            return
         try:
             answer: Answer | Ready | Extent = connection.recv()
         except (EOFError, OSError):
             self._replace(worker, PassReason.WORKER_LOST)
             return
         if isinstance(answer, Ready):
-            worker.is_ready, worker.gpu = True, answer.gpu
+            worker.is_ready = True
         elif isinstance(answer, Extent):
             worker.deadline = self._deadline(answer.native_bytes)
         else:
@@ -137,6 +136,7 @@ class WorkerPool:
 
     def tick(self, now: float) -> None:
         """Kill what has missed its deadline; start again what died of no task."""
+        self.gpus.tick(now)
         while self._restarts and self._restarts[0] <= now:
             del self._restarts[0]
             self._start_another()
@@ -164,6 +164,7 @@ class WorkerPool:
                 worker.connection.poll(max(0.0, deadline - time.monotonic()))
             worker.connection.close()
         processes.kill([worker.process for worker in workers], seconds=10)
+        self.gpus.stop()
 
     def _forget(self, entry: Entry) -> None:
         if isinstance(entry.task, DecodeTask):

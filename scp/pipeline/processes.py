@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from scp.config.schema import Config
 from scp.telemetry import LogFormat
@@ -31,6 +32,8 @@ class Orders:
     """Held for as long as any process of the node lives."""
     sockets: tuple[int, ...] = ()
     """What the kind of process needs; see its ``main``."""
+    gpus: Path | None = None
+    """Folder of the sockets on which GPU processes answer; None: nobody has a GPU."""
 
 
 def start(module: str, orders: Orders) -> subprocess.Popen[bytes]:

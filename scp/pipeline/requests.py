@@ -73,5 +73,6 @@ class Requests:
             "free_bytes": free_bytes(node.data),
             "reserve_bytes": self._config.limits.reserve,
             "verify": self._config.codec.verify,
+            "backend": self._config.codec.backend,
             **self._details(),
         }

@@ -6,6 +6,7 @@ from pathlib import Path
 from scp.convert.enhanced.collapsed import Collapsed
 from scp.convert.enhanced.refusals import NotCollapsed
 from scp.convert.enhanced.slices import SourceSlice
+from scp.convert.gpu_thread import GpuStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +88,20 @@ class Collapse:
 class Ready:
     """What a worker says first: its libraries are loaded."""
 
-    gpu: str = ""
-    """The library through which it reaches a GPU; empty without one."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuReport:
+    """What a process that has a GPU says every second; silence means that it hangs."""
+
+    device: str = ""
+    """Its name."""
+    devices: int = 0
+    """How many GPUs this machine has."""
+    why_not: str = ""
+    """Why there is none to be had: the last word of a process that is not started again."""
+    is_ready: bool = False
+    """It was opened, and workers may come."""
+    status: GpuStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)

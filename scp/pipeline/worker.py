@@ -18,7 +18,6 @@ from scp.buffer.layout import INSTANCE_ENDING
 from scp.choose.eligibility import ineligible
 from scp.choose.image_header import read_image_header
 from scp.config.schema import Config
-from scp.convert.codec_cpu import OpenJpegDecoder, OpenJphEncoder
 from scp.convert.decode import decode_for_peer
 from scp.convert.digests import digest
 from scp.convert.enhanced.collapsed import Collapsed
@@ -26,14 +25,15 @@ from scp.convert.enhanced.groups import CollapseLimits, partition
 from scp.convert.enhanced.refusals import NotCollapsed, NotCollapsedError
 from scp.convert.enhanced.slices import SourceSlice
 from scp.convert.enhanced.uids import sop_instance_uid
-from scp.convert.gpu_backend import GpuBackend, device_for, find_gpus
+from scp.convert.gpu_backend import Codecs, codecs_for
 from scp.convert.gpu_port import GpuError
-from scp.convert.ports import FrameDecoder, FrameEncoder
+from scp.convert.gpu_versions import gpu_library, installed_versions
 from scp.convert.refusals import NotConvertibleError
 from scp.convert.transcode import transcode
 from scp.durable import Disk
 from scp.errors import ConversionError, ScpError, StorageFullError
 from scp.model import CollapseReason, Form, PassReason
+from scp.pipeline.gpu_link import GpuLink
 from scp.pipeline.processes import Orders, read_orders
 from scp.pipeline.tasks import (
     Answer,
@@ -61,47 +61,29 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(_NICENESS)
     coordinator = Connection(socket.socket(fileno=orders.sockets[0]).detach())
-    gpu = _gpu_of(orders)
-    cpu = OpenJpegDecoder()
-    # One judge for each instance, so that its record names who judged.
-    judge = (lambda: cpu) if gpu is None else (lambda: gpu.verifier(cpu))
-    encoder = OpenJphEncoder()
-    work = Workbench(orders.config, encoder, judge, coordinator.send)
-    if gpu is not None:
-        gpu.warm_up(encoder)
+    codecs = codecs_for(orders.config.codec, _gpu_of(orders))
+    work = Workbench(orders.config, codecs, coordinator.send)
     if any(rule.convert is Form.ENHANCED for rule in (*orders.config.rules, orders.config.default)):
         importlib.import_module("scp.convert.enhanced.collapse")  # Not while a series waits for it.
     with contextlib.suppress(OSError):  # As below.
-        coordinator.send(Ready(gpu=gpu.status.name if gpu else ""))
+        coordinator.send(Ready())
     while True:
         try:
             task: Task = coordinator.recv()
             coordinator.send(work.do(task))
         except (EOFError, OSError):
             break  # The coordinator stops, or was killed; who comes after it starts workers anew.
-        if gpu is not None and gpu.status.wants_new_process:
-            logger.warning("a new worker tries the GPU again: %s", gpu.status.last_error)
-            os._exit(1)  # What hangs in the driver would keep the interpreter from ending.
-    if gpu is not None:
-        gpu.close()
 
 
-def _gpu_of(orders: Orders) -> GpuBackend | None:
-    """This worker's share of a GPU, where there is one and the configuration wants it.
-
-    OpenJPH encodes all the same and the GPU proves: that was faster than the other way round, and saves
-    more of the host's time (measured on an H200, see the README).
-    """
-    backend = orders.config.codec.backend
-    if backend == "cpu":
+def _gpu_of(orders: Orders) -> GpuLink | None:
+    """The way to the processes that have a GPU, where there may be one."""
+    if orders.gpus is None or orders.config.codec.backend == "cpu":
         return None
     try:
-        devices = len(find_gpus().devices)
-        return GpuBackend.of_device(device_for(_number(orders.name), devices))
-    except GpuError as error:
-        log = logger.error if backend == "gpu" else logger.debug
-        log("the CPU proves, without a GPU: %s", error)
-        return None
+        library = gpu_library(installed_versions())
+    except GpuError:
+        return None  # The coordinator says so, once.
+    return GpuLink(library, orders.gpus, _number(orders.name))
 
 
 def _number(name: str) -> int:
@@ -116,8 +98,7 @@ class Workbench:
     def __init__(
         self,
         config: Config,
-        encoder: FrameEncoder,
-        judge: Callable[[], FrameDecoder],
+        codecs: Codecs,
         announce: Callable[[Extent], None],
     ) -> None:
         self._parameters = config.htj2k
@@ -128,8 +109,7 @@ class Workbench:
         )
         self._disk = Disk()
         self._announce = announce
-        self._encoder = encoder
-        self._judge = judge if config.codec.verify != "off" else lambda: None
+        self._codecs = codecs
 
     def do(self, task: Task) -> Answer:
         """Do one task; whatever happens is said in the answer."""
@@ -176,12 +156,13 @@ class Workbench:
             raise NotConvertibleError(refusal.reason, refusal.detail)
         if header.native_bytes > task.source.stat().st_size:
             self._announce(Extent(header.native_bytes))
+        encoder, verifier = self._codecs()
         made = transcode(
             task.source,
             task.target,
             self._parameters,
-            self._encoder,
-            self._judge(),
+            encoder,
+            verifier,
         )
         # Here, because a series that still grows has time for it and a closed one has not.
         self._disk.sync_path(task.target)

@@ -9,8 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scp.buffer.layout import Layout
 from scp.cli import doctor
+from scp.convert.gpu_versions import LEAST
+from scp.durable import Disk
+from scp.pipeline.control import ControlServer
 from tests.cli.conftest import Dcmpress
+from tests.convert.gpus import FaultyGpu, SoftwareGpu, wrong
 from tests.e2e.peers import free_port
 
 CONFIG = """\
@@ -136,6 +141,9 @@ def gpu_of(dcmpress: Dcmpress, tmp_path: Path) -> str:
     assert (found["works"], wanted["works"]) == (None, False)
     detail = str(found["detail"])
     assert wanted["detail"] == f"{detail}; set codec: backend: to auto or cpu"
+    assert "GPU" in findings(
+        dcmpress("doctor", "-c", write_config(tmp_path, backend="cpu"), "--json")
+    )
     return detail
 
 
@@ -197,13 +205,74 @@ def test_an_nvimagecodec_that_fails_is_said_with_what_to_do(
     )
 
 
-def test_a_gpu_that_works_is_said_to_prove(
-    dcmpress: Dcmpress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def software(monkeypatch: pytest.MonkeyPatch) -> dict[int, SoftwareGpu]:
+    """Two GPUs that nvImageCodec reaches."""
+    devices = {0: SoftwareGpu(), 1: SoftwareGpu()}
     monkeypatch.setattr("ctypes.CDLL", Driver(gpus=2))
     nvimagecodec(monkeypatch, None)
+    monkeypatch.setattr("scp.convert.gpu.installed_versions", lambda: {n: "1.2.3" for n in LEAST})
+    monkeypatch.setattr("scp.convert.gpu.open_gpu", devices.__getitem__)
+    return devices
 
-    assert gpu_of(dcmpress, tmp_path) == (
-        "2 GPUs with a driver for CUDA 12.8; nvImageCodec 0.9.0 copied an image there; "
-        "it proves large frames, the CPU encodes"
+
+@pytest.mark.parametrize(
+    ("backend", "does"),
+    [
+        ("auto", "it proves large frames, the CPU encodes"),
+        ("gpu", "it encodes large frames, the CPU proves"),
+    ],
+)
+def test_every_gpu_is_tried_and_what_it_does_is_said(
+    dcmpress: Dcmpress,
+    tmp_path: Path,
+    software: dict[int, SoftwareGpu],
+    backend: str,
+    does: str,
+) -> None:
+    config = write_config(tmp_path, backend=backend)
+
+    found = findings(dcmpress("doctor", "-c", config, "--json"))["GPU"]
+
+    assert found["works"] is True
+    assert found["detail"] == (
+        "2 GPUs with a driver for CUDA 12.8; nvJPEG2000 1.2.3 (nvImageCodec 1.2.3) decodes right on "
+        f"each; {does}"
     )
+    assert all(gpu.batches == [1] and gpu.is_closed for gpu in software.values())
+
+
+def test_one_gpu_that_decodes_wrongly_is_said(
+    dcmpress: Dcmpress, tmp_path: Path, software: dict[int, SoftwareGpu]
+) -> None:
+    software[1] = FaultyGpu(wrong, wrong)
+
+    detail = gpu_of(dcmpress, tmp_path)
+
+    assert "but GPU 1 does not decode (it decodes a frame to something else" in detail
+
+
+def test_the_gpus_of_a_running_node_are_said(dcmpress: Dcmpress, tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    layout = Layout(tmp_path / "data")
+    layout.make(Disk())
+    gpu = {
+        "number": 1, "device": "NVIDIA H100", "state": "out of use", "frames": 12, "refused": 1,
+        "failures": 2, "deaths": 1, "sent_away": 3, "last_error": "CUDA 2", "retry_seconds": 29.6,
+    }  # fmt: skip
+    port = int(config.read_text().partition("port: ")[2].partition(",")[0])
+    node = ControlServer(
+        layout.control,
+        lambda request: {"port": port, "gpus": [gpu, {**gpu, "number": 0, "state": "in use"}]},
+    )
+
+    said = dcmpress("doctor", "-c", config, "--json", code=1)
+    node.stop()
+
+    found = findings(said)
+    assert found["GPU 0 of the node"]["works"] is True
+    assert found["GPU 1 of the node"] == {
+        "part": "GPU 1 of the node",
+        "works": False,
+        "detail": "NVIDIA H100: out of use, tried again in 30 s, 12 frames; last error: CUDA 2",
+    }

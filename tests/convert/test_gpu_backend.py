@@ -1,18 +1,24 @@
-"""A worker gets its GPU, or one sentence that says why there is none."""
+"""Who compresses and who proves, with a GPU and without."""
 
 import numpy as np
 import pytest
 
-from scp.config.schema import Htj2kSection
-from scp.convert import gpu_backend
-from scp.convert.gpu_backend import GpuBackend, GpuFinding, device_for, find_gpus
+from scp.config.schema import CodecSection, Htj2kSection
+from scp.convert.gpu_backend import (
+    CPU_BYTES_A_SECOND,
+    codecs_for,
+    find_gpus,
+    gpu_limits,
+    prove_a_frame,
+)
 from scp.convert.gpu_port import GpuError
 from scp.convert.gpu_thread import GpuThread
-from tests.convert.gpus import FaultyGpu, SoftwareGpu, format_of, raising
-from tests.convert.images import ENCODER, NOISE, OPENJPEG, Array
+from scp.convert.ports import ComparingDecoder
+from tests.convert.gpus import FaultyGpu, SoftwareGpu, format_of, raising, wrong
+from tests.convert.images import ENCODER, NOISE, OPENJPEG, OPENJPH, Array
 
 LARGE: Array = np.random.default_rng(4).integers(0, 4096, (1, 512, 512, 1)).astype("<u2")
-FOUND = GpuFinding(library="nvJPEG2000 1", devices=("A", "B"), why_not="")
+LIBRARY = "nvJPEG2000 1"
 
 
 def test_what_was_found_is_said_plainly() -> None:
@@ -21,69 +27,89 @@ def test_what_was_found_is_said_plainly() -> None:
     assert bool(found.why_not) != bool(found.library and found.devices)
 
 
+def codec(backend: str = "auto", verify: str = "independent") -> CodecSection:
+    return CodecSection.model_validate({"backend": backend, "verify": verify})
+
+
 @pytest.mark.parametrize(
-    ("found", "device", "why"),
+    ("backend", "verify", "encoder", "judge"),
     [
-        (GpuFinding(library="", devices=("A",), why_not="too old"), 0, "too old"),
-        (FOUND, 2, "there is no GPU 2"),
+        ("auto", "independent", ENCODER.name, LIBRARY),
+        ("gpu", "independent", LIBRARY, OPENJPH.name),
+        ("auto", "off", LIBRARY, ""),
+        ("gpu", "off", LIBRARY, ""),
     ],
 )
-def test_a_worker_without_a_gpu_hears_why(
-    monkeypatch: pytest.MonkeyPatch, found: GpuFinding, device: int, why: str
+def test_no_library_proves_its_own_work(
+    backend: str, verify: str, encoder: str, judge: str
 ) -> None:
-    monkeypatch.setattr(gpu_backend, "find_gpus", lambda: found)
-
-    with pytest.raises(GpuError, match=why):
-        GpuBackend.of_device(device)
-
-
-def test_encoders_and_judges_name_who_did_the_work_of_their_own_instance() -> None:
-    gpu = FaultyGpu(raising(RuntimeError("CUDA 700")))
-    backend = GpuBackend(GpuThread(gpu.name, lambda: gpu))
+    gpu = GpuThread(LIBRARY, SoftwareGpu)
+    compresses, proves = codecs_for(codec(backend, verify), gpu)()
     form = format_of(LARGE, 12)
-    first, second = backend.encoder(ENCODER), backend.verifier(OPENJPEG)
 
-    codestreams = first.encode(LARGE, form, Htj2kSection())
+    codestreams = compresses.encode(LARGE, form, Htj2kSection())
 
-    assert second.differs(codestreams, LARGE, form) == [False]
-    assert (first.name, second.name) == (ENCODER.name, OPENJPEG.name)
-    assert backend.status.failures == 1
-    backend.close()
-
-
-def test_large_frames_are_proved_by_the_gpu() -> None:
-    backend = GpuBackend(GpuThread("software gpu 1.0", SoftwareGpu))
-    form, small = format_of(LARGE, 12), format_of(NOISE, 12)
-    parameters = Htj2kSection()
-    verifier = backend.verifier(OPENJPEG)
-
-    assert not any(verifier.differs(ENCODER.encode(LARGE, form, parameters), LARGE, form))
-    assert verifier.name == "software gpu 1.0"
-    assert not any(verifier.differs(ENCODER.encode(NOISE, small, parameters), NOISE, small))
-    assert verifier.name == f"software gpu 1.0; {OPENJPEG.name}"
-    backend.close()
+    assert np.array_equal(OPENJPEG.decode(codestreams, form), LARGE)
+    if proves is not None:
+        assert isinstance(proves, ComparingDecoder)
+        assert not any(proves.differs(codestreams, LARGE, form))
+    assert (compresses.name, proves.name if proves else "") == (encoder, judge)
+    gpu.close()
 
 
-def test_a_gpu_is_opened_before_a_frame_waits_for_it() -> None:
+@pytest.mark.parametrize("backend", ["auto", "gpu"])
+def test_without_a_gpu_and_with_one_that_fails_the_cpu_does_both(backend: str) -> None:
+    faulty = GpuThread(LIBRARY, lambda: FaultyGpu(raising(RuntimeError("CUDA 700"))))
+    form = format_of(LARGE, 12)
+
+    for gpu in (None, faulty):
+        encoder, judge = codecs_for(codec(backend), gpu)()
+        codestreams = encoder.encode(LARGE, form, Htj2kSection())
+        assert judge is not None
+        if isinstance(judge, ComparingDecoder):
+            assert judge.differs(codestreams, LARGE, form) == [False]
+        else:
+            assert np.array_equal(judge.decode(codestreams, form), LARGE)
+        assert (encoder.name, judge.name) == (ENCODER.name, OPENJPEG.name)
+
+    assert faulty.status.failures == 1
+    faulty.close()
+
+
+def test_each_instance_names_who_did_its_own_work() -> None:
+    gpu = GpuThread(LIBRARY, lambda: FaultyGpu(raising(RuntimeError("CUDA 700"))))
+    codecs = codecs_for(codec(), gpu)
+    form = format_of(LARGE, 12)
+    (encoder, first), (_, second) = codecs(), codecs()
+    codestreams = encoder.encode(LARGE, form, Htj2kSection())
+    assert isinstance(first, ComparingDecoder)
+
+    first.differs(codestreams, LARGE, form)
+
+    assert (first.name, second.name if second else "") == (OPENJPEG.name, OPENJPEG.name)
+    gpu.close()
+
+
+def test_small_frames_are_the_cpus() -> None:
     gpu = SoftwareGpu()
-    backend = GpuBackend(GpuThread(gpu.name, lambda: gpu))
+    form = format_of(NOISE, 12)
 
-    backend.warm_up(ENCODER)
+    for backend in ("auto", "gpu"):
+        encoder, judge = codecs_for(codec(backend), GpuThread(LIBRARY, lambda: gpu))()
+        codestreams = encoder.encode(NOISE, form, Htj2kSection())
+        assert isinstance(judge, ComparingDecoder)
+        assert not any(judge.differs(codestreams, NOISE, form))
+        assert (encoder.name, judge.name) == (ENCODER.name, OPENJPEG.name)
 
-    assert backend.status.frames == 1
-    backend.close()
-
-
-def test_a_gpu_that_cannot_be_opened_stops_nobody() -> None:
-    gpu = FaultyGpu(raising(RuntimeError("CUDA 2")))
-    backend = GpuBackend(GpuThread(gpu.name, lambda: gpu))
-
-    backend.warm_up(ENCODER)
-
-    assert "CUDA 2" in backend.status.last_error
-    backend.close()
+    assert gpu.batches == []
 
 
-def test_workers_share_the_gpus_alike() -> None:
-    assert [device_for(worker, 3) for worker in range(7)] == [0, 1, 2, 0, 1, 2, 0]
-    assert device_for(4, 0) == 0
+def test_a_gpu_that_decodes_wrongly_is_found_before_it_is_used() -> None:
+    prove_a_frame(SoftwareGpu())
+    with pytest.raises(GpuError, match="something else than was encoded"):
+        prove_a_frame(FaultyGpu(wrong))
+
+
+def test_work_waits_for_the_gpu_only_where_the_configuration_wants_it() -> None:
+    assert gpu_limits(codec("gpu")).cpu_bytes_a_second is None
+    assert gpu_limits(codec("auto")).cpu_bytes_a_second == CPU_BYTES_A_SECOND

@@ -8,9 +8,9 @@ import pytest
 from scp.config.schema import Htj2kSection
 from scp.convert.codec_gpu import GpuDecoder, GpuEncoder
 from scp.convert.codestream import earns_rpcl, parse_codestream
-from scp.convert.gpu_fallback import GpuVerifier, GpuWithCpuFallback
+from scp.convert.gpu_fallback import GpuVerifier, GpuWithCpuFallback, JudgeOfBoth
 from scp.convert.gpu_thread import GpuLimits, GpuThread
-from scp.convert.ports import FrameDecoder, FrameEncoder
+from scp.convert.ports import FrameDecoder, FrameEncoder, FrameFormat, Frames
 from scp.convert.transcode import transcode
 from scp.errors import CodecError
 from tests.convert.gpus import (
@@ -48,7 +48,7 @@ CUDA_ERROR = raising(RuntimeError("CUDA error 700"))
     ],
 )
 def test_no_frame_is_lost_to_a_faulty_gpu(fault: Fault, gpu: int, cpu: int) -> None:
-    encoder = GpuWithCpuFallback(GpuEncoder(FaultyGpu(fault)), ENCODER)
+    encoder = GpuWithCpuFallback(GpuEncoder(FaultyGpu(fault)), ENCODER, 0)
 
     codestreams = encoder.encode(NOISE, FORMAT, PLAIN)
 
@@ -60,7 +60,7 @@ def test_no_frame_is_lost_to_a_faulty_gpu(fault: Fault, gpu: int, cpu: int) -> N
 def test_no_frame_is_lost_to_a_gpu_that_hangs() -> None:
     hang = Hang()
     thread = GpuThread("hanging", lambda: FaultyGpu(hang), GpuLimits(deadline_seconds=0.1))
-    encoder = GpuWithCpuFallback(GpuEncoder(thread), ENCODER)
+    encoder = GpuWithCpuFallback(GpuEncoder(thread), ENCODER, 0)
 
     codestreams = [encoder.encode(NOISE, FORMAT, PLAIN) for _ in range(2)]
 
@@ -73,7 +73,7 @@ def test_no_frame_is_lost_to_a_gpu_that_hangs() -> None:
 def test_what_a_gpu_cannot_encode_is_encoded_by_the_cpu() -> None:
     frames: Array = NOISE.astype("<i1")
     form = format_of(frames, 8)
-    encoder = GpuWithCpuFallback(GpuEncoder(SoftwareGpu()), ENCODER)
+    encoder = GpuWithCpuFallback(GpuEncoder(SoftwareGpu()), ENCODER, 0)
 
     codestreams = encoder.encode(frames, form, PLAIN)
 
@@ -84,7 +84,7 @@ def test_the_name_tells_who_took_part() -> None:
     faults = (right, missing(1), all_missing)
     names = []
     for fault in faults:
-        encoder = GpuWithCpuFallback(GpuEncoder(FaultyGpu(fault)), ENCODER)
+        encoder = GpuWithCpuFallback(GpuEncoder(FaultyGpu(fault)), ENCODER, 0)
         encoder.encode(NOISE, FORMAT, PLAIN)
         names.append(encoder.name)
 
@@ -93,7 +93,7 @@ def test_the_name_tells_who_took_part() -> None:
 
 
 def test_frames_that_are_not_as_described_are_refused_by_all() -> None:
-    encoder = GpuWithCpuFallback(GpuEncoder(SoftwareGpu()), ENCODER)
+    encoder = GpuWithCpuFallback(GpuEncoder(SoftwareGpu()), ENCODER, 0)
 
     with pytest.raises(CodecError):
         encoder.encode(NOISE[:, :4], FORMAT, PLAIN)
@@ -177,7 +177,7 @@ def test_an_instance_is_converted_and_proved_with_a_gpu_at_either_end(
     tmp_path: Path, fault: Fault
 ) -> None:
     source = save(image(NOISE, bits_stored=12), tmp_path / "source.dcm")
-    gpu_encodes = GpuWithCpuFallback(GpuEncoder(FaultyGpu(fault)), ENCODER)
+    gpu_encodes = GpuWithCpuFallback(GpuEncoder(FaultyGpu(fault)), ENCODER, 0)
     gpu_proves, _ = verifier_with(fault)
 
     pairs: list[tuple[FrameEncoder, FrameDecoder]] = [
@@ -191,3 +191,67 @@ def test_an_instance_is_converted_and_proved_with_a_gpu_at_either_end(
         assert result.transfer_syntax == "1.2.840.10008.1.2.4.202"
         assert result.encoder == encoder.name
         assert np.array_equal(pixels(target), NOISE)
+
+
+# -- an instance that two have compressed -----------------------------------------------------------
+
+
+class Told:
+    """A judge that remembers what it was asked."""
+
+    def __init__(self, judge: FrameDecoder) -> None:
+        self.name = judge.name
+        self.asked: list[bytes] = []
+        self._judge = judge
+
+    def decode(self, codestreams: list[bytes], frame_format: FrameFormat) -> Frames:
+        self.asked += codestreams
+        return self._judge.decode(codestreams, frame_format)
+
+
+@pytest.mark.parametrize(
+    ("fault", "by_gpu"),
+    [(right, [0, 1, 2]), (missing(1), [0, 2]), (missing(0, 2), [1]), (CUDA_ERROR, [])],
+)
+def test_each_frame_is_proved_by_a_library_that_did_not_write_it(
+    fault: Fault, by_gpu: list[int]
+) -> None:
+    encoder = GpuWithCpuFallback(GpuEncoder(FaultyGpu(fault)), ENCODER, 0)
+    openjph, openjpeg = Told(OPENJPH), Told(OPENJPEG)
+    device = FaultyGpu(CUDA_ERROR)
+    judge = JudgeOfBoth(
+        encoder, openjph, GpuVerifier(GpuDecoder(device), openjpeg, lambda why: None, 0)
+    )
+    codestreams = encoder.encode(NOISE, FORMAT, PLAIN)
+
+    assert judge.differs(codestreams, NOISE, FORMAT) == [False] * 3
+
+    assert openjph.asked == [codestreams[number] for number in by_gpu]
+    by_cpu = [number for number in range(3) if number not in by_gpu]
+    assert openjpeg.asked == [codestreams[number] for number in by_cpu]
+    names = [openjph.name] * bool(by_gpu) + [openjpeg.name] * bool(by_cpu)
+    assert judge.name == "; ".join(names)
+    assert np.array_equal(judge.decode(codestreams, FORMAT), NOISE)
+
+
+@pytest.mark.parametrize("fault", [right, missing(1), CUDA_ERROR])
+def test_a_difference_is_found_whoever_wrote_the_frame(fault: Fault) -> None:
+    encoder = GpuWithCpuFallback(GpuEncoder(FaultyGpu(fault)), ENCODER, 0)
+    verifier = GpuVerifier(GpuDecoder(SoftwareGpu()), OPENJPEG, lambda why: None, 0)
+    judge = JudgeOfBoth(encoder, OPENJPH, verifier)
+    codestreams = encoder.encode(NOISE, FORMAT, PLAIN)
+
+    for number in range(3):
+        changed: Array = NOISE.copy()
+        changed[number, 5, 7] ^= 1
+        expected = [at == number for at in range(3)]
+        assert judge.differs(codestreams, changed, FORMAT) == expected
+
+
+def test_a_codestream_too_few_is_no_proof_of_what_two_wrote() -> None:
+    encoder = GpuWithCpuFallback(GpuEncoder(SoftwareGpu()), ENCODER, 0)
+    verifier = GpuVerifier(GpuDecoder(SoftwareGpu()), OPENJPEG, lambda why: None, 0)
+    codestreams = encoder.encode(NOISE, FORMAT, PLAIN)
+
+    with pytest.raises(CodecError):
+        JudgeOfBoth(encoder, OPENJPH, verifier).differs(codestreams[1:], NOISE, FORMAT)

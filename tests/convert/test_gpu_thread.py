@@ -133,6 +133,27 @@ def test_what_waits_at_the_same_time_goes_to_the_device_together(bench: Bench) -
     assert answers == [alone.encode(list(frames), settings) for frames, settings in others]
 
 
+def test_large_frames_go_first_and_small_ones_with_them(bench: Bench) -> None:
+    busy = bench.hang()
+    gpu = FaultyGpu(busy)
+    thread = bench.thread(gpu)
+    large: Array = np.concatenate([NOISE[:1]] * 4, axis=1)
+    works = [(NOISE[:1], SETTINGS), (NOISE[:2], replace(SETTINGS, precision=16)), (large, SETTINGS)]
+
+    with ThreadPoolExecutor(8) as pool:
+        first = pool.submit(thread.encode, FRAMES, SETTINGS)
+        assert busy.entered.wait(10)
+        waiting = []
+        for number, (frames, settings) in enumerate(works, 1):
+            waiting.append(pool.submit(thread.encode, list(frames), settings))
+            assert eventually(lambda queued=number: len(thread._queue) == queued)  # type: ignore[misc]
+        busy.released.set()
+        answers = [each.result(10) for each in (first, *waiting)]
+
+    assert gpu.batches == [3, 2, 2], "the large one, the small one of its kind, then the others"
+    assert [len(answer) for answer in answers] == [3, 1, 2, 1]
+
+
 def test_a_frame_that_failed_alone_leaves_the_gpu_in_use(bench: Bench) -> None:
     thread = bench.thread(FaultyGpu(missing(0)))
 

@@ -55,7 +55,8 @@ def bench(
     announce: Callable[[Extent], None] = lambda _: None,
     **codec: Any,
 ) -> Workbench:
-    return Workbench(config_for(folder, codec=codec), encoder, lambda: OPENJPEG, announce)
+    judge = None if codec.get("verify") == "off" else OPENJPEG
+    return Workbench(config_for(folder, codec=codec), lambda: (encoder, judge), announce)
 
 
 def convert(work: Workbench, task: ConvertTask) -> Outcome:

@@ -20,7 +20,9 @@ DEADLINE_SECONDS = 100.0
 """Of a task, by the pool's clock, which tests turn."""
 
 
-def orders(config: Config, lock: int, *, log_level: str = "INFO") -> Orders:
+def orders(
+    config: Config, lock: int, *, log_level: str = "INFO", gpus: Path | None = None
+) -> Orders:
     """What workers are told; with a ``log_level`` that is none they end at once."""
     return Orders(
         config=config,
@@ -30,6 +32,7 @@ def orders(config: Config, lock: int, *, log_level: str = "INFO") -> Orders:
         log_format="console",
         log_level=log_level,
         lock=lock,
+        gpus=gpus,
     )
 
 
@@ -71,11 +74,13 @@ class Crew:
 
 
 @contextmanager
-def crew_of(config: Config, count: int = 1, *, log_level: str = "INFO") -> Iterator[Crew]:
+def crew_of(
+    config: Config, count: int = 1, *, log_level: str = "INFO", gpus: Path | None = None
+) -> Iterator[Crew]:
     """Workers that are gone at the end, whatever became of them."""
     config.node.data.mkdir(parents=True, exist_ok=True)
     lock = os.open(config.node.data / "lock", os.O_RDWR | os.O_CREAT)
-    crew = Crew(orders(config, lock, log_level=log_level), count)
+    crew = Crew(orders(config, lock, log_level=log_level, gpus=gpus), count)
     try:
         yield crew
     finally:
