@@ -13,7 +13,7 @@ from scp.choose.image_header import read_image_header
 from scp.choose.plan import Plan, plan_for
 from scp.choose.rules import Answer, Decision, Facts, RuleAnswer, RuleSet, fact
 from scp.config.conditions import describe
-from scp.config.schema import Config, Destination, FolderDestination, Rule
+from scp.config.schema import Config, Rule
 from scp.errors import MalformedError, TruncatedError
 from scp.model import Origin
 
@@ -165,7 +165,7 @@ def _explain_one(config: Config, rule_set: RuleSet, seen: _Seen, instances: int)
             DestinationExplained(
                 name=name,
                 kind=config.destinations[name].kind,
-                where=_where(config.destinations[name]),
+                where=config.destinations[name].place,
                 form=plan.form_for(name).value,
             )
             for name in plan.destinations
@@ -186,9 +186,3 @@ def _explain_rule(rule: Rule, answer: RuleAnswer, facts: Facts) -> RuleExplained
             )
         )
     return RuleExplained(rule=rule.name, answer=answer.answer, conditions=tuple(conditions))
-
-
-def _where(destination: Destination) -> str:
-    if isinstance(destination, FolderDestination):
-        return str(destination.path / destination.template)
-    return f"{destination.ae_title}@{destination.host}:{destination.port}"

@@ -14,7 +14,7 @@ from scp.cli import output
 from scp.cli.configuration import load_config
 from scp.cli.gpus import describe_gpu
 from scp.config.network import ListenerSection
-from scp.config.schema import Config, FolderDestination
+from scp.config.schema import Config, Destination
 from scp.config.schema import DicomDestination as DicomSection
 from scp.deliver.dicom import DicomDestination
 from scp.durable import Disk, free_bytes
@@ -239,7 +239,7 @@ def _local(bind: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)  # noqa: S104 - compared only
 
 
-def _try_destination(name: str, section: FolderDestination | DicomSection) -> str:
+def _try_destination(name: str, section: Destination) -> str:
     def decode(item: DeliveryItem, transfer_syntax: str, decode_lossy: bool) -> Path:
         return _no_decoding(item, transfer_syntax)
 

@@ -9,12 +9,25 @@ from pydantic_core import ErrorDetails
 
 from scp.config.conditions import MatchError
 from scp.config.network import ListenerSection
+from scp.config.remote import (
+    AzureDestination,
+    DicomwebDestination,
+    GcsDestination,
+    S3Destination,
+)
 from scp.config.schema import Config, DicomDestination, FolderDestination, Outcome, Peer, Rule
 from scp.config.values import Section
 from scp.config.words import as_written, did_you_mean, shown
 from scp.config.yaml_tree import Fault, Path, Tree
 
-_KINDS: Final[dict[str, type[Section]]] = {"folder": FolderDestination, "dicom": DicomDestination}
+_KINDS: Final[dict[str, type[Section]]] = {
+    "folder": FolderDestination,
+    "dicom": DicomDestination,
+    "dicomweb": DicomwebDestination,
+    "s3": S3Destination,
+    "azure": AzureDestination,
+    "gcs": GcsDestination,
+}
 _KEY_MARK: Final = "[key]"
 """How pydantic says that the key of a mapping is meant, and not its value."""
 

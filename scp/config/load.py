@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from scp.config.faults import dotted, faults_of
 from scp.config.folders import faults_of_folders
 from scp.config.listeners import faults_of_certificates, faults_of_listeners
-from scp.config.schema import DEFAULT_RULE, Config, NodeSection
+from scp.config.schema import DEFAULT_RULE, KEEPS_SIDECARS, Config, NodeSection
 from scp.config.words import did_you_mean, shown
 from scp.config.yaml_tree import MAX_BYTES, Fault, Tree, read_tree
 from scp.errors import ConfigError
@@ -146,13 +146,13 @@ def _faults_between_sections(
 def _nowhere_for_sidecars(
     path: tuple[str | int, ...], send_to: Any, destinations: Any, tree: Tree
 ) -> Iterator[Fault]:
-    """No C-STORE takes a restore record: without a folder it would be lost with the job."""
+    """No node or server takes a restore record: it would be lost with the job."""
     if not isinstance(send_to, list) or not isinstance(destinations, dict):
         return
     kinds = [d.get("kind") for name in send_to if isinstance(d := destinations.get(name), dict)]
-    if "folder" not in kinds:
+    if not set(kinds) & set(KEEPS_SIDECARS):
         message = (
-            f"{dotted(path)}: restore_record: sidecar needs a destination of kind folder here, "
+            f"{dotted(path)}: restore_record: sidecar needs a folder or an object store here, "
             "which keeps the record beside the object"
         )
         yield Fault(*tree.place(path), message)

@@ -7,6 +7,13 @@ from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_v
 
 from scp.config.ledger import LedgerSection
 from scp.config.network import ListenerSection
+from scp.config.remote import (
+    AzureDestination,
+    DestinationSection,
+    DicomwebDestination,
+    GcsDestination,
+    S3Destination,
+)
 from scp.config.values import (
     AeTitle,
     BindAddress,
@@ -20,7 +27,6 @@ from scp.config.values import (
     Port,
     Section,
     Size,
-    SopClass,
     Template,
 )
 from scp.model import Deliver, Form, Priority
@@ -145,20 +151,16 @@ class CommitSection(Section):
     """An instance that nobody has sent by then is reported as unknown."""
 
 
-class DestinationSection(Section):
-    """What every kind of destination has."""
-
-    on_refused: Literal["hold", "skip"] = "hold"
-    """What becomes of an instance that the destination will not take, whoever sends it."""
-    skip_sop_classes: frozenset[SopClass] = frozenset()
-    """Not offered to it: skipped, and counted."""
-
-
 class FolderDestination(DestinationSection):
     kind: Literal["folder"]
     path: Folder
     template: Template = "{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm"
     """Names in braces are DICOM keywords; each value is made safe for one path component."""
+
+    @property
+    def place(self) -> str:
+        """Where it is, for a person."""
+        return str(self.path / self.template)
 
 
 class CommitmentSection(Section):
@@ -197,8 +199,24 @@ class DicomDestination(DestinationSection):
     commitment: Annotated[CommitmentSection | None, BeforeValidator(parse_commitment)] = None
     """None: the status of a C-STORE is all that is asked for."""
 
+    @property
+    def place(self) -> str:
+        """Where it is, for a person."""
+        return f"{self.ae_title}@{self.host}:{self.port}"
 
-Destination = Annotated[FolderDestination | DicomDestination, Field(discriminator="kind")]
+
+Destination = Annotated[
+    FolderDestination
+    | DicomDestination
+    | DicomwebDestination
+    | S3Destination
+    | AzureDestination
+    | GcsDestination,
+    Field(discriminator="kind"),
+]
+
+KEEPS_SIDECARS: Final = ("folder", "s3", "azure", "gcs")
+"""Kinds of destination that keep a file beside an object."""
 
 
 class Outcome(Section):

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from scp.config.schema import FolderDestination
-from scp.deliver.dicomfile import read_meta, read_values
-from scp.deliver.naming import TEMPORARY, PathTemplate, numbered
+from scp.deliver.naming import TEMPORARY, PathTemplate, numbered, values_of
 from scp.deliver.ports import Receipt, Verdict
 from scp.durable import Disk, DurableFile, free_bytes
-from scp.errors import DeliveryError, MalformedError, PeerUnavailableError, StorageFullError
+from scp.errors import DeliveryError, PeerUnavailableError, StorageFullError
 from scp.model import DeliveryItem
 
 _CHUNK: Final = 1 << 20
@@ -38,12 +37,6 @@ _NAME_FAULTS: Final = (
     errno.EPERM,
 )
 """Of one instance's name, as long as the destination's own folder can be written."""
-_IDENTITY: Final = {
-    "SOPClassUID": "sop_class_uid",
-    "SOPInstanceUID": "sop_instance_uid",
-    "StudyInstanceUID": "study_instance_uid",
-    "SeriesInstanceUID": "series_instance_uid",
-}
 
 
 class FolderDestinationWriter:
@@ -129,7 +122,9 @@ class FolderDestinationWriter:
         except OSError as error:
             return _receipt(item, Verdict.LIMITED, f"file_unreadable: {error.strerror}")
         try:
-            final = wanted = self._root / self._template.path_for(self._values(item, source))
+            final = wanted = self._root / self._template.path_for(
+                values_of(self._template, item, source)
+            )
             self._prepare(final.parent)
             folders[final.parent] = None
             if item.sidecar is not None:
@@ -215,24 +210,6 @@ class FolderDestinationWriter:
             finally:
                 with contextlib.suppress(FileNotFoundError):
                     self._disk.unlink(file.path)
-
-    def _values(self, item: DeliveryItem, source: int) -> dict[str, str]:
-        values: dict[str, str] = {}
-        unread: dict[int, str] = {}
-        for keyword, tag in self._template.tags.items():
-            if keyword in _IDENTITY:
-                values[keyword] = getattr(item.identity, _IDENTITY[keyword])
-            else:
-                unread[tag] = keyword
-        if unread:
-            try:
-                found = read_values(source, read_meta(source), unread)
-            except MalformedError:
-                return values
-            except OSError as error:
-                raise _unreadable(error) from error
-            values |= {unread[tag]: value for tag, value in found.items()}
-        return values
 
     def _copy(self, source: int, file: DurableFile) -> str:
         """Copy all bytes; return their SHA-256, which costs a fraction of the fsync that follows.

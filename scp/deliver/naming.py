@@ -1,4 +1,4 @@
-"""Where an instance lies in a folder: a template whose values cannot leave it."""
+"""Where an instance lies in a folder or object store: a template whose values cannot leave it."""
 
 import hashlib
 import re
@@ -9,7 +9,9 @@ from typing import Final
 
 from pydicom.datadict import tag_for_keyword
 
-from scp.errors import ConfigError
+from scp.deliver.dicomfile import read_meta, read_values
+from scp.errors import ConfigError, DeliveryError, MalformedError
+from scp.model import DeliveryItem
 
 TEMPORARY: Final = ".dcmpress-"
 """Names of files that are being written begin so."""
@@ -19,6 +21,12 @@ _LONGEST_VALUE: Final = 64
 _LONGEST_COMPONENT: Final = 200
 """Below the 255 of common file systems, with room for a temporary name and a number."""
 _EXTENSION: Final = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,9}$")
+_IDENTITY: Final = {
+    "SOPClassUID": "sop_class_uid",
+    "SOPInstanceUID": "sop_instance_uid",
+    "StudyInstanceUID": "study_instance_uid",
+    "SeriesInstanceUID": "series_instance_uid",
+}
 
 type _Piece = tuple[str, bool]
 """(text, whether it is a keyword)."""
@@ -69,6 +77,32 @@ class PathTemplate:
                 for pieces in self._components
             )
         )
+
+
+def values_of(template: PathTemplate, item: DeliveryItem, source: int) -> dict[str, str]:
+    """What the template asks for, of the instance in the open file ``source``.
+
+    Raises
+    ------
+    DeliveryError
+        The file cannot be read.
+    """
+    values: dict[str, str] = {}
+    unread: dict[int, str] = {}
+    for keyword, tag in template.tags.items():
+        if keyword in _IDENTITY:
+            values[keyword] = getattr(item.identity, _IDENTITY[keyword])
+        else:
+            unread[tag] = keyword
+    if unread:
+        try:
+            found = read_values(source, read_meta(source), unread)
+        except MalformedError:
+            return values
+        except OSError as error:
+            raise DeliveryError(f"file_unreadable: {error.strerror}") from error
+        values |= {unread[tag]: value for tag, value in found.items()}
+    return values
 
 
 def safe(value: str) -> str:

@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from scp.config.remote import DicomwebDestination as DicomwebSection
 from scp.config.schema import Config, FolderDestination
 from scp.config.schema import Destination as Section
 from scp.config.schema import DicomDestination as DicomSection
 from scp.deliver.dicom import DicomDestination
+from scp.deliver.dicomweb import DicomwebDestination
 from scp.deliver.events import Event
 from scp.deliver.folder import FolderDestinationWriter
+from scp.deliver.object_store import ObjectStoreWriter
 from scp.deliver.policy import Policy
 from scp.deliver.ports import DecodeForPeer, Destination
 from scp.deliver.queue import DestinationQueue
@@ -21,9 +24,14 @@ type Decode = Callable[[DeliveryItem, str, bool], Path]
 
 def build_destination(name: str, section: Section, disk: Disk, decode: Decode) -> Destination:
     """One destination of the kind that its section names."""
-    if isinstance(section, FolderDestination):
-        return FolderDestinationWriter(name, section, disk)
-    return DicomDestination(name, section, _decoder(section, decode))
+    match section:
+        case FolderDestination():
+            return FolderDestinationWriter(name, section, disk)
+        case DicomSection():
+            return DicomDestination(name, section, _decoder(section, decode))
+        case DicomwebSection():
+            return DicomwebDestination(name, section, _decoder(section, decode))
+    return ObjectStoreWriter(name, section)
 
 
 def build_queues(
@@ -43,10 +51,9 @@ def _queue(
     decode: Decode,
     report: Callable[[Event], None],
 ) -> DestinationQueue:
-    lanes = section.max_associations if isinstance(section, DicomSection) else 1
     return DestinationQueue(
         name,
-        [build_destination(name, section, disk, decode) for _ in range(lanes)],
+        [build_destination(name, section, disk, decode) for _ in range(_lanes(section))],
         disk,
         report,
         policy=Policy(
@@ -55,7 +62,17 @@ def _queue(
     )
 
 
-def _decoder(section: DicomSection, decode: Decode) -> DecodeForPeer:
+def _lanes(section: Section) -> int:
+    """How many deliveries it takes at a time."""
+    match section:
+        case FolderDestination():
+            return 1
+        case DicomSection():
+            return section.max_associations
+    return section.max_connections
+
+
+def _decoder(section: DicomSection | DicomwebSection, decode: Decode) -> DecodeForPeer:
     def decode_for_peer(item: DeliveryItem, transfer_syntax: str) -> Path:
         return decode(item, transfer_syntax, section.decode_lossy)
 

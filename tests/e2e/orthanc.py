@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import peer_program
+import pytest
+
+from tests.conftest import IN_CI, peer_program
 from tests.e2e.node import START_SECONDS, until
 from tests.e2e.peers import free_port
 
@@ -48,6 +50,11 @@ class Orthanc:
         except OSError:
             return False
 
+    @property
+    def dicomweb(self) -> str:
+        """The URL of its DICOMweb service, with the plugin."""
+        return f"http://127.0.0.1:{self.web_port}/dicom-web"
+
     def _ask(self, path: str, body: bytes | None = None, method: str | None = None) -> bytes:
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.web_port}{path}", body, method=method
@@ -57,9 +64,20 @@ class Orthanc:
             return content
 
 
+def dicomweb_plugin() -> str:
+    """The plugin of Debian's package orthanc-dicomweb; without it the test skips, in CI it fails."""
+    path = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+    if not path.exists():
+        message = "Orthanc's DICOMweb plugin is not installed: scripts/install-peers installs it"
+        if IN_CI:
+            pytest.fail(message)
+        pytest.skip(message)
+    return str(path)
+
+
 @contextmanager
-def orthanc(folder: Path) -> Iterator[Orthanc]:
-    """Start one that takes everything and knows nobody."""
+def orthanc(folder: Path, **more: Any) -> Iterator[Orthanc]:
+    """Start one that takes everything and knows nobody; ``more`` settings as of its own file."""
     folder.mkdir(parents=True)
     running = Orthanc(free_port(), free_port())
     settings = {
@@ -71,6 +89,7 @@ def orthanc(folder: Path) -> Iterator[Orthanc]:
         "DicomAlwaysAllowStore": True,
         "DicomCheckCalledAet": False,
         "Plugins": [],
+        **more,
     }
     (folder / "orthanc.json").write_text(json.dumps(settings))
     with (folder / "orthanc.log").open("wb") as log:

@@ -12,6 +12,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import AllStoragePresentationContexts
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from tests.accept.raw_peer import COMMAND, LAST, p_data, store_command
 from tests.conftest import peer_program
@@ -82,6 +83,7 @@ def pynetdicom_archive(folder: Path, *syntaxes: str, port: int = 0) -> Iterator[
     accepted = [*syntaxes, str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian)]
     for context in AllStoragePresentationContexts:
         entity.add_supported_context(str(context.abstract_syntax), accepted)
+    entity.add_supported_context(Verification)
     server = entity.start_server(
         ("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, keep)]
     )
