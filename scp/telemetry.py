@@ -133,11 +133,16 @@ class ConsoleFormatter(logging.Formatter):
     """For people: time, level, message, ``name=value`` of the rest; one line but for tracebacks."""
 
     def format(self, record: logging.LogRecord) -> str:
-        rest = "".join(f" {name}={value}" for name, value in _extra(record).items())
+        rest = "".join(f" {name}={_in_one_word(value)}" for name, value in _extra(record).items())
         time = _time(record).strftime("%Y-%m-%d %H:%M:%SZ")
         # What a peer sent, its AE title for one, must not begin a line of its own.
         line = f"{time} {record.levelname:7} {record.getMessage()}{rest}".translate(_ESCAPES)
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _in_one_word(value: object) -> str:
+    text = str(value)
+    return repr(text) if " " in text else text
 
 
 def _time(record: logging.LogRecord) -> datetime:

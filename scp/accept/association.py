@@ -4,7 +4,6 @@ import contextlib
 import logging
 import socket
 import ssl
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from struct import pack
@@ -16,13 +15,23 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.transport import AddressInformation
 
 from scp import telemetry
-from scp.accept.access import AccessList, plain_address
+from scp.accept.access import AccessList, Caller, plain_address
+from scp.accept.audit import Account
 from scp.accept.contexts import ACCEPTED, Acceptance
 from scp.accept.door import Door
 from scp.accept.messages import INVALID_PARAMETER, Messages, Negotiated
 from scp.accept.ports import InstanceStore
 from scp.accept.reader import MAX_CONTROL_PDU_BYTES, PduReader
-from scp.accept.upper_layer import HandedSocket, PumpedDul, State, StorageAcse
+from scp.accept.seats import Seats
+from scp.accept.statuses import Rejection
+from scp.accept.upper_layer import (
+    HandedSocket,
+    PumpedDul,
+    State,
+    StorageAcse,
+    given_identity,
+    positive_answer,
+)
 from scp.config.schema import LimitsSection
 from scp.errors import AssociationError, ConnectionLostError, MalformedError
 from scp.model import Origin
@@ -38,12 +47,8 @@ PS3.8 9.1.5)."""
 ALERT_SECONDS: Final = 1.0
 """How long a peer with which TLS failed may take to read why."""
 
-NOT_ADMITTED: Final = (1, 1, 3)
-"""Result, source and reason of an A-ASSOCIATE-RJ (PS3.8 9.3.4): calling AE title not recognised."""
-NOT_CALLED: Final = (1, 1, 7)
-"""The same for the called AE title."""
-CONGESTED: Final = (2, 3, 1)
-"""Rejected for now, by the provider: temporary congestion."""
+DICOM_APPLICATION: Final = "1.2.840.10008.3.1.1.1"
+"""The one application context name (PS3.7 A.2.1)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +60,19 @@ class Service:
     access: AccessList
     acceptance: Acceptance
     limits: LimitsSection
+    seats: Seats
 
 
 class StorageAssociation(Association):
-    """A thread that takes instances from one peer until it releases, vanishes or misbehaves."""
+    """A thread that takes instances from one peer until it releases, vanishes or misbehaves.
+
+    Parameters
+    ----------
+    turned_away
+        What its request for an association is answered, whoever it is; None: as it deserves.
+    when_over
+        Called by the thread at its end.
+    """
 
     def __init__(
         self,
@@ -67,25 +81,27 @@ class StorageAssociation(Association):
         connection: socket.socket,
         address: tuple[str, int],
         when_over: Callable[["StorageAssociation"], None],
+        turned_away: Rejection | None = None,
     ) -> None:
         super().__init__(service.entity, "acceptor")
         self._service = service
         self._limits = service.limits
         self._door = door
-        self._peer_address = plain_address(address[0])
+        self.peer_address = plain_address(address[0])
         self._when_over = when_over
+        self.turned_away = turned_away
         self._reader = PduReader(connection, service.limits)
-        self._origin: Origin | None = None
         self._messages: Messages | None = None
-        self._began = time.monotonic()
+        self._seat = ""
         self._ending = "failed"
+        self._account = Account(port=door.port, address=self.peer_address)
 
         self.dul = self._upper = PumpedDul(self)
         self.acse = StorageAcse(self, self._upper, service.acceptance, self._refusal)
         # Their setters write into the timers of the current upper layer (association.py:282, :594).
         self.acse_timeout = self._limits.pdu_seconds
         self.network_timeout = self._limits.idle_seconds
-        self.requestor.address_info = AddressInformation(self._peer_address, address[1])
+        self.requestor.address_info = AddressInformation(self.peer_address, address[1])
         self.acceptor.ae_title = service.entity.ae_title
         self.acceptor.maximum_length = self._limits.max_pdu_bytes
         self.acceptor.implementation_version_name = service.entity.implementation_version_name
@@ -132,7 +148,7 @@ class StorageAssociation(Association):
 
     def _shake_hands(self, context: ssl.SSLContext) -> bool:
         try:
-            self._reader.secure(context, self._handshake_left)
+            self._account.secured(self._reader.secure(context, self._handshake_left))
         except ConnectionLostError as error:
             self._ending = str(error)
             with contextlib.suppress(AssociationError):
@@ -146,7 +162,7 @@ class StorageAssociation(Association):
     @property
     def _handshake_left(self) -> float:
         """Seconds that the peer has until it is associated."""
-        return self._limits.handshake_seconds - (time.monotonic() - self._began)
+        return self._limits.handshake_seconds - self._account.seconds
 
     def _establish(self) -> Negotiated | None:
         self._receive_control(*self._reader.pdu_header(self._handshake_left))
@@ -157,37 +173,67 @@ class StorageAssociation(Association):
             return None
         self.requestor.primitive = request
         self.acse.negotiate_association()
-        if not self.is_established or self._origin is None:
+        origin = self._account.origin
+        if not self.is_established or origin is None:
             return None
+        self._account.negotiated(self._upper.answers)
         syntaxes = {
             answer.context_id: answer.transfer_syntax
             for answer in self._upper.answers
             if answer.result == ACCEPTED
         }
         return Negotiated(
-            origin=self._origin,
+            origin=origin,
             syntaxes=syntaxes,
             peer_max_pdu_bytes=self.requestor.maximum_length or 0,
         )
 
-    def _refusal(self, calling: str, called: str) -> tuple[int, int, int] | None:
-        self._origin = Origin(
-            calling_ae_title=calling, called_ae_title=called, peer_address=self._peer_address
+    def _refusal(self, calling: str, called: str) -> Rejection | None:
+        self._account.origin = Origin(
+            calling_ae_title=calling, called_ae_title=called, peer_address=self.peer_address
         )
-        if not self._service.access.admits(calling, self._peer_address):
-            self._ending = "rejected: caller not recognised"
-            return NOT_ADMITTED
-        if not self._door.answers_to(called):
-            self._ending = "rejected: called title not recognised"
-            return NOT_CALLED
+        rejection = self._judge(calling, called)
+        if rejection is not None:
+            self._ending = rejection.words
+        return rejection
+
+    def _judge(self, calling: str, called: str) -> Rejection | None:
+        access, request = self._service.access, cast(A_ASSOCIATE, self.requestor.primitive)
+        names = self._account.certificate_names
+        user = given_identity(self.requestor.user_identity)
+        self._account.user = "" if user is None else user.name
+        if self.turned_away is not None:
+            return self.turned_away
+        if request.application_context_name != DICOM_APPLICATION:
+            return Rejection.APPLICATION_CONTEXT
+        standing = access.standing(
+            Caller(calling_ae_title=calling, address=self.peer_address, certificate_names=names)
+        )
+        if standing is None:
+            return Rejection.CALLING_TITLE
+        if not self._door.answers_to(called) or not standing.may_call(called):
+            return Rejection.CALLED_TITLE
+        if not access.recognises(user):
+            return Rejection.USER_IDENTITY
         if not self._service.store.has_room():
-            self._ending = "rejected: no room"
-            return CONGESTED
+            return Rejection.CONGESTION
+        if standing.entry:
+            if not self._service.seats.take(standing.entry, standing.max_associations):
+                return Rejection.LOCAL_LIMIT
+            self._seat = standing.entry
+        self._take_limits(standing.limits)
+        if user is not None and user.wants_answer and access.looks_at_users:
+            self.acceptor.add_negotiation_item(positive_answer())
         return None
+
+    def _take_limits(self, limits: LimitsSection) -> None:
+        self._limits = limits
+        self._reader.set_idle_seconds(limits.idle_seconds)
+        self.acceptor.maximum_length = limits.max_pdu_bytes
 
     def _serve(self, negotiated: Negotiated) -> None:
         store = self._service.store
-        messages = Messages(negotiated, store, self._limits, self._reader, self._reader.send)
+        messages = Messages(negotiated, store, self._limits, self._reader, self._account)
         self._messages = messages
         store.association_opened(negotiated.origin)
         try:
@@ -243,14 +289,7 @@ class StorageAssociation(Association):
     def _close(self) -> None:
         with contextlib.suppress(OSError):
             self._reader.connection.close()
-        logger.info(
-            "association over: %s calling %s from %s, %d instances, %d bytes, %.2f s, %s",
-            self._origin.calling_ae_title if self._origin else "-",
-            self._origin.called_ae_title if self._origin else "-",
-            self._peer_address,
-            self._messages.instances if self._messages else 0,
-            self._messages.dataset_bytes if self._messages else 0,
-            time.monotonic() - self._began,
-            self._ending,
-        )
+        if self._seat:
+            self._service.seats.leave(self._seat)
+        self._account.close(self._ending)
         self._when_over(self)

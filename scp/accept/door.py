@@ -25,7 +25,7 @@ class Door:
 
     def __init__(self, listening: socket.socket, section: ListenerSection) -> None:
         self.socket = listening
-        self.name = f"port {listening.getsockname()[1]}"
+        self.port: int = listening.getsockname()[1]
         self._titles = frozenset(section.ae_titles)
         self._context = _fresh_context(section)
 

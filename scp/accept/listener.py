@@ -13,11 +13,13 @@ from typing import Final
 
 from pynetdicom.ae import ApplicationEntity
 
-from scp.accept.access import AccessList
+from scp.accept.access import AccessList, plain_address
 from scp.accept.association import Service, StorageAssociation
 from scp.accept.contexts import Acceptance
 from scp.accept.door import Door
 from scp.accept.ports import InstanceStore
+from scp.accept.seats import Seats
+from scp.accept.statuses import Rejection
 from scp.accept.upper_layer import quiet_pynetdicom
 from scp.config.schema import AccessSection, LimitsSection, NodeSection
 
@@ -25,6 +27,12 @@ logger = logging.getLogger(__name__)
 
 PAUSE_SECONDS: Final = 1.0
 """How long nothing is accepted after the system had no descriptor or thread for a connection."""
+
+YIELD_SECONDS: Final = 0.1
+"""How long a full receiver leaves a connection to the others before it turns the peer away."""
+
+MOST_TURNED_AWAY: Final = 16
+"""Peers that are being told at a time; more wait, or are told nothing."""
 
 ABORT_SECONDS: Final = 10.0
 """How long aborted associations are waited for: a commit under way, the peer's close."""
@@ -60,22 +68,26 @@ class Listener:
         self._service = Service(
             entity=ApplicationEntity(node.ae_title),
             store=store,
-            access=AccessList(access),
+            access=AccessList(access, limits),
             acceptance=Acceptance(),
             limits=limits,
+            seats=Seats(),
         )
         self._numbers = itertools.count(1)
         self._open: set[StorageAssociation] = set()
         self._changed = threading.Condition()
         self._is_stopping = False
+        self._paused_until = 0.0
+        self._turning_away = 0
+        self._full_since: float | None = None
         self._wake, self._waker = socket.socketpair()
         self._wake.setblocking(False)
         self._waker.setblocking(False)
 
     @property
     def open_associations(self) -> int:
-        """Connections that have a thread, those that are still to be associated included."""
-        return len(self._open)
+        """Connections that have a thread, but for those that are only told that they may not."""
+        return len(self._open) - self._turning_away
 
     def serve(self, stop_descriptors: Sequence[int] = ()) -> None:
         """Accept until :meth:`stop`, or until one of the descriptors becomes readable."""
@@ -83,25 +95,38 @@ class Listener:
             selector.register(self._wake, selectors.EVENT_READ)
             for descriptor in stop_descriptors:
                 selector.register(descriptor, selectors.EVENT_READ)
-            is_listening, is_paused = False, False
+            is_listening = False
             while True:
-                should_listen = (
-                    self.open_associations < self._limits.max_associations and not is_paused
-                )
+                wait = self._wait_before_listening()
+                should_listen = wait == 0
                 for descriptor in self._doors:
                     if should_listen and not is_listening:
                         selector.register(descriptor, selectors.EVENT_READ)
                     elif is_listening and not should_listen:
                         selector.unregister(descriptor)
                 is_listening = should_listen
-                ready = {key.fd for key, _ in selector.select(PAUSE_SECONDS if is_paused else None)}
-                is_paused = False
+                ready = {key.fd for key, _ in selector.select(None if wait == 0 else wait)}
                 if self._wake.fileno() in ready:
                     self._wake.recv(4096)
                 if self._is_stopping or not ready.isdisjoint(stop_descriptors):
                     return
                 for descriptor in ready.intersection(self._doors):
-                    is_paused |= not self._accept(self._doors[descriptor])
+                    self._accept(self._doors[descriptor])
+
+    def _wait_before_listening(self) -> float | None:
+        """0: listen now. Else for so many seconds not; None: until an association ends."""
+        now = time.monotonic()
+        if self.open_associations < self._limits.max_associations:
+            self._full_since = None
+        elif self._full_since is None:
+            self._full_since = now
+        if now < self._paused_until:
+            return self._paused_until - now
+        if self._full_since is None:
+            return 0
+        if self._turning_away >= MOST_TURNED_AWAY:
+            return None
+        return max(self._full_since + self._limits.busy_seconds - now, 0)
 
     def stop(self) -> None:
         """Make :meth:`serve` return; from any thread or a signal handler."""
@@ -130,7 +155,7 @@ class Listener:
             stopped |= self._stop_those(lambda one: one.idle_seconds >= IDLE_SECONDS)
         stopped |= self._stop_those(lambda _: True)
         if not self._await_end(ABORT_SECONDS):
-            logger.error("%d associations did not end", self.open_associations)
+            logger.error("%d associations did not end", len(self._open))
         return len(stopped)
 
     def _stop_those(
@@ -146,32 +171,52 @@ class Listener:
         with self._changed:
             return self._changed.wait_for(lambda: not self._open, seconds)
 
-    def _accept(self, door: Door) -> bool:
-        """Take one connection if there is one; False when it is no use to try again at once."""
+    def _accept(self, door: Door) -> None:
+        """Take one connection if there is one."""
+        is_full = self.open_associations >= self._limits.max_associations
+        if is_full:
+            if self._full_since is None:
+                return  # filled in this very turn: others wait
+            time.sleep(YIELD_SECONDS)
+            is_full = self.open_associations >= self._limits.max_associations
         try:
             connection, address = door.socket.accept()
         except (BlockingIOError, ConnectionError):
-            return True  # another receiver was faster, or the peer has gone
+            return  # another receiver was faster, or the peer has gone
         except OSError as error:
             if error.errno in _BROKEN_SOCKET:
                 raise
             logger.error("cannot accept a connection: %s", error.strerror)
-            return False
+            self._paused_until = time.monotonic() + PAUSE_SECONDS
+            return
         try:
-            self._start(door, connection, address)
+            self._start(door, connection, address, is_full=is_full)
         except (OSError, RuntimeError, ValueError) as error:
             logger.error("cannot serve a connection: %s", error)
             connection.close()
-            return False
-        return True
+            self._paused_until = time.monotonic() + PAUSE_SECONDS
 
-    def _start(self, door: Door, connection: socket.socket, address: tuple[str, int]) -> None:
+    def _start(
+        self, door: Door, connection: socket.socket, address: tuple[str, int], *, is_full: bool
+    ) -> None:
+        seats, most = self._service.seats, self._limits.max_associations_per_address
+        is_welcome = not is_full and seats.take(plain_address(address[0]), most)
+        if not is_welcome and self._turning_away >= MOST_TURNED_AWAY:
+            logger.warning("too many connections from %s, one is closed", address[0])
+            connection.close()
+            return
         association = StorageAssociation(
-            self._service, door, connection, (address[0], address[1]), self._forget
+            self._service,
+            door,
+            connection,
+            (address[0], address[1]),
+            self._forget,
+            None if is_welcome else Rejection.LOCAL_LIMIT,
         )
         association.name = f"association-{next(self._numbers)}"
         with self._changed:
             self._open.add(association)
+            self._turning_away += not is_welcome
         try:
             association.start()
         except RuntimeError:  # no more threads
@@ -179,8 +224,12 @@ class Listener:
             raise
 
     def _forget(self, association: StorageAssociation) -> None:
+        is_welcome = association.turned_away is None
+        if is_welcome:
+            self._service.seats.leave(association.peer_address)
         with self._changed:
             self._open.discard(association)
+            self._turning_away -= not is_welcome
             self._changed.notify_all()
         self._wake_up()
 

@@ -1,10 +1,10 @@
 """The messages of an established association: commands, data, answers (PS3.7, PS3.8 Annex E)."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from scp.accept.audit import Account
 from scp.accept.commands import (
     IS_COMMAND,
     IS_LAST,
@@ -56,20 +56,18 @@ class Messages:
         store: InstanceStore,
         limits: LimitsSection,
         reader: PduReader,
-        send: Callable[[bytes], None],
+        account: Account,
     ) -> None:
         self._negotiated = negotiated
         self._store = store
         self._limits = limits
         self._reader = reader
-        self._send = send
+        self._account = account
         self._context_id = 0
         self._command_set = bytearray()
         self._pieces: list[memoryview] = []
         self._current: tuple[Command, Reception] | None = None
         reader.before_refill = self._write
-        self.instances = 0
-        self.dataset_bytes = 0
 
     @property
     def is_receiving(self) -> bool:
@@ -134,6 +132,7 @@ class Messages:
             self._current = (command, reception)
         elif command.field == CommandField.C_STORE_RQ:
             logger.warning("instance refused with C000: a C-STORE without a dataset")
+            self._account.refused += 1
             self._answer(command, StoreStatus.CANNOT_UNDERSTAND)
         elif command.field == CommandField.C_ECHO_RQ:
             self._answer(command, StoreStatus.SUCCESS)
@@ -157,8 +156,10 @@ class Messages:
             status = reception.finish()
             self._current = None
             if status == StoreStatus.SUCCESS:
-                self.instances += 1
-                self.dataset_bytes += reception.received_bytes
+                self._account.instances += 1
+                self._account.dataset_bytes += reception.received_bytes
+            else:
+                self._account.refused += 1
             try:
                 self._answer(command, status)
             finally:
@@ -172,6 +173,6 @@ class Messages:
 
     def _answer(self, command: Command, status: StoreStatus) -> None:
         response = encode_response(command, status)
-        self._send(
+        self._reader.send(
             encode_command_pdus(self._context_id, response, self._negotiated.peer_max_pdu_bytes)
         )

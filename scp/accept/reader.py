@@ -40,7 +40,6 @@ class PduReader:
 
     def __init__(self, connection: socket.socket, limits: LimitsSection) -> None:
         self._connection = connection
-        self._idle_seconds = limits.idle_seconds
         self._pdu_seconds = limits.pdu_seconds
         self._view = memoryview(bytearray(BUFFER_BYTES))
         self._start = 0
@@ -49,17 +48,22 @@ class PduReader:
         self._impatience = ""
         self._silent_since: float | None = None
         self._stop = threading.Event()
-        self._tick = max(min(self._idle_seconds, self._pdu_seconds) / _TICKS, 0.001)
         self.before_refill: Callable[[], None] = _do_nothing
         """Called before bytes that :meth:`take` gave out are overwritten."""
         connection.settimeout(None)
-        self._set_timeout(socket.SO_RCVTIMEO, self._tick)
         self._set_timeout(socket.SO_SNDTIMEO, self._pdu_seconds)
+        self.set_idle_seconds(limits.idle_seconds)
 
     @property
     def connection(self) -> socket.socket:
         """What to send by; another one after :meth:`secure`."""
         return self._connection
+
+    def set_idle_seconds(self, seconds: float) -> None:
+        """How long the peer may be silent between two PDUs."""
+        self._idle_seconds = seconds
+        self._tick = max(min(seconds, self._pdu_seconds) / _TICKS, 0.001)
+        self._wake_every(self._tick)
 
     def secure(self, context: ssl.SSLContext, seconds: float) -> ssl.SSLSocket:
         """Shake hands within ``seconds``; from here on everything goes through TLS.
@@ -76,11 +80,10 @@ class PduReader:
             self._connection, server_side=True, do_handshake_on_connect=False
         )
         self._connection = secured
-        self._tick = min(self._tick, _LOOK_SECONDS)
         deadline = time.monotonic() + seconds
         while True:
             left = deadline - time.monotonic()
-            secured.settimeout(max(min(left, self._tick), 0.001))
+            secured.settimeout(max(min(left, self._tick, _LOOK_SECONDS), 0.001))
             try:
                 secured.do_handshake()
             except TimeoutError as error:
@@ -93,7 +96,7 @@ class PduReader:
                 self._connection.settimeout(None)
                 raise ConnectionLostError(f"no TLS: {_why(error)}") from error
             break
-        secured.settimeout(self._tick)
+        self._wake_every(self._tick)
         return secured
 
     def send(self, pdus: bytes) -> None:
@@ -111,7 +114,7 @@ class PduReader:
             else:
                 connection.settimeout(self._pdu_seconds)
                 connection.sendall(pdus)
-                connection.settimeout(self._tick)
+                self._wake_every(self._tick)
         except OSError as error:
             raise ConnectionLostError("connection lost before an answer") from error
 
@@ -184,11 +187,7 @@ class PduReader:
         """Read and forget until the peer closes the connection, for so long at most."""
         self._patience = seconds
         self._impatience = "the peer did not close the connection"
-        tick = max(seconds / _TICKS, 0.001)
-        if isinstance(self._connection, ssl.SSLSocket):
-            self._connection.settimeout(tick)
-        else:
-            self._set_timeout(socket.SO_RCVTIMEO, tick)
+        self._wake_every(max(seconds / _TICKS, 0.001))
         while True:
             self._start = self._end = 0
             self._fill()
@@ -229,6 +228,12 @@ class PduReader:
             if count > 0:
                 self._end += count
                 return
+
+    def _wake_every(self, seconds: float) -> None:
+        if isinstance(self._connection, ssl.SSLSocket):
+            self._connection.settimeout(min(seconds, _LOOK_SECONDS))
+        else:
+            self._set_timeout(socket.SO_RCVTIMEO, seconds)
 
     def _set_timeout(self, option: int, seconds: float) -> None:
         whole = int(seconds)

@@ -1,6 +1,6 @@
-"""What a C-STORE is answered, mapped once from what went wrong."""
+"""What a C-STORE and a request for an association are answered, mapped once from what went wrong."""
 
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import Final
 
 from scp.errors import (
@@ -9,6 +9,38 @@ from scp.errors import (
     UidMismatchError,
     UnreadableInstanceError,
 )
+
+
+class Rejection(Enum):
+    """Result, source and reason of an A-ASSOCIATE-RJ (PS3.8 Table 9-21).
+
+    A protocol version that is not supported is rejected by the state machine (AE-6).
+    """
+
+    APPLICATION_CONTEXT = (1, 1, 2)
+    CALLING_TITLE = (1, 1, 3)
+    CALLED_TITLE = (1, 1, 7)
+    USER_IDENTITY = (1, 2, 1)
+    """No reason given, by ACSE: there is none for it (PS3.7 D.3.3.7)."""
+    CONGESTION = (2, 3, 1)
+    """No room on the disk. Rejected for now, like the next."""
+    LOCAL_LIMIT = (2, 3, 2)
+    """Too many associations."""
+
+    @property
+    def words(self) -> str:
+        """For the log."""
+        return (
+            "rejected: "
+            + {
+                Rejection.APPLICATION_CONTEXT: "application context not supported",
+                Rejection.CALLING_TITLE: "calling AE title not recognised",
+                Rejection.CALLED_TITLE: "called AE title not recognised",
+                Rejection.USER_IDENTITY: "user identity not accepted",
+                Rejection.CONGESTION: "no room",
+                Rejection.LOCAL_LIMIT: "too many associations",
+            }[self]
+        )
 
 
 class StoreStatus(IntEnum):

@@ -50,11 +50,13 @@ from pynetdicom.pdu import A_ASSOCIATE_AC, _PDUType
 from pynetdicom.pdu_primitives import (
     A_ASSOCIATE,
     AsynchronousOperationsWindowNegotiation,
+    UserIdentityNegotiation,
 )
 from pynetdicom.transport import AssociationSocket
 
-from scp.accept.access import plain_title
+from scp.accept.access import UserIdentity, plain_title
 from scp.accept.contexts import Acceptance, Answer, Proposal, put_answers, take_proposals
+from scp.accept.statuses import Rejection
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
@@ -161,7 +163,7 @@ class StorageAcse(ACSE):
         association: "Association",
         upper: PumpedDul,
         acceptance: Acceptance,
-        refusal: Callable[[str, str], tuple[int, int, int] | None],
+        refusal: Callable[[str, str], Rejection | None],
     ) -> None:
         super().__init__(association)
         self._upper = upper
@@ -174,7 +176,7 @@ class StorageAcse(ACSE):
         self.requestor.ae_title = calling
         refusal = self._refusal(calling, request.called_ae_title.strip())
         if refusal is not None:
-            self.send_reject(*refusal)
+            self.send_reject(*refusal.value)
             return
         if self.requestor.asynchronous_operations != (1, 1):
             window = AsynchronousOperationsWindowNegotiation()
@@ -184,3 +186,22 @@ class StorageAcse(ACSE):
         self._upper.answers = [self._acceptance.answer(each) for each in self._upper.proposals]
         self.send_accept()
         self.assoc.is_established = self._upper.state == State.ESTABLISHED
+
+
+def given_identity(item: UserIdentityNegotiation | None) -> UserIdentity | None:
+    """What a request for an association says of the user."""
+    if item is None:
+        return None
+    return UserIdentity(
+        kind=item.user_identity_type or 0,
+        primary=item.primary_field or b"",
+        secondary=item.secondary_field or b"",
+        wants_answer=bool(item.positive_response_requested),
+    )
+
+
+def positive_answer() -> UserIdentityNegotiation:
+    """That a user was recognised by name; there is nothing more to it (PS3.7 D.3.3.7.2)."""
+    item = UserIdentityNegotiation()
+    item.server_response = b""
+    return item

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from scp.config.conditions import MatchError
-from scp.config.network import ListenerSection
+from scp.config.network import ListenerSection, User
 from scp.config.remote import (
     AzureDestination,
     DicomwebDestination,
@@ -106,6 +106,8 @@ def _section_at(path: Path, raw: dict[str, Any]) -> type[Section]:
             return _below(ListenerSection, below)
         case ("access", "peers", _, *below):
             return _below(Peer, below)
+        case ("access", "users", _, *below):
+            return _below(User, below)
         case ("default",):
             return Outcome
     return _below(Config, path)

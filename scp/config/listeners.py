@@ -12,9 +12,11 @@ from scp.errors import CertificateError
 
 
 def faults_of_listeners(given: dict[str, Any], tree: Tree) -> Iterator[Fault]:
-    """Ports that are named twice; ``given`` may hold anything."""
+    """Ports that are named twice, names that no port can see; ``given`` may hold anything."""
     listeners = given.get("listeners")
-    if not isinstance(listeners, list) or not listeners:
+    listeners = listeners if isinstance(listeners, list) else []
+    yield from _names_that_nobody_sees(given.get("access"), listeners, tree)
+    if not listeners:
         return
     node = given.get("node")
     for key in ("bind", "port"):
@@ -31,6 +33,18 @@ def faults_of_listeners(given: dict[str, Any], tree: Tree) -> Iterator[Fault]:
             place = ("listeners", index, "port")
             message = f"{dotted(place)}: the port is listeners[{first}]'s already"
             yield Fault(*tree.place(place), message)
+
+
+def _names_that_nobody_sees(access: Any, listeners: list[Any], tree: Tree) -> Iterator[Fault]:
+    sections = [each["tls"] for each in listeners if isinstance(each, dict) and "tls" in each]
+    if any(isinstance(pair, dict) and "client_certificate" in pair for pair in sections):
+        return
+    peers = access.get("peers") if isinstance(access, dict) else None
+    for index, peer in enumerate(peers if isinstance(peers, list) else ()):
+        if isinstance(peer, dict) and "certificate_name" in peer:
+            place = ("access", "peers", index, "certificate_name")
+            message = f"{dotted(place)}: no listener asks for certificates: client_certificate"
+            yield Fault(*tree.place(place, of_key=True), message)
 
 
 def faults_of_certificates(config: Config, tree: Tree) -> Iterator[Fault]:

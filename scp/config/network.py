@@ -1,9 +1,14 @@
-"""Where the node listens, and how it proves itself there."""
+"""Where the node listens, how it proves itself there, and how peers do."""
 
-from pydantic import model_validator
+from typing import Annotated
 
+from pydantic import Field, StringConstraints, model_validator
+
+from scp.config.secrets import Secret
 from scp.config.values import AeTitle, BindAddress, Folder, Port, Section
 from scp.tls import ClientCertificate
+
+CertificateName = Annotated[str, StringConstraints(min_length=1, to_lower=True)]
 
 
 class ListenerTls(Section):
@@ -38,3 +43,11 @@ class ListenerSection(Section):
     """Called AE titles that are answered here; others are rejected. None: any."""
     tls: ListenerTls | None = None
     """None: plain."""
+
+
+class User(Section):
+    """A user identity that a peer may bring (PS3.7 D.3.3.7)."""
+
+    name: Annotated[str, Field(min_length=1)]
+    passcode: Secret | None = None
+    """None: the name alone is enough."""

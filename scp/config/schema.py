@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from scp.config.ledger import LedgerSection
-from scp.config.network import ListenerSection
+from scp.config.network import CertificateName, ListenerSection, User
 from scp.config.remote import (
     AzureDestination,
     DestinationSection,
@@ -51,17 +51,29 @@ class ReportTo(Section):
 
 
 class Peer(Section):
+    """Some who may send, and what is special about them; the first entry that fits counts."""
+
     ae_title: AeTitle | None = None
     """None: any."""
     address: Network | None = None
     """An address or a network in CIDR form. None: any."""
+    certificate_name: CertificateName | None = None
+    """The common name or a DNS name of its verified certificate. None: any, or no certificate."""
+    called_ae_titles: tuple[AeTitle, ...] = ()
+    """What it may call; none: whatever the listener answers to."""
+    max_associations: PositiveInt | None = None
+    """At a time, of all that this entry stands for."""
+    max_pdu_bytes: PduSize | None = None
+    """This one and those that follow: instead of those in ``limits``."""
+    max_instance_bytes: Size | None = None
+    idle_seconds: PositiveFloat | None = None
     report_to: ReportTo | None = None
     """None: storage commitment that it asks for is refused."""
 
     @model_validator(mode="after")
     def _names_something(self) -> "Peer":
-        if self.ae_title is None and self.address is None:
-            raise ValueError("a peer needs an ae_title, an address or both")
+        if self.ae_title is None and self.address is None and self.certificate_name is None:
+            raise ValueError("a peer needs an ae_title, an address or both, or a certificate_name")
         if self.ae_title is None and self.report_to is not None:
             raise ValueError("a peer with report_to needs an ae_title: reports are addressed to it")
         return self
@@ -71,11 +83,18 @@ class AccessSection(Section):
     anyone: bool = True
     """False: only ``peers``."""
     peers: tuple[Peer, ...] = ()
+    user_identity: Literal["ignore", "refuse", "optional", "required"] = "ignore"
+    """Of associations that bring one. ``optional`` and ``required``: it must be one of ``users``."""
+    users: tuple[User, ...] = ()
 
     @model_validator(mode="after")
     def _lets_somebody_in(self) -> "AccessSection":
         if not self.anyone and not self.peers:
             raise ValueError("nobody could send: name some peers, or say anyone: true")
+        if self.user_identity == "required" and not self.users:
+            raise ValueError("nobody could send: name some users, or say user_identity: optional")
+        if self.user_identity in ("ignore", "refuse") and self.users:
+            raise ValueError("users have no use here: say user_identity: optional or required")
         return self
 
 
@@ -98,6 +117,11 @@ class LimitsSection(Section):
     """Announced to peers; a longer PDU ends the association."""
     max_instance_bytes: Size = 16 * 2**30
     max_associations: PositiveInt = 200
+    """At a time."""
+    busy_seconds: Annotated[float, Field(ge=0)] = 5.0
+    """While there are so many, others wait; after so long of it they are rejected for now."""
+    max_associations_per_address: PositiveInt | None = None
+    """None: as many as there may be."""
     handshake_seconds: PositiveFloat = 30.0
     """From the connection to the association, the TLS handshake included."""
     idle_seconds: PositiveFloat = 60.0

@@ -402,9 +402,5 @@ def test_one_line_is_logged_of_an_association(caplog: pytest.LogCaptureFixture) 
         assert eventually(lambda: node.listener.open_associations == 0)
 
     lines = [r.getMessage() for r in caplog.records if r.levelno >= logging.INFO]
-    assert len(lines) == 1
-    assert lines[0].startswith(
-        "association over: CT1 calling NODE from 127.0.0.1, 1 instances, 4 bytes, "
-    )
-    assert lines[0].endswith(" s, released")
+    assert lines == ["association over: released"]
     assert not any("2.25.9" in record.getMessage() for record in caplog.records)

@@ -216,6 +216,18 @@ def test_three_faults_are_reported_in_one_run_in_file_order() -> None:
         ("listeners: [{}]", "1:13: listeners[0]: the key 'port' is missing"),
         ("listeners: [{port: 1, tsl: {}}]", "1:23: unknown key 'tsl' in listeners[0]: did you mea"),
         ("listeners: [{port: 1, tls: {ky: a}}]", "1:29: unknown key 'ky' in listeners[0].tls: did"),
+        ("access: {user_identity: no}", "1:25: access.user_identity: must be ignore, refuse, opt"),
+        ("access: {user_identity: required}", "1:9: access: nobody could send: name some users"),
+        ("access: {users: [{name: a}]}", "1:9: access: users have no use here: say user_identity"),
+        ("access: {users: [{nam: a}]}", "1:19: unknown key 'nam' in access.users[0]: did you"),
+        (
+            "access: {users: [{name: a, passcode: {}}]}",
+            "1:38: access.users[0].passcode: a secret is given by file or by environment",
+        ),
+        (
+            "access: {peers: [{certificate_name: a}]}",
+            "1:19: access.peers[0].certificate_name: no listener asks for certificates",
+        ),
         ("listeners: [{port: 1, tls: {}}]", "1:23: listeners[0].tls: the key 'certificate' is mi"),
         (
             "listeners: [{port: 1, tls: {certificate: c, ca: a}}]",
@@ -321,6 +333,24 @@ def test_listeners_say_where_the_node_listens() -> None:
     assert secure.ae_titles == ("A", "B")
     assert secure.tls is not None
     assert secure.tls.client_certificate == "none"
+
+
+def test_peers_and_users_have_options_of_their_own() -> None:
+    config = config_of(
+        "access:\n"
+        "  peers:\n"
+        "    - {certificate_name: CT1.Example, max_pdu_bytes: 16KiB, called_ae_titles: [A]}\n"
+        "  user_identity: optional\n"
+        "  users: [{name: Anna}, {name: otto, passcode: {environment: OTTO}}]\n"
+        "listeners: [{port: 1, tls: {certificate: c, ca: a, client_certificate: optional}}]\n"
+    )
+
+    (peer,) = config.access.peers
+    anna, otto = config.access.users
+    assert (peer.certificate_name, peer.max_pdu_bytes) == ("ct1.example", 16384)
+    assert (anna.name, anna.passcode) == ("Anna", None)
+    assert otto.passcode is not None
+    assert otto.passcode.environment == "OTTO"
 
 
 def test_two_rules_of_one_name_are_a_fault() -> None:
