@@ -148,7 +148,7 @@ def send(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Send DICOM files by C-STORE, without decoding them."""
+    """Send DICOM files, by C-STORE or to any destination, without decoding them."""
     from scp.cli.send import send_paths
 
     send_paths(paths, to, calling, config, as_json=json)

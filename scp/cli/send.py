@@ -1,4 +1,4 @@
-"""dcmpress send: files to a DICOM node, as fast as the peer takes them."""
+"""dcmpress send: files to a DICOM node or any other destination, as fast as it takes them."""
 
 import re
 import tempfile
@@ -11,12 +11,14 @@ from pydantic import ValidationError
 from scp.cli import output
 from scp.cli.configuration import load_config
 from scp.cli.paths import check_named, leave_out
-from scp.config.schema import DicomDestination
+from scp.config.schema import Destination, DicomDestination
 from scp.convert.decode import decode_for_peer
 from scp.deliver.ports import Receipt
-from scp.deliver.send import send_files
+from scp.deliver.send import deliver_files
+from scp.durable import Disk
 from scp.errors import NodeError, UsageError
 from scp.model import DeliveryItem
+from scp.pipeline.destinations import build_destination
 
 _PEER = re.compile(r"(?P<title>[^@]*)@(?P<host>\[[^\]]+\]|[^@:]+):(?P<port>[0-9]{1,9})")
 
@@ -65,18 +67,19 @@ def sent(
     Parameters
     ----------
     calling
-        Our AE title; None: the destination's, or the default.
+        Our AE title, where a node is called; None: the destination's, or the default.
     """
     section = _section(to, calling, config)
     with tempfile.TemporaryDirectory(prefix="dcmpress-send-") as folder:
         copy = Path(folder) / "copy.dcm"
 
-        def decode(item: DeliveryItem, transfer_syntax: str) -> Path:
+        def decode(item: DeliveryItem, transfer_syntax: str, decode_lossy: bool) -> Path:
             copy.unlink(missing_ok=True)
-            decode_for_peer(item.path, copy, transfer_syntax, decode_lossy=section.decode_lossy)
+            decode_for_peer(item.path, copy, transfer_syntax, decode_lossy=decode_lossy)
             return copy
 
-        yield from send_files(_without_pipes(paths), section, decode)
+        destination = build_destination(to, section, Disk(), decode)
+        yield from deliver_files(_without_pipes(paths), destination)
 
 
 def _without_pipes(paths: Iterable[Path]) -> Iterator[Path]:
@@ -95,7 +98,7 @@ def _without_pipes(paths: Iterable[Path]) -> Iterator[Path]:
         yield from (Path(error.filename) for error in closed)
 
 
-def _section(to: str, calling: str | None, config: Path | None) -> DicomDestination:
+def _section(to: str, calling: str | None, config: Path | None) -> Destination:
     ours = {} if calling is None else {"calling_ae_title": calling}
     found = _PEER.fullmatch(to)
     if found:
@@ -106,14 +109,14 @@ def _section(to: str, calling: str | None, config: Path | None) -> DicomDestinat
     destinations = load_config(config).destinations
     section = destinations.get(to)
     if section is None:
-        known = ", ".join(n for n, s in destinations.items() if isinstance(s, DicomDestination))
+        known = ", ".join(destinations)
         raise UsageError(
-            f"--to {to}: neither AET@HOST:PORT nor a node of the configuration ({known or 'none'})"
+            f"--to {to}: neither AET@HOST:PORT nor a destination of the configuration ({known})"
         )
     if not isinstance(section, DicomDestination):
-        raise UsageError(
-            f"--to {to}: it is a folder, and dcmpress send speaks C-STORE; name a node"
-        )
+        if calling is not None:
+            raise UsageError(f"--from: {to} is no DICOM node, and asks for no AE title")
+        return section
     return _checked(to, section.model_dump() | ours) if ours else section
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from scp.config.schema import DicomDestination as DicomSection
 from scp.deliver.dicom import DicomDestination
 from scp.deliver.dicomfile import read_meta, read_values
-from scp.deliver.ports import DecodeForPeer, Receipt, Verdict
+from scp.deliver.ports import DecodeForPeer, Destination, Receipt, Verdict
 from scp.errors import MalformedError
 from scp.model import DeliveryItem, Identity
 
@@ -27,9 +27,14 @@ _FILES_AN_ASSOCIATION: Final = 1000
 def send_files(
     paths: Iterable[Path], section: DicomSection, decode: DecodeForPeer
 ) -> Iterator[Receipt]:
-    """Send files, and all files of folders, and yield a receipt for each, named by its path.
+    """As :func:`deliver_files`, to one node."""
+    yield from deliver_files(paths, DicomDestination(section.ae_title, section, decode))
 
-    What is no DICOM file is not sent: its receipt says HELD and ``not_dicom``. Nothing is tried
+
+def deliver_files(paths: Iterable[Path], destination: Destination) -> Iterator[Receipt]:
+    """Deliver files, and all files of folders, and yield a receipt for each, named by its path.
+
+    What is no DICOM file is not delivered: its receipt says HELD and ``not_dicom``. Nothing is tried
     twice.
 
     Raises
@@ -37,7 +42,6 @@ def send_files(
     DeliveryError
         As of :meth:`scp.deliver.ports.Destination.deliver`.
     """
-    destination = DicomDestination(section.ae_title, section, decode)
     for names in batched(_files(paths), _FILES_AN_ASSOCIATION):
         items: list[DeliveryItem] = []
         for path in names:

@@ -109,7 +109,7 @@ def _of_json(value: Any) -> _Dataset:
         raise MalformedError("the answer holds no dataset")
     dataset: _Dataset = {}
     for tag, attribute in value.items():
-        values = attribute.get("Value") if isinstance(attribute, dict) else None
+        values = attribute.get("Value", []) if isinstance(attribute, dict) else None
         if isinstance(values, list):
             dataset[tag.upper()] = [_of_json(v) if isinstance(v, dict) else v for v in values]
     return dataset

@@ -77,6 +77,7 @@ class WebClient:
         connection = self._new_connection()
         try:
             connection.connect()
+            connection.timeout = self._answer_seconds
             connection.sock.settimeout(self._answer_seconds)
             connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         except (OSError, HTTPError) as error:
@@ -117,8 +118,9 @@ class WebClient:
             sent["Authorization"] = authorization
         if body is not None:
             sent["Content-Length"] = str(size)
-        deadline = self._answer_seconds + size / SLOWEST
-        watch = threading.Timer(deadline, _shut, [connection])
+        is_late = threading.Event()
+        longest = self._answer_seconds + size / SLOWEST
+        watch = threading.Timer(longest, _give_up, [connection, is_late])
         watch.daemon = True
         watch.start()
         is_whole = False
@@ -134,6 +136,8 @@ class WebClient:
         except TimeoutError as error:
             raise PeerUnavailableError("timeout: the server does not answer") from error
         except (OSError, HTTPError, http.client.HTTPException) as error:
+            if is_late.is_set():
+                raise PeerUnavailableError("timeout: the server is too slow") from error
             raise PeerUnavailableError(f"connection lost: {_why(error)}") from error
         finally:
             watch.cancel()
@@ -200,8 +204,9 @@ def nobody() -> str:
     return ""
 
 
-def _shut(connection: HTTPConnection) -> None:
+def _give_up(connection: HTTPConnection, is_late: threading.Event) -> None:
     """Wake who waits on it."""
+    is_late.set()
     with contextlib.suppress(OSError, AttributeError):
         connection.sock.shutdown(socket.SHUT_RDWR)
 

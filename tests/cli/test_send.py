@@ -4,9 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.cli.conftest import Dcmpress
 from tests.deliver.peers import HandPeer
+from tests.deliver.places import BUCKET, credentials, object_store, objects_in
+from tests.deliver.web_peer import WebPeer
 from tests.material import ct_series, write_all
 
 
@@ -66,7 +69,9 @@ def test_a_name_that_is_no_destination_is_answered_with_those_that_are(
 
     said = dcmpress("send", "--to", "pasc", file, "-c", config, code=2)
 
-    assert said == "--to pasc: neither AET@HOST:PORT nor a node of the configuration (pacs)\n"
+    assert (
+        said == "--to pasc: neither AET@HOST:PORT nor a destination of the configuration (pacs)\n"
+    )
 
 
 def test_a_title_for_a_configured_destination_is_checked_too(
@@ -91,6 +96,31 @@ def test_a_configured_destination_is_called_under_its_title_or_the_given_one(
         dcmpress("send", "--to", "pacs", *options, file, "-c", config)
 
     assert (peer.called, peer.calling) == ("PACS", calling)
+
+
+def test_every_kind_of_destination_is_sent_to(
+    file: Path, dcmpress: Dcmpress, tmp_path: Path
+) -> None:
+    config = tmp_path / "dcmpress.yaml"
+    with WebPeer() as server, object_store() as store:
+        keys = {name: {"file": str(at["file"])} for name, at in credentials(tmp_path).items()}
+        destinations = {
+            "archive": {"kind": "folder", "path": str(tmp_path / "archive")},
+            "server": {"kind": "dicomweb", "url": server.url},
+            "store": {"kind": "s3", "bucket": BUCKET, "endpoint": store, **keys},
+        }
+        config.write_text(
+            yaml.safe_dump({"destinations": destinations, "default": {"send_to": ["archive"]}})
+        )
+        for name in destinations:
+            assert dcmpress("send", "--to", name, file, "-c", config) == "1 delivered\n"
+        said = dcmpress("send", "--to", "store", "--from", "ME", file, "-c", config, code=2)
+        objects = list(objects_in(store).values())
+
+    archived = [path.read_bytes() for path in (tmp_path / "archive").rglob("*.dcm")]
+    assert archived == objects == [content for (content,) in server.stored.values()]
+    assert archived == [file.read_bytes()]
+    assert said == "--from: store is no DICOM node, and asks for no AE title\n"
 
 
 @pytest.mark.timeout(20)

@@ -1,0 +1,377 @@
+"""STOW-RS: what each answer means, how one logs in, which form is sent."""
+
+import base64
+import socket
+import ssl
+import threading
+import tracemalloc
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from scp.config.remote import DicomwebDestination as Section
+from scp.deliver.dicomweb import DicomwebDestination, client_of
+from scp.deliver.ports import DecodeForPeer, Receipt, Verdict
+from scp.deliver.qido import has_instance, instances_of
+from scp.errors import DeliveryError, PeerRejectedError, PeerUnavailableError
+from scp.model import DeliveryItem
+from tests.deliver.files import (
+    EXPLICIT,
+    RLE,
+    ct_items,
+    decoder,
+    lossy_item,
+    no_decoder,
+    rle_item,
+)
+from tests.deliver.web_peer import Answer, WebPeer
+
+
+def section_of(peer: WebPeer, **more: Any) -> Section:
+    values = {"answer_seconds": 10.0, "connect_seconds": 10.0, **more}
+    return Section.model_validate({"kind": "dicomweb", "url": peer.url, **values})
+
+
+def deliver(
+    peer: WebPeer, items: list[DeliveryItem], decode: DecodeForPeer = no_decoder, **more: Any
+) -> list[Receipt]:
+    destination = DicomwebDestination("web", section_of(peer, **more), decode)
+    return list(destination.deliver(items, lambda: False))
+
+
+def always(answer: Answer) -> Callable[[int], Answer]:
+    return lambda number: answer
+
+
+# -- answers ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict", "status"),
+    [
+        ("stored", Verdict.DELIVERED, "0000"),
+        ("xml", Verdict.DELIVERED, "0000"),
+        ("silent", Verdict.DELIVERED, ""),
+        ("warning B000", Verdict.WARNING, "B000"),
+        ("warning B007", Verdict.WARNING, "B007"),
+        ("reason 0111", Verdict.ALREADY_THERE, "0111"),
+        ("reason B00E", Verdict.ALREADY_THERE, "B00E"),
+        ("reason A700", Verdict.TRANSIENT, "A700"),
+        ("reason A900", Verdict.REFUSED, "A900"),
+        ("reason 0122", Verdict.REFUSED, "0122"),
+        ("reason 0110", Verdict.LIMITED, "0110"),
+        ("reason C000", Verdict.LIMITED, "C000"),
+        ("reason 0000", Verdict.LIMITED, "0000"),
+        ("unnamed 0110", Verdict.LIMITED, "0110"),
+        ("nothing", Verdict.LIMITED, ""),
+        ("page", Verdict.LIMITED, ""),
+        (400, Verdict.LIMITED, ""),
+        (413, Verdict.REFUSED, ""),
+        (500, Verdict.LIMITED, ""),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_an_answer_means_for_each_instance(
+    answer: Answer, verdict: Verdict, status: str, count: int, tmp_path: Path
+) -> None:
+    with WebPeer(answer=always(answer)) as peer:
+        receipts = deliver(peer, ct_items(tmp_path, count))
+
+    assert [(r.verdict, r.status) for r in receipts] == [(verdict, status)] * count
+    assert all(r.detail or r.verdict is Verdict.DELIVERED for r in receipts)
+
+
+def test_409_without_a_word_is_already_there_when_a_search_finds_it(tmp_path: Path) -> None:
+    (item,) = ct_items(tmp_path, 1)
+    with WebPeer() as peer:
+        deliver(peer, [item])
+        peer.answer = always("page")
+
+        (receipt,) = deliver(peer, [item])
+        (conflict,) = deliver(peer, [replace(item, is_conflict=True)])
+
+    assert receipt.verdict is Verdict.ALREADY_THERE
+    assert conflict.verdict is Verdict.HELD
+    assert conflict.detail == "duplicate_refused: the server answers 409"
+
+
+def test_409_without_a_word_of_a_server_that_cannot_be_searched_is_already_there(
+    tmp_path: Path,
+) -> None:
+    with WebPeer(answer=always("page"), searches=False) as peer:
+        (receipt,) = deliver(peer, ct_items(tmp_path, 1))
+
+    assert receipt.verdict is Verdict.ALREADY_THERE
+
+
+@pytest.mark.parametrize("status", [301, 401, 403, 404])
+def test_a_server_that_lets_nobody_in_rejects_everything(status: int, tmp_path: Path) -> None:
+    with (
+        WebPeer(answer=always(status)) as peer,
+        pytest.raises(PeerRejectedError, match=str(status)),
+    ):
+        deliver(peer, ct_items(tmp_path, 3))
+
+
+@pytest.mark.parametrize("answer", ["close", "half", 429, 503])
+def test_a_server_that_answers_nobody_is_left_alone_soon(answer: Answer, tmp_path: Path) -> None:
+    receipts: list[Receipt] = []
+    with WebPeer(answer=always(answer)) as peer:
+        destination = DicomwebDestination("web", section_of(peer), no_decoder)
+        with pytest.raises(PeerUnavailableError):
+            receipts.extend(destination.deliver(ct_items(tmp_path, 5), lambda: False))
+        assert len(peer.requests) == 3
+
+    assert peer.stored == {}
+
+
+def test_a_server_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
+    with WebPeer(answer=always("silence")) as peer:
+        receipts: list[Receipt] = []
+        destination = DicomwebDestination("web", section_of(peer, answer_seconds=0.3), no_decoder)
+        with pytest.raises(PeerUnavailableError, match="timeout"):
+            receipts.extend(destination.deliver(ct_items(tmp_path, 2), lambda: False))
+
+    assert [r.verdict for r in receipts] == [Verdict.TRANSIENT] * 2
+
+
+def test_one_instance_that_breaks_the_connection_does_not_keep_the_others(tmp_path: Path) -> None:
+    items = ct_items(tmp_path, 4)
+
+    def answer(number: int) -> Answer:
+        return "half" if number in (0, 2) else "stored"  # All together, then the second alone.
+
+    with WebPeer(answer=answer) as peer:
+        receipts = deliver(peer, items)
+
+    done, lost = Verdict.DELIVERED, Verdict.TRANSIENT
+    assert [r.verdict for r in receipts] == [done, lost, done, done]
+    assert len(peer.stored) == 3
+
+
+# -- what is sent ----------------------------------------------------------------------------------
+
+
+def test_instances_are_sent_together_up_to_a_size(tmp_path: Path) -> None:
+    items = ct_items(tmp_path, 5)
+    size = items[0].path.stat().st_size
+
+    with WebPeer() as peer:
+        deliver(peer, items, max_request_bytes=2 * size + 100)
+
+    assert [len(parts) for parts in peer.requests] == [2, 2, 1]
+
+
+def test_the_same_uid_is_not_sent_twice_in_one_request(tmp_path: Path) -> None:
+    items = ct_items(tmp_path, 2)
+
+    with WebPeer() as peer:
+        receipts = deliver(peer, [items[0], items[1], items[0]])
+
+    assert len(receipts) == 3
+    assert [len(parts) for parts in peer.requests] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("parameter", "expected"),
+    [(False, "application/dicom"), (True, f"application/dicom; transfer-syntax={EXPLICIT}")],
+)
+def test_parts_name_their_transfer_syntax_where_that_is_wanted(
+    parameter: bool, expected: str, tmp_path: Path
+) -> None:
+    with WebPeer() as peer:
+        deliver(peer, ct_items(tmp_path, 2), transfer_syntax_parameter=parameter)
+
+    assert peer.requests == [[expected, expected]]
+
+
+def test_a_syntax_that_is_refused_is_replaced_by_the_original(tmp_path: Path) -> None:
+    item = rle_item(tmp_path, original_is_native=True)
+
+    with WebPeer(refuses=lambda syntax: syntax == RLE) as peer:
+        (receipt,) = deliver(peer, [item])
+
+    assert (receipt.verdict, receipt.transfer_syntax) == (Verdict.DELIVERED, EXPLICIT)
+    assert peer.stored[item.identity.sop_instance_uid] == [item.original.read_bytes()]
+
+
+def test_a_syntax_that_came_so_is_decoded_and_not_offered_again(tmp_path: Path) -> None:
+    item = rle_item(tmp_path, original_is_native=False)
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    with WebPeer(refuses=lambda syntax: syntax == RLE) as peer:
+        destination = DicomwebDestination("web", section_of(peer), decoder(copies))
+
+        receipts = [*destination.deliver([item], lambda: False)]
+        receipts += destination.deliver([item], lambda: False)
+
+    assert [r.transfer_syntax for r in receipts] == [EXPLICIT] * 2
+    assert len(peer.requests) == 3
+    assert list(copies.iterdir()) == []
+
+
+def test_a_lossy_original_that_is_refused_is_not_decoded_unasked(tmp_path: Path) -> None:
+    item = lossy_item(tmp_path)
+    with WebPeer(refuses=lambda syntax: syntax != EXPLICIT) as peer:
+        (refused,) = deliver(peer, [item], decoder(tmp_path))
+        (decoded,) = deliver(peer, [item], decoder(tmp_path), decode_lossy=True)
+
+    assert refused.verdict is Verdict.REFUSED
+    assert refused.detail.startswith("lossy_syntax_refused")
+    assert (decoded.verdict, decoded.transfer_syntax) == (Verdict.DELIVERED, EXPLICIT)
+
+
+def test_what_no_form_of_is_taken_is_refused(tmp_path: Path) -> None:
+    with WebPeer(refuses=lambda syntax: True) as peer:
+        receipts = deliver(peer, ct_items(tmp_path, 2))
+
+    assert [r.verdict for r in receipts] == [Verdict.REFUSED] * 2
+    assert receipts[0].detail.startswith("transfer_syntax_refused")
+
+
+def test_memory_is_bounded_whatever_is_sent(tmp_path: Path) -> None:
+    items = ct_items(tmp_path, 1, rows=4096)
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        reader = threading.Thread(target=_read_everything, args=(listener,))
+        reader.start()
+        section = Section(kind="dicomweb", url=f"http://127.0.0.1:{listener.getsockname()[1]}/web")
+        destination = DicomwebDestination("web", section, no_decoder)
+        tracemalloc.start()
+        try:
+            receipts = list(destination.deliver(items, lambda: False))
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+            reader.join(10)
+
+    assert items[0].path.stat().st_size > 2**25
+    assert receipts[0].detail == "the server answers 413"
+    assert peak < 2**22
+
+
+def _read_everything(listener: socket.socket) -> None:
+    """Take one request, and refuse it when all of it is there."""
+    connection, _ = listener.accept()
+    with connection:
+        buffer = bytearray(2**16)
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += connection.recv(2**12)
+        left = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        left -= len(head.partition(b"\r\n\r\n")[2])
+        while left:
+            left -= connection.recv_into(buffer)
+        connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+
+
+# -- logging in ------------------------------------------------------------------------------------
+
+
+def test_a_user_logs_in_with_a_password_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("s3cret\n")
+    pair = base64.b64encode(b"gateway:s3cret").decode()
+    with WebPeer(authorization=f"Basic {pair}") as peer:
+        receipts = deliver(
+            peer,
+            ct_items(tmp_path, 2),
+            user="gateway",
+            password={"file": tmp_path / "password"},
+        )
+
+    assert [r.verdict for r in receipts] == [Verdict.DELIVERED] * 2
+
+
+def test_a_token_is_read_anew_for_each_request(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("old")
+    items = ct_items(tmp_path, 1)
+    with WebPeer(authorization="Bearer new") as peer:
+        destination = DicomwebDestination(
+            "web", section_of(peer, token={"file": token}), no_decoder
+        )
+        with pytest.raises(PeerRejectedError, match="401"):
+            list(destination.deliver(items, lambda: False))
+        token.write_text("new")
+
+        (receipt,) = destination.deliver(items, lambda: False)
+
+    assert receipt.verdict is Verdict.DELIVERED
+
+
+def test_a_secret_that_is_missing_makes_everything_wait(tmp_path: Path) -> None:
+    with WebPeer() as peer:
+        (receipt,) = deliver(peer, ct_items(tmp_path, 1), token={"file": tmp_path / "none"})
+
+    assert receipt.verdict is Verdict.TRANSIENT
+    assert receipt.detail.startswith("the secret in ")
+    assert peer.requests == []
+
+
+class Certificates:
+    """An authority, and PEM files of what it signed."""
+
+    def __init__(self, folder: Path) -> None:
+        authority = trustme.CA()
+        self.ca = folder / "ca.pem"
+        authority.cert_pem.write_to_path(str(self.ca))
+        self.server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("localhost").configure_cert(self.server)
+        authority.configure_trust(self.server)
+        client = authority.issue_cert("gateway.example", common_name="gateway")
+        self.certificate, self.key = folder / "client.pem", folder / "client.key"
+        for blob in client.cert_chain_pems:
+            blob.write_to_path(str(self.certificate), append=True)
+        client.private_key_pem.write_to_path(str(self.key))
+        self.key.chmod(0o600)
+
+
+def test_a_client_certificate_opens_a_server_that_asks_for_one(tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path)
+    certificates.server.verify_mode = ssl.CERT_REQUIRED
+    items = ct_items(tmp_path, 2)
+    with WebPeer(tls=certificates.server) as peer:
+        tls = {"ca": certificates.ca}
+        with pytest.raises(PeerUnavailableError):
+            deliver(peer, items, tls=tls)
+
+        receipts = deliver(
+            peer,
+            items,
+            tls={**tls, "certificate": certificates.certificate, "key": certificates.key},
+        )
+
+    assert [r.verdict for r in receipts] == [Verdict.DELIVERED] * 2
+
+
+def test_a_server_whose_certificate_is_not_trusted_gets_nothing(tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path)
+    with WebPeer(tls=certificates.server) as peer:
+        with pytest.raises(PeerUnavailableError, match=r"(?i)certificate"):
+            deliver(peer, ct_items(tmp_path, 1))
+        assert peer.requests == []
+
+
+# -- searching -------------------------------------------------------------------------------------
+
+
+def test_a_server_is_asked_which_instances_it_has(tmp_path: Path) -> None:
+    items = ct_items(tmp_path, 3)
+    with WebPeer() as peer:
+        deliver(peer, items)
+        client = client_of(section_of(peer))
+
+        found = list(instances_of(client, items[0].identity.study_instance_uid))
+
+        uids = {item.identity.sop_instance_uid for item in items}
+        assert set(found) == uids
+        assert all(has_instance(client, uid) for uid in uids)
+        assert not has_instance(client, "1.2.3")
+        peer.searches = False
+        with pytest.raises(DeliveryError, match="501"):
+            has_instance(client, "1.2.3")
+        client.close()
