@@ -209,3 +209,5 @@ class DeliveryItem:
     """Of whoever sent it to us; empty: not known."""
     sidecar: Path | None = None
     """A file that a folder keeps beside it, under the same name and its own suffix."""
+    sidecar_sha256: str = ""
+    """Of that file; empty: not known."""

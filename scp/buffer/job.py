@@ -77,6 +77,7 @@ class JobVolume:
     result_sha256: str
     has_sidecar: bool = False
     """Its restore record lies beside it."""
+    sidecar_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

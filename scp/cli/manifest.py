@@ -1,12 +1,14 @@
 """The record that ``dcmpress transcode`` keeps in its output folder: what makes it resumable, and proves.
 
-JSON lines, only appended; the last line about a source counts. A line that a crash tore is ignored.
+JSON lines, only appended; the last line about a source counts. A line that a crash tore is ignored. The
+lines of a volume's frames count only with the line of the volume, which comes after them.
 """
 
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 MANIFEST = ".dcmpress.jsonl"
 NOT_DICOM = "not_dicom"
@@ -22,33 +24,80 @@ class Entry:
     source_mtime_ns: int
     modality: str
     form: str
-    """``htj2k``, ``original``, or :data:`NOT_DICOM`."""
+    """``htj2k``, ``enhanced``, ``original``, or :data:`NOT_DICOM`."""
     reason: str = ""
+    not_collapsed: str = ""
+    """Why it is single-frame although its rule says ``enhanced``."""
     result_bytes: int = 0
+    """Of a frame, its share of the volume."""
     dataset_sha256: str = ""
     pixel_sha256: str = ""
     result_sha256: str = ""
+    """Of the file that it is, or is a frame of."""
     verified_by: str = ""
+    volume: str = ""
+    """The object that it is a frame of; empty where the result has the source's name."""
+    frame: int = 0
+    """Its number there, from 1."""
+
+    @property
+    def result(self) -> str:
+        """Where the result lies."""
+        return self.volume or self.source
 
 
-def read_manifest(folder: Path) -> dict[str, Entry]:
-    """Entries by source; none where there is no manifest."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeEntry:
+    """One multi-frame object that source files were collapsed into."""
+
+    volume: str
+    """Its path."""
+    sop_instance_uid: str
+    source_series_instance_uid: str
+    frames: int
+    result_bytes: int
+    result_sha256: str
+    sidecar_sha256: str = ""
+    """Of the restore record beside it; empty where there is none beside it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Everything that the record knows."""
+
+    entries: dict[str, Entry]
+    """By source."""
+    volumes: dict[str, VolumeEntry]
+    """By path."""
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """What the record in a folder says; nothing where there is none."""
     path = folder / MANIFEST
-    if not path.is_file():
-        return {}
-    content = path.read_bytes()
-    return {entry.source: entry for entry in _entries(content)}
+    found = list(_lines(path.read_bytes())) if path.is_file() else []
+    volumes = {line.volume: line for line in found if isinstance(line, VolumeEntry)}
+    entries = {line.source: line for line in found if isinstance(line, Entry)}
+    return Manifest(
+        entries={
+            source: entry
+            for source, entry in entries.items()
+            if not entry.volume or entry.volume in volumes
+        },
+        volumes=volumes,
+    )
 
 
-def encode(entry: Entry) -> bytes:
-    return json.dumps(asdict(entry)).encode() + b"\n"
+def encode(*lines: Entry | VolumeEntry) -> bytes:
+    return b"".join(json.dumps(asdict(line)).encode() + b"\n" for line in lines)
 
 
-def _entries(content: bytes) -> Iterator[Entry]:
+def _lines(content: bytes) -> Iterator[Entry | VolumeEntry]:
     for line in content.split(b"\n"):
         try:
-            entry = Entry(**json.loads(line))
+            values: dict[str, Any] = json.loads(line)
+            entry = Entry(**values) if "source" in values else VolumeEntry(**values)
         except (ValueError, TypeError, RecursionError):
             continue
-        if isinstance(entry.source, str):
+        names = (entry.source, entry.volume) if isinstance(entry, Entry) else (entry.volume,)
+        if all(isinstance(name, str) for name in names):
             yield entry

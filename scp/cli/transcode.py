@@ -1,19 +1,14 @@
 """dcmpress transcode: the node's conversion for files that are already there."""
 
-import contextlib
-import filecmp
-import hashlib
 import os
-import shutil
-import stat
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     Progress,
     TaskProgressColumn,
     TextColumn,
@@ -21,25 +16,26 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from scp.choose.attributes import Wanted, read_attributes
-from scp.choose.header import open_header
 from scp.cli.configuration import load_config
-from scp.cli.manifest import MANIFEST, NOT_DICOM, Entry, encode, read_manifest
+from scp.cli.manifest import NOT_DICOM, Entry
 from scp.cli.paths import check_named, files_in
+from scp.cli.transcode_output import Output
 from scp.cli.transcode_report import Style, report
+from scp.cli.transcode_work import Series, Sorter, Work, is_dicom, modality_of
 from scp.config.schema import Config
+from scp.convert.enhanced.slices import SourceSlice
 from scp.durable import Disk
-from scp.errors import MalformedError, NodeError, StorageFullError, TruncatedError, UsageError
-from scp.model import Form, PassReason
+from scp.errors import NodeError, StorageFullError, UsageError
+from scp.model import CollapseReason, Form, PassReason
 from scp.pipeline.batch import Batch
-from scp.pipeline.tasks import Answer, ConvertTask, Lost, Outcome
+from scp.pipeline.tasks import Answer, Collapse, CollapseTask, ConvertTask, Lost, Outcome
 
-_MODALITY = Wanted(public={0x00080060: "Modality"}, stop_before=0x00080061)
-_CHANGED = "it changed or vanished while it was converted; run the command again"
+type _Frames = dict[Work, Outcome]
+"""Files of one series that were converted, each on its own."""
 
 
 def transcode_files(source: Path, target: Path, path: Path | None, *, style: Style) -> None:
-    """Convert IN into OUT; what OUT's record says is done is not done again."""
+    """Convert IN into OUT as the rules say; what OUT's record says is done is not done again."""
     config = load_config(path)
     check_named(source)
     if target.exists() and not target.is_dir():
@@ -55,46 +51,30 @@ def transcode_files(source: Path, target: Path, path: Path | None, *, style: Sty
     finally:
         run.close()
     seconds = time.monotonic() - started
-    report(run.entries.values(), run.failed, run.resumed, seconds, style)
-    if run.failed:
-        raise NodeError(f"{len(run.failed)} files failed")
-
-
-@dataclass(frozen=True, slots=True)
-class _Work:
-    source: Path
-    name: str
-    target: Path
-    aside: Path
-    size: int
-    mtime_ns: int
-    modality: str
-    is_recorded: bool
-    """What lies at ``target`` is an earlier result of ours, which this one replaces."""
+    report(run.output.entries.values(), run.output.failed, run.resumed, seconds, style)
+    if run.output.failed:
+        raise NodeError(f"{len(run.output.failed)} files failed")
 
 
 class _Run:
-    """One run over one tree. What fails, fails alone, and leaves nothing at OUT."""
+    """One run over one tree."""
 
     def __init__(self, config: Config, root: Path, target: Path) -> None:
         self._root = root
         self._target = target
         self._disk = Disk()
-        self._disk.make_durable_folder(target)
-        self.entries = read_manifest(target)
-        self.failed: list[str] = []
+        self.output = Output(target, self._disk, self._advance)
+        self._sorter = Sorter(config)
         self.resumed = 0
         self._before = self._after = 0
         self._unfinished: set[Path] = set()
-        """Files aside that a worker may be writing."""
-        self._manifest = self._disk.append_to(target / MANIFEST)
-        self._may_be_torn = os.fstat(self._manifest.descriptor).st_size > 0
-        """Whether the manifest may end in the middle of a line."""
+        """Files and folders aside that a worker may be writing."""
         self._batch = Batch(config)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             TaskProgressColumn(),
+            DownloadColumn(),
             TransferSpeedColumn(),
             TextColumn("{task.fields[ratio]}"),
             TimeRemainingColumn(),
@@ -107,118 +87,130 @@ class _Run:
         with self._bar as bar:
             self._row = bar.add_task("transcode", total=sizes, ratio="")
             self._batch.run(self._tasks(files), self._done)
-        self._manifest.sync()
+            for batch in self._sorter.series():
+                self._convert_series(batch)
+        self.output.sync()
 
     def close(self) -> None:
         self._batch.stop()
-        self._manifest.close()
+        self.output.close()
         for aside in self._unfinished:
-            with contextlib.suppress(OSError):
-                aside.unlink()
+            self._disk.remove_tree(aside)
 
-    def _tasks(self, files: list[Path]) -> Iterator[tuple[_Work, ConvertTask]]:
+    def _tasks(self, files: list[Path]) -> Iterator[tuple[Work, ConvertTask]]:
         for source in files:
             try:
                 work = self._work(source)
+                form = None if work is None else self._sorter.form_of(work)
             except (OSError, StorageFullError) as error:
-                self._fail(source, error)
+                self.output.fail(source, error)
                 continue
-            if work is not None:
-                self._unfinished.add(work.aside)
-                yield work, ConvertTask(source=source, target=work.aside)
+            if work is not None and form is not None:
+                yield work, self._task(work, form)
 
-    def _work(self, source: Path) -> _Work | None:
+    def _work(self, source: Path) -> Work | None:
         """What is to be done about a file; None: nothing."""
         state = source.stat()
         name = str(source.relative_to(self._root))
-        known = self.entries.get(name)
         target = self._target / name
-        if (
-            known is not None
-            and (known.source_bytes, known.source_mtime_ns) == (state.st_size, state.st_mtime_ns)
-            and (known.form == NOT_DICOM or _has_size(target, known.result_bytes))
-        ):
+        if self.output.is_done(name, state):
             self.resumed += 1
             self._bar.advance(self._row, state.st_size)
             return None
-        if not _is_dicom(source):
-            self._record(_entry(name, state, "", NOT_DICOM))
+        if not is_dicom(source):
+            self.output.not_dicom(name, state)
             return None
         self._disk.make_durable_folder(target.parent)
-        work = _Work(
+        known = self.output.entries.get(name)
+        work = Work(
             source=source,
             name=name,
             target=target,
             aside=target.with_name(f".{target.name}.part"),
             size=state.st_size,
             mtime_ns=state.st_mtime_ns,
-            modality=_modality(source),
-            is_recorded=known is not None and known.form != NOT_DICOM,
+            modality=modality_of(source),
+            is_recorded=known is not None and known.form != NOT_DICOM and not known.volume,
         )
         work.aside.unlink(missing_ok=True)
         return work
 
-    def _done(self, work: _Work, answer: Answer | Lost) -> None:
-        try:
-            self._finish(work, answer)
-        except (OSError, StorageFullError) as error:
-            self._fail(work.source, error)
-        finally:
-            self._unfinished.discard(work.aside)
-            with contextlib.suppress(OSError):
-                work.aside.unlink()
+    def _task(self, work: Work, form: Form) -> ConvertTask:
+        self._unfinished.add(work.aside)
+        return ConvertTask(source=work.source, target=None if form is Form.ORIGINAL else work.aside)
 
-    def _fail(self, source: Path, error: OSError | StorageFullError) -> None:
-        why = (isinstance(error, OSError) and error.strerror) or error
-        self.failed.append(f"{source}: {why}")
-
-    def _finish(self, work: _Work, answer: Answer | Lost) -> None:
+    def _done(self, work: Work, answer: Answer | Lost, not_collapsed: str = "") -> None:
         outcome = Outcome(reason=answer.reason) if isinstance(answer, Lost) else answer
         assert isinstance(outcome, Outcome)
-        if outcome.reason == PassReason.NO_ROOM:
-            raise StorageFullError(f"no room on the disk of {self._target}: {outcome.detail}")
-        if not (outcome.is_converted or outcome.source_missing):
-            shutil.copyfile(work.source, work.aside)
-        if outcome.source_missing or not _is_unchanged(work):
-            self.failed.append(f"{work.source}: {_CHANGED}")
-            return
-        size = work.aside.stat().st_size
-        result_sha256 = outcome.result_sha256 if outcome.is_converted else _sha256(work.aside)
-        if outcome.result_sha256 not in ("", result_sha256):
-            # Not what the worker has read; one that was lost has digested nothing.
-            self.failed.append(f"{work.source}: {_CHANGED}")
-            return
-        if work.target.exists() and not work.is_recorded:
-            # The same bytes are those of a run that died before it came to its record.
-            if not filecmp.cmp(work.aside, work.target, shallow=False):
-                self.failed.append(f"{work.target} is there and was not made from {work.source}")
-                return
-        else:
-            self._disk.sync_path(work.aside)
-            self._disk.rename(work.aside, work.target)
-            self._disk.sync_folder(work.target.parent)
-        self._record(
-            Entry(
-                source=work.name,
-                source_bytes=work.size,
-                source_mtime_ns=work.mtime_ns,
-                modality=work.modality,
-                form=Form.HTJ2K if outcome.is_converted else Form.ORIGINAL,
-                reason=outcome.reason,
-                result_bytes=size,
+        self.output.single(work, outcome, not_collapsed)
+        self._unfinished.discard(work.aside)
+
+    # -- series that rules want to be objects --------------------------------------------------
+
+    def _convert_series(self, batch: list[Series]) -> None:
+        """Frames first, each on its own, then the objects; what is part of none stays single-frame."""
+        frames: list[_Frames] = [{} for _ in batch]
+
+        def converted(of: tuple[int, Work], answer: Answer | Lost) -> None:
+            number, work = of
+            is_converted = isinstance(answer, Outcome) and answer.is_converted
+            if is_converted and batch[number].forms[work] is Form.ENHANCED:
+                assert isinstance(answer, Outcome)
+                frames[number][work] = answer
+            else:
+                self._done(work, answer)
+
+        self._batch.run(
+            (
+                ((number, work), self._task(work, form))
+                for number, series in enumerate(batch)
+                for work, form in series.forms.items()
+            ),
+            converted,
+        )
+        aside = self._target / ".dcmpress-volumes"
+        self._unfinished.add(aside)
+        self._batch.run(
+            (
+                (number, self._collapse_task(batch[number].uid, found, aside / str(number)))
+                for number, found in enumerate(frames)
+                if found
+            ),
+            lambda number, answer: self._collapsed(batch[number].uid, frames[number], answer),
+        )
+        self._disk.remove_tree(aside)
+        self._unfinished.discard(aside)
+
+    def _collapse_task(self, series: str, frames: _Frames, folder: Path) -> CollapseTask:
+        slices = tuple(
+            SourceSlice(
+                name=work.name,
+                path=work.source,
+                encoded=work.aside,
                 dataset_sha256=outcome.dataset_sha256,
                 pixel_sha256=outcome.pixel_sha256,
-                result_sha256=result_sha256,
-                verified_by=outcome.verified_by,
+                encoded_sha256=outcome.result_sha256,
             )
+            for work, outcome in frames.items()
         )
+        return CollapseTask(slices=slices, folder=folder, only=self.output.volumes_of(series))
 
-    def _record(self, entry: Entry) -> None:
-        line = encode(entry)
-        torn, self._may_be_torn = self._may_be_torn, True
-        self._manifest.write(b"\n" + line if torn else line)
-        self._may_be_torn = False
-        self.entries[entry.source] = entry
+    def _collapsed(self, series: str, frames: _Frames, answer: Answer | Lost) -> None:
+        if isinstance(answer, Lost):
+            is_late = answer.reason == PassReason.DEADLINE
+            lost = CollapseReason.DEADLINE if is_late else CollapseReason.WORKER_LOST
+            refused = dict.fromkeys((work.name for work in frames), lost)
+        else:
+            assert isinstance(answer, Collapse)
+            refused = {each.name: each.reason for each in answer.refused}
+            for path, made in answer.volumes:
+                self.output.volume(series, path, made, frames)
+        for work, outcome in frames.items():
+            if work.name in refused:
+                self._done(work, outcome, refused[work.name])
+            self._unfinished.discard(work.aside)
+
+    def _advance(self, entry: Entry) -> None:
         if entry.form != NOT_DICOM:
             self._before += entry.source_bytes
             self._after += entry.result_bytes
@@ -226,54 +218,9 @@ class _Run:
         self._bar.update(self._row, advance=entry.source_bytes, ratio=ratio)
 
 
-def _entry(name: str, state: os.stat_result, modality: str, form: str) -> Entry:
-    return Entry(
-        source=name,
-        source_bytes=state.st_size,
-        source_mtime_ns=state.st_mtime_ns,
-        modality=modality,
-        form=form,
-    )
-
-
 def _size(path: Path) -> int:
     """In bytes, for the progress bar."""
     try:
-        return path.stat().st_size
+        return os.stat(path).st_size
     except OSError:
         return 0
-
-
-def _has_size(result: Path, size: int) -> bool:
-    """Whether a result is there and not cut short; ``dcmpress verify`` reads it all."""
-    try:
-        state = result.stat()
-    except FileNotFoundError:
-        return False
-    return stat.S_ISREG(state.st_mode) and state.st_size == size
-
-
-def _is_unchanged(work: _Work) -> bool:
-    try:
-        state = work.source.stat()
-    except FileNotFoundError:
-        return False
-    return (state.st_size, state.st_mtime_ns) == (work.size, work.mtime_ns)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _is_dicom(path: Path) -> bool:
-    try:
-        with open_header(path):
-            return True
-    except (MalformedError, TruncatedError):
-        return False
-
-
-def _modality(path: Path) -> str:
-    found = read_attributes(path, _MODALITY).get("Modality")
-    return found.values[0] if found is not None and found.values else ""

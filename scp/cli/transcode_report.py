@@ -9,6 +9,16 @@ from typing import Any, Literal
 from scp.cli import output
 from scp.cli.manifest import Entry
 
+_COLUMNS = (
+    "modality",
+    "form",
+    "reason",
+    "not_collapsed",
+    "instances",
+    "source_bytes",
+    "result_bytes",
+)
+
 type Style = Literal["table", "json", "csv"]
 
 
@@ -22,19 +32,20 @@ def report(
     resumed
         How many files an earlier run had done.
     """
-    groups: dict[tuple[str, str, str], list[Entry]] = defaultdict(list)
+    groups: dict[tuple[str, str, str, str], list[Entry]] = defaultdict(list)
     for entry in entries:
-        groups[entry.modality, entry.form, entry.reason].append(entry)
+        groups[entry.modality, entry.form, entry.reason, entry.not_collapsed].append(entry)
     rows = [
         {
             "modality": modality,
             "form": form,
             "reason": reason,
+            "not_collapsed": not_collapsed,
             "instances": len(members),
             "source_bytes": sum(each.source_bytes for each in members),
             "result_bytes": sum(each.result_bytes for each in members),
         }
-        for (modality, form, reason), members in sorted(groups.items())
+        for (modality, form, reason, not_collapsed), members in sorted(groups.items())
     ]
     if style == "json":
         output.show_json(
@@ -54,20 +65,29 @@ def report(
 
 
 def _show_csv(rows: list[dict[str, Any]]) -> None:
-    columns = ["modality", "form", "reason", "instances", "source_bytes", "result_bytes"]
-    writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
+    writer = csv.DictWriter(sys.stdout, _COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
 
 
 def _show_table(rows: list[dict[str, Any]], footer: str) -> None:
     output.show_table(
-        ["modality", "form", "reason", ">instances", ">before", ">after", ">ratio"],
+        [
+            "modality",
+            "form",
+            "reason",
+            "not collapsed",
+            ">instances",
+            ">before",
+            ">after",
+            ">ratio",
+        ],
         [
             (
                 row["modality"],
                 row["form"],
                 row["reason"],
+                row["not_collapsed"],
                 row["instances"],
                 output.megabytes(row["source_bytes"]),
                 output.megabytes(row["result_bytes"]),

@@ -1,84 +1,145 @@
 """dcmpress verify: are delivered files still what was delivered?"""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from scp.buffer.layout import Layout
+from scp.buffer.job import Job
+from scp.buffer.jobs import ORIGINAL, RESULTS
+from scp.buffer.layout import JOB_FILE, Layout
 from scp.cli import output
 from scp.cli.configuration import load_config
-from scp.cli.manifest import MANIFEST, NOT_DICOM, Entry, read_manifest
+from scp.cli.manifest import MANIFEST, NOT_DICOM, Manifest, read_manifest
 from scp.cli.paths import files_in
-from scp.convert.enhanced.restore import is_collapsed, verify_collapsed
+from scp.config.schema import Config
+from scp.convert.enhanced.record import SIDECAR_SUFFIX
+from scp.convert.enhanced.restore import NotRestorableError, is_collapsed, verify_collapsed
 from scp.deliver.dicomfile import read_meta
 from scp.errors import MalformedError, NodeError
-from scp.ledger.ports import Ledger
-from scp.ledger.sql import SqlLedger
+from scp.ledger.open import open_for_reading
+from scp.ledger.ports import Ledger, Search
+from scp.model import Form
 
 _MISSING = "transcode has written it, and it is gone"
 
 
 def verify_files(paths: list[Path], config: Path | None, *, as_json: bool) -> None:
-    """Compare each file with the record of ``transcode`` beside it, else with the node's ledger.
+    """Compare each file with the record beside it, of ``transcode`` or of its job, else with the ledger.
+
+    What no record knows as a whole, but carries records of its own, is compared with those.
 
     Raises
     ------
     NodeError
         A file differs from its record, or has none; or a record has no file.
     """
-    records = _Records(Layout(load_config(config).node.data).ledger)
-    rows: list[tuple[Path, str, str]] = []
+    loaded = load_config(config)
+    records = _Records(_ledger_of(loaded))
+    found: list[_Finding] = []
     for path in paths:
         missing = list(records.missing_below(path))
         if path.exists() or not missing:
-            rows += [(file, *records.judge(file)) for file in files_in([path])]
-        rows += [(file, "missing", _MISSING) for file in missing]
+            found += [records.judge(file) for file in files_in([path])]
+        found += [_Finding(path=file, verdict="missing", detail=_MISSING) for file in missing]
     if as_json:
         output.show_json(
-            [{"path": str(file), "verdict": v, "detail": detail} for file, v, detail in rows]
+            [
+                {
+                    "path": str(each.path),
+                    "verdict": each.verdict,
+                    "checked": each.checked,
+                    "detail": each.detail,
+                }
+                for each in found
+            ]
         )
     else:
-        for file, verdict, detail in rows:
-            print(f"{file}: {verdict}{': ' + detail if detail else ''}")
-    bad = sum(verdict != "good" for _, verdict, _ in rows)
+        for each in found:
+            print(f"{each.path}: {each.verdict}{': ' + each.detail if each.detail else ''}")
+    bad = sum(each.verdict != "good" for each in found)
     if bad:
-        raise NodeError(f"{bad} of {len(rows)} files are not what was recorded")
+        raise NodeError(f"{bad} of {len(found)} files are not what was recorded")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Finding:
+    path: Path
+    verdict: str
+    """``good``, ``different``, ``unknown`` or ``missing``."""
+    checked: str = ""
+    """``every byte``, ``sources`` (a collapsed object gives back what it was made of), ``pixels`` (its
+    frames are those of its sources), or nothing."""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Recorded:
+    """What a record beside a file says of the whole of it."""
+
+    sha256: str
+    detail: str
+    writer: str
 
 
 class _Records:
-    def __init__(self, ledger: Path) -> None:
-        self._ledger: Ledger | None = None
-        if ledger.exists():
-            self._ledger = SqlLedger.open_for_reading(ledger)
-        self._manifests: dict[Path, dict[str, Entry]] = {}
+    def __init__(self, ledger: Ledger | None) -> None:
+        self._ledger = ledger
+        self._manifests: dict[Path, Manifest] = {}
+        self._jobs: dict[Path, Job | None] = {}
 
-    def judge(self, path: Path) -> tuple[str, str]:
-        """The verdict, ``good``, ``different`` or ``unknown``, and what more there is to say."""
+    def judge(self, path: Path) -> _Finding:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        entry = self._entry_of(path.resolve())
-        if entry is not None:
-            if entry.result_sha256 == digest:
-                return "good", f"{entry.form} {entry.reason}".strip()
-            return "different", "its bytes are not those that transcode wrote"
+        recorded = self._recorded(path.resolve())
+        if recorded is not None:
+            is_good = recorded.sha256 == digest
+            return _Finding(
+                path=path,
+                verdict="good" if is_good else "different",
+                checked="every byte",
+                detail=recorded.detail
+                if is_good
+                else f"its bytes are not those that {recorded.writer} wrote",
+            )
+        if path.suffix == SIDECAR_SUFFIX and path.with_suffix("").is_file():
+            return _judge_frames(path, path.with_suffix(""), path)
         if self._ledger is None:
             if is_collapsed(path):
-                return _judge_frames(path)
-            return "unknown", "no record of transcode beside it, and no node's ledger"
-        rows = self._ledger.find_results(result_sha256=digest)
+                return _judge_frames(path, path)
+            why = "no record of transcode or of a job beside it, and no node's ledger"
+            return _Finding(path=path, verdict="unknown", detail=why)
+        return self._judge_by_ledger(self._ledger, path, digest)
+
+    def _judge_by_ledger(self, ledger: Ledger, path: Path, digest: str) -> _Finding:
+        rows = ledger.find_results(result_sha256=digest)
         if rows:
-            return "good", f"delivered {rows[0].finished_at.isoformat(timespec='seconds')}"
-        if is_collapsed(path):
-            return _judge_frames(path)
+            when = rows[0].finished_at.isoformat(timespec="seconds")
+            return _Finding(
+                path=path, verdict="good", checked="every byte", detail=f"delivered {when}"
+            )
         try:
             with path.open("rb") as file:
                 uid = read_meta(file.fileno()).sop_instance_uid
         except MalformedError:
-            return "unknown", "no DICOM file, and its digest is in no record"
-        if self._ledger.find_results(sop_instance_uid=uid):
-            return "different", "the instance is known, with other bytes"
-        return "unknown", "the ledger does not know the instance"
+            why = "no DICOM file, and its digest is in no record"
+            return _Finding(path=path, verdict="unknown", detail=why)
+        is_known = bool(ledger.find_results(sop_instance_uid=uid))
+        became = next(iter(ledger.search(Search(uid=uid))), None)
+        if is_collapsed(path):
+            found = _judge_frames(path, path)
+            if became is None:
+                return found
+            why = f"its bytes are not those that were delivered; {found.detail}"
+            return _Finding(path=path, verdict="different", checked="every byte", detail=why)
+        if is_known:
+            why = "the instance is known, with other bytes"
+            return _Finding(path=path, verdict="different", checked="every byte", detail=why)
+        return _Finding(
+            path=path, verdict="unknown", detail="the ledger does not know the instance"
+        )
 
     def missing_below(self, path: Path) -> Iterator[Path]:
         """What transcode has recorded as written at or below ``path`` and is no file there now."""
@@ -86,23 +147,72 @@ class _Records:
             return
         top = path.resolve()
         for folder in sorted({top, *top.parents, *_folders_with_a_record(top)}):
-            for entry in self._manifest(folder).values():
-                result = Path(os.path.normpath(folder / entry.source))
-                is_asked_for = result.is_relative_to(top) and entry.form != NOT_DICOM
-                if is_asked_for and not os.path.isfile(result):
+            names = {
+                entry.result
+                for entry in self._manifest(folder).entries.values()
+                if entry.form != NOT_DICOM
+            }
+            for name in sorted(names):
+                result = Path(os.path.normpath(folder / name))
+                if result.is_relative_to(top) and not os.path.isfile(result):
                     yield result if result == top else path / result.relative_to(top)
 
-    def _entry_of(self, path: Path) -> Entry | None:
+    def _recorded(self, path: Path) -> _Recorded | None:
         for folder in path.parents:
-            entry = self._manifest(folder).get(str(path.relative_to(folder)))
-            if entry is not None:
-                return entry
+            found = _in_manifest(self._manifest(folder), str(path.relative_to(folder)))
+            if found is not None:
+                return found
+        # results/FORM/NAME and source/NAME, below the job's folder.
+        for folder in path.parents[:3]:
+            job = self._job(folder)
+            if job is not None:
+                return _in_job(job, path.relative_to(folder))
         return None
 
-    def _manifest(self, folder: Path) -> dict[str, Entry]:
+    def _manifest(self, folder: Path) -> Manifest:
         if folder not in self._manifests:
             self._manifests[folder] = read_manifest(folder)
         return self._manifests[folder]
+
+    def _job(self, folder: Path) -> Job | None:
+        if folder not in self._jobs:
+            try:
+                self._jobs[folder] = Job.from_json(json.loads((folder / JOB_FILE).read_bytes()))
+            except (OSError, ValueError, NodeError):
+                self._jobs[folder] = None
+        return self._jobs[folder]
+
+
+def _in_manifest(manifest: Manifest, name: str) -> _Recorded | None:
+    entry = manifest.entries.get(name)
+    if entry is not None and not entry.volume:
+        detail = f"{entry.form} {entry.reason}".strip()
+        return _Recorded(sha256=entry.result_sha256, detail=detail, writer="transcode")
+    volume = manifest.volumes.get(name)
+    if volume is not None:
+        detail = f"enhanced, {volume.frames} frames"
+        return _Recorded(sha256=volume.result_sha256, detail=detail, writer="transcode")
+    volume = manifest.volumes.get(name.removesuffix(SIDECAR_SUFFIX))
+    if volume is not None and volume.sidecar_sha256 and name.endswith(SIDECAR_SUFFIX):
+        detail = f"restore record of {volume.frames} frames"
+        return _Recorded(sha256=volume.sidecar_sha256, detail=detail, writer="transcode")
+    return None
+
+
+def _in_job(job: Job, path: Path) -> _Recorded | None:
+    """What job.json says of one of the files that it commits."""
+    writer = f"job {job.name} was committed with"
+    form = path.parts[1] if path.parts[0] == RESULTS else ORIGINAL
+    for volume in job.volumes:
+        if form == Form.ENHANCED and path.name == volume.name:
+            return _Recorded(sha256=volume.result_sha256, detail="enhanced", writer=writer)
+        if path.name == volume.name + SIDECAR_SUFFIX and volume.sidecar_sha256:
+            return _Recorded(sha256=volume.sidecar_sha256, detail="restore record", writer=writer)
+    for instance in job.instances:
+        if (instance.form, instance.name) == (form, path.name) and instance.result_sha256:
+            detail = f"{instance.form} {instance.reason}".strip()
+            return _Recorded(sha256=instance.result_sha256, detail=detail, writer=writer)
+    return None
 
 
 def _folders_with_a_record(top: Path) -> Iterator[Path]:
@@ -112,10 +222,31 @@ def _folders_with_a_record(top: Path) -> Iterator[Path]:
             yield record.parent
 
 
-def _judge_frames(path: Path) -> tuple[str, str]:
-    """Of a collapsed object that no record knows as a whole: it has recorded its frames itself."""
-    frames = list(verify_collapsed(path))
+def _judge_frames(path: Path, enhanced: Path, sidecar: Path | None = None) -> _Finding:
+    """Of a collapsed object that no record knows as a whole: it has recorded its sources itself."""
+    try:
+        frames = list(verify_collapsed(enhanced, sidecar=sidecar))
+    except NotRestorableError as error:
+        return _Finding(path=path, verdict="different", checked="sources", detail=str(error))
     faults = [f"frame {each.frame}: {each.fault}" for each in frames if each.fault]
+    checked = "sources" if all(each.is_whole for each in frames) else "pixels"
     if faults:
-        return "different", "; ".join(faults[:3]) + (" ..." if len(faults) > 3 else "")
-    return "good", f"the pixels of all {len(frames)} frames, by the digests that it carries"
+        detail = "; ".join(faults[:3]) + (" ..." if len(faults) > 3 else "")
+        return _Finding(path=path, verdict="different", checked=checked, detail=detail)
+    what = "pixels and header of all" if checked == "sources" else "the pixels of all"
+    detail = (
+        f"{what} {len(frames)} sources, by the digests that it carries; "
+        "no record here tells whether its own header is as it was written"
+    )
+    return _Finding(path=path, verdict="good", checked=checked, detail=detail)
+
+
+def _ledger_of(config: Config) -> Ledger | None:
+    """The node's, where there is one."""
+    path = Layout(config.node.data).ledger
+    try:
+        return open_for_reading(config.ledger, path)
+    except NodeError:
+        if path.exists() or config.ledger.url:
+            raise
+        return None

@@ -39,6 +39,10 @@ _NAME_FAULTS: Final = (
 """Of one instance's name, as long as the destination's own folder can be written."""
 
 
+class _SpoiledError(DeliveryError):
+    """A file of the spool is not what was committed; a person has to look at it."""
+
+
 class FolderDestinationWriter:
     """One folder, as :class:`scp.deliver.ports.Destination`.
 
@@ -128,11 +132,13 @@ class FolderDestinationWriter:
             self._prepare(final.parent)
             folders[final.parent] = None
             if item.sidecar is not None:
-                final = self._store_sidecar(item.sidecar, source, wanted)
+                final = self._store_sidecar(item, item.sidecar, source, wanted)
             if self._same_bytes(source, final):
                 self._disk.sync_path(final)
                 return _receipt(item, Verdict.ALREADY_THERE)
             return self._write(item, source, final, wanted)
+        except _SpoiledError as error:
+            return _receipt(item, Verdict.HELD, f"digest_mismatch: {error}")
         except DeliveryError as error:
             return _receipt(item, Verdict.LIMITED, str(error))
         except StorageFullError as error:
@@ -147,7 +153,7 @@ class FolderDestinationWriter:
         finally:
             os.close(source)
 
-    def _store_sidecar(self, sidecar: Path, source: int, wanted: Path) -> Path:
+    def _store_sidecar(self, item: DeliveryItem, sidecar: Path, source: int, wanted: Path) -> Path:
         """Comes first, so that no object is there without it; returns the name left for its object.
 
         Both are numbered alike, for the sidecar is found by the name of its object.
@@ -157,6 +163,8 @@ class FolderDestinationWriter:
         except OSError as error:
             raise _unreadable(error) from error
         try:
+            if item.sidecar_sha256 and self._digest(record) != item.sidecar_sha256:
+                raise _SpoiledError("the restore record is not the one that was committed")
             number, name = 1, wanted
             while not (
                 (not os.path.lexists(name) or self._same_bytes(source, name))
@@ -221,6 +229,14 @@ class FolderDestinationWriter:
         while chunk := self._chunk(source, offset):
             digest.update(chunk)
             file.write(chunk)
+            offset += len(chunk)
+        return digest.hexdigest()
+
+    def _digest(self, source: int) -> str:
+        digest = hashlib.sha256()
+        offset = 0
+        while chunk := self._chunk(source, offset):
+            digest.update(chunk)
             offset += len(chunk)
         return digest.hexdigest()
 

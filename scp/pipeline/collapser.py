@@ -156,8 +156,8 @@ def _applied(closed: ClosedJob, job: Job, group: list[JobInstance], answer: Answ
         volume = _volume(f"volume-{len(volumes) + 1}{INSTANCE_ENDING}", made, group[0])
         volumes.append(volume)
         closed.volumes[volume.name] = path
-        shares = _shares(made.result_bytes, len(made.frames))
-        for (name, frame), share in zip(made.frames, shares, strict=True):
+        parts = shares(made.result_bytes, len(made.frames))
+        for (name, frame), share in zip(made.frames, parts, strict=True):
             instances[name] = replace(
                 instances[name],
                 volume=volume.name,
@@ -186,6 +186,7 @@ def _volume(name: str, made: Collapsed, member: JobInstance) -> JobVolume:
         result_bytes=made.result_bytes,
         result_sha256=made.result_sha256,
         has_sidecar=made.sidecar is not None,
+        sidecar_sha256=made.sidecar_sha256,
     )
 
 
@@ -206,7 +207,7 @@ def _single(job: Job, reasons: Mapping[str, CollapseReason | None]) -> Job:
     )
 
 
-def _shares(total: int, count: int) -> Iterable[int]:
+def shares(total: int, count: int) -> Iterable[int]:
     """Split bytes such that they add up."""
     each, rest = divmod(total, count)
     return (each + (number < rest) for number in range(count))

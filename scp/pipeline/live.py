@@ -73,6 +73,7 @@ class Live:
             is_urgent=any(member.is_urgent for member in members),
             calling_ae_title=members[0].origin.calling_ae_title,
             sidecar=sidecar_of(path) if volume.has_sidecar else None,
+            sidecar_sha256=volume.sidecar_sha256,
         )
 
     def waiting_for(self, destination: str) -> list[str]:

@@ -104,7 +104,7 @@ def test_a_file_without_room_fails_alone(
     (failure,) = said["failed"]
     assert failure == f"{first}: full"
     assert sorted(os.listdir(out)) == sorted([MANIFEST, second.name])
-    assert list(read_manifest(out)) == [second.name]
+    assert list(read_manifest(out).entries) == [second.name]
     assert sum(group["instances"] for group in said["groups"]) == 1
 
 
@@ -187,11 +187,11 @@ def test_a_record_that_the_disk_cut_off_does_not_spoil_the_next(
 
     dcmpress("transcode", tmp_path / "in", out, "-c", config, code=1)
 
-    assert list(read_manifest(out)) == [first.name, third.name]
+    assert list(read_manifest(out).entries) == [first.name, third.name]
     monkeypatch.undo()
     workers(lambda task: LOST)
     dcmpress("transcode", tmp_path / "in", out, "-c", config)
-    assert set(read_manifest(out)) == {first.name, second.name, third.name}
+    assert set(read_manifest(out).entries) == {first.name, second.name, third.name}
 
 
 # -- sources that do not hold still ----------------------------------------------------------------

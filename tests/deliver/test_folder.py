@@ -1,6 +1,7 @@
 """Delivery to a folder: exact bytes, nothing replaced, nothing half there."""
 
 import errno
+import hashlib
 import os
 import resource
 import subprocess
@@ -551,3 +552,20 @@ def test_a_sidecar_is_numbered_like_its_object(tmp_path: Path) -> None:
         assert (root / name).read_bytes() == item.path.read_bytes()
         assert item.sidecar is not None
         assert (root / f"{name}.restore").read_bytes() == item.sidecar.read_bytes()
+
+
+def test_a_sidecar_that_is_not_the_committed_one_is_held_with_its_object(tmp_path: Path) -> None:
+    (item,) = ct_items(tmp_path / "spool", 1)
+    sidecar = item.path.with_name(f"{item.path.name}.restore")
+    sidecar.write_bytes(b"a record")
+    good = replace(item, sidecar=sidecar, sidecar_sha256=hashlib.sha256(b"a record").hexdigest())
+    root = tmp_path / "archive"
+
+    (spoiled,) = deliver(writer(root), [replace(good, sidecar_sha256="0" * 64)])
+
+    assert (spoiled.verdict, spoiled.detail.partition(":")[0]) == (
+        Verdict.HELD,
+        "digest_mismatch",
+    )
+    assert [path for path in root.rglob("*") if path.is_file()] == []
+    assert [each.verdict for each in deliver(writer(root), [good])] == [Verdict.DELIVERED]

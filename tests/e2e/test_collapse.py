@@ -1,11 +1,15 @@
 """A rule that says ``enhanced``: one object of a series, delivered, counted, and undone again."""
 
+import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pynetdicom import AE, evt
 
 from scp.ledger.ports import State
 from scp.ledger.sql import SqlLedger
@@ -71,6 +75,11 @@ def test_a_series_becomes_one_object_that_gives_its_originals_back(
     assert (sop_class(volume), transfer_syntax(volume)) == (LEGACY_CT, RPCL)
     assert_frames_are(volume, paths)
     assert "good" in node.command("verify", str(volume))
+    changed = tmp_path / "changed.dcm"
+    content = volume.read_bytes()
+    assert content.count(b"Compressed without loss") == 1
+    changed.write_bytes(content.replace(b"Compressed without loss", b"Compressed without Loss"))
+    assert "are not those that were delivered" in node.command("verify", str(changed), code=1)
     assert command("restore", str(volume), str(tmp_path / "restored")).returncode == 0
     for path in paths:
         uid = pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID
@@ -105,6 +114,11 @@ def test_a_restore_record_may_lie_beside_the_object(tmp_path: Path) -> None:
     alone.write_bytes(volume.read_bytes())
 
     assert sidecar.name == f"{volume.name}.restore"
+    assert node.command("verify", str(volume.parent)).count(": good") == 2
+    nobody = command(
+        "verify", str(volume), str(sidecar), "--json"
+    )  # No ledger: another data folder.
+    assert {each["checked"] for each in json.loads(nobody.stdout)} == {"sources"}
     assert command("restore", str(volume), str(tmp_path / "restored")).returncode == 0
     for path in paths:
         uid = pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID
@@ -162,6 +176,48 @@ def test_after_a_kill_the_same_object_is_delivered(tmp_path: Path) -> None:
         node.close()
 
     assert contents[0] == contents[1]
+
+
+def test_a_peer_that_refuses_volumes_holds_its_share_and_the_other_has_them(
+    tmp_path: Path,
+) -> None:
+    with only_ct_images(tmp_path / "pacs") as port:
+        pacs = {"kind": "dicom", "host": "127.0.0.1", "port": port, "ae_title": "PACS"}
+        config = volumes_to("archive", "pacs")
+        config["destinations"] = {"pacs": pacs}
+        node = RunningNode(tmp_path / "node", config).start()
+
+        node.send(write_all(ct_series(FRAMES, 32, 32, seed=80), tmp_path / "ct"))
+
+        node.wait_for(held=FRAMES)
+        (job,) = node.held()
+        ((destination, reasons),) = job["reasons"].items()
+        (reason,) = reasons
+        assert (destination, reason.partition(":")[0]) == ("pacs", "sop_class_refused")
+        assert len(node.archived()) == 1
+        assert list((tmp_path / "pacs").iterdir()) == []
+        node.close()
+
+
+@contextmanager
+def only_ct_images(folder: Path) -> Iterator[int]:
+    """A PACS that has never heard of Legacy Converted Enhanced objects; its port."""
+    folder.mkdir()
+
+    def keep(event: evt.Event) -> int:
+        (folder / "received").touch()
+        return 0x0000
+
+    entity = AE("PACS")
+    entity.add_supported_context(CTImageStorage, [ExplicitVRLittleEndian])
+    server = entity.start_server(
+        ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, keep)]
+    )
+    assert server is not None
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
 
 
 def test_two_destinations_get_volumes_of_their_own(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from scp.convert.enhanced.record import (
     RestoreRecord,
     characteristics,
     private_block,
+    read_sidecar,
     sidecar,
     sidecar_of,
 )
@@ -67,6 +69,7 @@ def collapse(volume: Volume, target: Path, *, restore_record: RestoreRecord) -> 
         result_sha256=made.sha256,
         result_bytes=target.stat().st_size,
         sidecar=beside,
+        sidecar_sha256=made.sidecar_sha256,
         record_bytes=made.record_bytes,
         seconds=time.perf_counter() - started,
     )
@@ -78,6 +81,7 @@ class _Made:
     sop_instance_uid: str
     series_instance_uid: str
     sha256: str
+    sidecar_sha256: str
     record_bytes: int
 
 
@@ -104,15 +108,20 @@ def _collapse(
         characteristics(),
     ]
     header_end = write(file, draft, *unassigned(volume.headers, draft.unassigned))
+    file.flush()
+    record_beside, sidecar_sha256 = None, ""
     if beside is not None:
         beside.write_bytes(sidecar(instance, record))
-    file.flush()
-    sha256 = prove(file, header_end, volume, fingerprints, record if beside else None)
+        written = beside.read_bytes()
+        record_beside = read_sidecar(written, instance)
+        sidecar_sha256 = hashlib.sha256(written).hexdigest()
+    sha256 = prove(file, header_end, volume, fingerprints, record_beside)
     return _Made(
         sop_class_uid=str(image.SOPClassUID),
         sop_instance_uid=instance,
         series_instance_uid=series,
         sha256=sha256,
+        sidecar_sha256=sidecar_sha256,
         record_bytes=len(record),
     )
 

@@ -19,6 +19,8 @@ class Collapsed:
     result_bytes: int
     sidecar: Path | None
     """The restore record beside the object, where it is kept there."""
+    sidecar_sha256: str
+    """Of that file; empty without one."""
     record_bytes: int
     """Of the restore record; 0 without one."""
     seconds: float

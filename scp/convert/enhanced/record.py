@@ -26,6 +26,7 @@ VERSION: Final = "1"
 _VERSION_ELEMENT, _DIGESTS_ELEMENT, _RECORD_ELEMENT = 0x01, 0x02, 0x03
 _DIGEST_BYTES: Final = 32
 
+SIDECAR_SUFFIX: Final = ".restore"
 _SIDECAR_MAGIC: Final = b"DCMPRESS RESTORE RECORD 1\n"
 _FILTERS: Final = ({"id": lzma.FILTER_LZMA2, "preset": 1, "dict_size": 2**20},)
 """The window of 1 MiB holds a dozen of the largest headers known; preset 1 packs 200 MB/s of them."""
@@ -184,7 +185,7 @@ def read_own_block(dataset: Buffer, elements: Sequence[Element]) -> OwnBlock | N
 
 def sidecar_of(enhanced: Path) -> Path:
     """Where the record of an object lies that is kept beside it."""
-    return enhanced.with_name(enhanced.name + ".restore")
+    return enhanced.with_name(enhanced.name + SIDECAR_SUFFIX)
 
 
 def sidecar(sop_instance_uid: str, record: bytes) -> bytes:

@@ -73,8 +73,10 @@ class CheckedFrame:
     frame: int
     digests: FrameDigests
     """As recorded."""
+    is_whole: bool
+    """Whether the dataset as it was received was put together and compared, not its pixels alone."""
     fault: str
-    """Empty where the frame's pixels are the recorded ones."""
+    """Empty where what was compared is what was recorded."""
 
 
 def restore(
@@ -135,7 +137,7 @@ def verify_collapsed(
     has_record = opened.record is not None or beside.exists()
     surroundings = _surroundings(opened, enhanced, sidecar) if has_record else None
     for index, digests in enumerate(opened.digests):
-        fault = ""
+        fault, around = "", None
         try:
             around = None if surroundings is None else next(surroundings)
             words = _words(opened, index, digests, decoder)
@@ -145,7 +147,12 @@ def verify_collapsed(
             fault = "the restore record is damaged"
         except (ConversionError, MalformedError, TruncatedError) as error:
             fault = str(error)
-        yield CheckedFrame(frame=index + 1, digests=digests, fault=fault)
+        yield CheckedFrame(
+            frame=index + 1,
+            digests=digests,
+            is_whole=around is not None and around.is_exact,
+            fault=fault,
+        )
         opened.file.release()
 
 

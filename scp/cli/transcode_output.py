@@ -1,0 +1,238 @@
+"""OUT of ``dcmpress transcode``: results appear complete and durable, then the record says so."""
+
+import contextlib
+import filecmp
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from scp.cli.manifest import MANIFEST, NOT_DICOM, Entry, VolumeEntry, encode, read_manifest
+from scp.cli.transcode_work import Work, common_folder, has_size
+from scp.convert.enhanced.collapsed import Collapsed
+from scp.convert.enhanced.record import sidecar_of
+from scp.durable import Disk
+from scp.errors import StorageFullError
+from scp.model import Form, PassReason
+from scp.pipeline.collapser import shares
+from scp.pipeline.tasks import Outcome
+
+_CHANGED = "it changed or vanished while it was converted; run the command again"
+_ANOTHER_CHANGED = (
+    "another file of its series changed while it was converted; run the command again"
+)
+
+
+class Output:
+    """One folder and its record. What fails, fails alone, and leaves nothing there."""
+
+    def __init__(self, target: Path, disk: Disk, advance: Callable[[Entry], None]) -> None:
+        self._target = target
+        self._disk = disk
+        self._advance = advance
+        """Told of every file that is done with."""
+        disk.make_durable_folder(target)
+        known = read_manifest(target)
+        self.entries = known.entries
+        self._volumes = known.volumes
+        self.failed: list[str] = []
+        self._manifest = disk.append_to(target / MANIFEST)
+        self._may_be_torn = os.fstat(self._manifest.descriptor).st_size > 0
+        """Whether the manifest may end in the middle of a line."""
+
+    def sync(self) -> None:
+        self._manifest.sync()
+
+    def close(self) -> None:
+        self._manifest.close()
+
+    def is_done(self, name: str, state: os.stat_result) -> bool:
+        """Whether the file of that size and time was done before, and its result is still there."""
+        known = self.entries.get(name)
+        if known is None or (known.source_bytes, known.source_mtime_ns) != (
+            state.st_size,
+            state.st_mtime_ns,
+        ):
+            return False
+        if known.form == NOT_DICOM:
+            return True
+        volume = self._volumes.get(known.volume)
+        if volume is None:
+            return has_size(self._target / known.source, known.result_bytes)
+        path = self._target / volume.volume
+        has_sidecar = not volume.sidecar_sha256 or sidecar_of(path).is_file()
+        return has_size(path, volume.result_bytes) and has_sidecar
+
+    def volumes_of(self, series_instance_uid: str) -> frozenset[str] | None:
+        """What the series was collapsed into before, by UID; None: nothing."""
+        found = (
+            volume.sop_instance_uid
+            for volume in self._volumes.values()
+            if volume.source_series_instance_uid == series_instance_uid
+        )
+        return frozenset(found) or None
+
+    def not_dicom(self, name: str, state: os.stat_result) -> None:
+        self._record(
+            Entry(
+                source=name,
+                source_bytes=state.st_size,
+                source_mtime_ns=state.st_mtime_ns,
+                modality="",
+                form=NOT_DICOM,
+            )
+        )
+
+    def fail(self, source: Path, error: OSError | StorageFullError) -> None:
+        why = (isinstance(error, OSError) and error.strerror) or error
+        self.failed.append(f"{source}: {why}")
+
+    def single(self, work: Work, outcome: Outcome, not_collapsed: str = "") -> None:
+        """Take what lies aside, or a copy of the source, as the file's result."""
+        try:
+            self._single(work, outcome, not_collapsed)
+        except (OSError, StorageFullError) as error:
+            self.fail(work.source, error)
+        finally:
+            with contextlib.suppress(OSError):
+                work.aside.unlink()
+
+    def _single(self, work: Work, outcome: Outcome, not_collapsed: str) -> None:
+        if outcome.reason == PassReason.NO_ROOM:
+            raise StorageFullError(f"no room on the disk of {self._target}: {outcome.detail}")
+        if not (outcome.is_converted or outcome.source_missing):
+            shutil.copyfile(work.source, work.aside)
+        if outcome.source_missing or not work.is_unchanged:
+            self.failed.append(f"{work.source}: {_CHANGED}")
+            return
+        size = work.aside.stat().st_size
+        result_sha256 = outcome.result_sha256 if outcome.is_converted else _sha256(work.aside)
+        if outcome.result_sha256 not in ("", result_sha256):
+            # Not what the worker has read; one that was lost has digested nothing.
+            self.failed.append(f"{work.source}: {_CHANGED}")
+            return
+        if not self._publish(work.aside, work.target, is_ours=work.is_recorded):
+            self.failed.append(f"{work.target} is there and was not made from {work.source}")
+            return
+        self._record(
+            replace(
+                _entry(work, outcome),
+                not_collapsed=not_collapsed,
+                result_bytes=size,
+                result_sha256=result_sha256,
+            )
+        )
+
+    def volume(
+        self,
+        series_instance_uid: str,
+        aside: Path,
+        made: Collapsed,
+        outcomes: Mapping[Work, Outcome],
+    ) -> None:
+        """Take what lies aside as the result of all files in it, at the deepest folder of them all."""
+        members = {work.name: work for work in outcomes}
+        frames = [(members[name], number) for name, number in made.frames]
+        try:
+            self._volume(series_instance_uid, aside, made, frames, outcomes)
+        except (OSError, StorageFullError) as error:
+            for work, _ in frames:
+                self.fail(work.source, error)
+        finally:
+            for work, _ in frames:
+                with contextlib.suppress(OSError):
+                    work.aside.unlink()
+                with contextlib.suppress(OSError):
+                    work.target.parent.rmdir()  # Where nothing else came to lie in it.
+
+    def _volume(
+        self,
+        series_instance_uid: str,
+        aside: Path,
+        made: Collapsed,
+        frames: list[tuple[Work, int]],
+        outcomes: Mapping[Work, Outcome],
+    ) -> None:
+        changed = {work for work, _ in frames if not work.is_unchanged}
+        if changed:
+            self.failed += [
+                f"{work.source}: {_CHANGED if work in changed else _ANOTHER_CHANGED}"
+                for work, _ in frames
+            ]
+            return
+        folder = common_folder(work.target.parent for work, _ in frames)
+        target = folder / f"{made.sop_instance_uid}.dcm"
+        name = str(target.relative_to(self._target))
+        is_ours = name in self._volumes
+        sidecar_sha256 = ""
+        if made.sidecar is not None:  # First, so that no volume is there without it.
+            sidecar_sha256 = _sha256(made.sidecar)
+            if not self._publish(made.sidecar, sidecar_of(target), is_ours=is_ours):
+                self.failed.append(f"{sidecar_of(target)} is there and was not made from {folder}")
+                return
+        if not self._publish(aside, target, is_ours=is_ours):
+            self.failed.append(f"{target} is there and was not made from the files of its series")
+            return
+        volume = VolumeEntry(
+            volume=name,
+            sop_instance_uid=made.sop_instance_uid,
+            source_series_instance_uid=series_instance_uid,
+            frames=len(frames),
+            result_bytes=made.result_bytes,
+            result_sha256=made.result_sha256,
+            sidecar_sha256=sidecar_sha256,
+        )
+        parts = shares(made.result_bytes, len(frames))
+        entries = [
+            replace(
+                _entry(work, outcomes[work]),
+                form=Form.ENHANCED.value,
+                result_bytes=part,
+                result_sha256=made.result_sha256,
+                volume=name,
+                frame=number,
+            )
+            for (work, number), part in zip(frames, parts, strict=True)
+        ]
+        self._volumes[name] = volume
+        self._record(*entries, volume)
+
+    def _publish(self, aside: Path, target: Path, *, is_ours: bool) -> bool:
+        """Give a file its name, durably; False: somebody else's file has it."""
+        if target.exists() and not is_ours:
+            # The same bytes are those of a run that died before it came to its record.
+            return filecmp.cmp(aside, target, shallow=False)
+        self._disk.sync_path(aside)
+        self._disk.rename(aside, target)
+        self._disk.sync_folder(target.parent)
+        return True
+
+    def _record(self, *lines: Entry | VolumeEntry) -> None:
+        torn, self._may_be_torn = self._may_be_torn, True
+        self._manifest.write(b"\n" * torn + encode(*lines))
+        self._may_be_torn = False
+        for line in lines:
+            if isinstance(line, Entry):
+                self.entries[line.source] = line
+                self._advance(line)
+
+
+def _entry(work: Work, outcome: Outcome) -> Entry:
+    return Entry(
+        source=work.name,
+        source_bytes=work.size,
+        source_mtime_ns=work.mtime_ns,
+        modality=work.modality,
+        form=(Form.HTJ2K if outcome.is_converted else Form.ORIGINAL).value,
+        reason=outcome.reason,
+        dataset_sha256=outcome.dataset_sha256,
+        pixel_sha256=outcome.pixel_sha256,
+        verified_by=outcome.verified_by,
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
