@@ -19,11 +19,13 @@ BENCHMARKS: dict[str, Callable[[Path], None]] = {
     "convert": convert.run,
     "gpu": gpu.run,
     "sizes": sizes.run,
+    **{f"receive-{row}": measure for row, measure in receive.ROWS.items()},
 }
 
 
-_ASKED_FOR = ("gpu", "sizes", "memory-large")
-"""These need something special: a GPU, a folder of real images, 40 GB of disk and a quarter of an hour."""
+_ASKED_FOR = ("gpu", "sizes", "memory-large", *(f"receive-{row}" for row in receive.ROWS))
+"""These need something special: a GPU, a folder of real images, 40 GB of disk and a quarter of an hour;
+or they are parts of another."""
 
 
 def main() -> int:

@@ -38,6 +38,14 @@ def cpu_seconds(root: int) -> float:
     return total / _TICKS
 
 
+def process_of(root: int, module: str) -> int:
+    """The process of the tree that runs a module of ours."""
+    for process in tree(root):
+        if module.encode() in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0"):
+            return process
+    raise SystemExit(f"no {module} runs below process {root}")
+
+
 def pss_bytes(root: int) -> int:
     """Proportional set size of the tree: shared pages are counted once."""
     total = 0

@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,23 @@ def ct_files(folder: Path, count: int, seed: int = 0) -> list[Path]:
     return [write(one, folder) for one in ct_series(count, seed=seed)]
 
 
-def storescu(port: int, folder: Path) -> float:
-    """Send a folder by DCMTK's storescu; seconds."""
+def storescu(port: int, place: Path, *, must_succeed: bool = True) -> float:
+    """Send a folder or a file over one association by DCMTK's storescu; seconds."""
     started = time.perf_counter()
     subprocess.run(  # noqa: S603 - a benchmark's peer
-        [program("storescu"), "--max-send-pdu", "131072", "+sd", "127.0.0.1", str(port), folder],
+        [program("storescu"), "--max-send-pdu", "131072", "+sd", "127.0.0.1", str(port), place],
         env={**os.environ, **_SENDER},
-        check=True,
+        check=must_succeed,
     )
+    return time.perf_counter() - started
+
+
+def storescus(port: int, senders: Sequence[Sequence[Path]]) -> float:
+    """Senders at once, each with one association after another; seconds until the last has ended."""
+    started = time.perf_counter()
+    with ThreadPoolExecutor(len(senders)) as pool:
+        for _ in pool.map(lambda places: [storescu(port, place) for place in places], senders):
+            pass
     return time.perf_counter() - started
 
 
@@ -69,8 +79,8 @@ def storescp(folder: Path, *options: str) -> Iterator[tuple[int, int]]:
 
 
 @contextlib.contextmanager
-def orthanc(folder: Path, syntax: str) -> Iterator[tuple[int, int]]:
-    """Orthanc that transcodes what comes in; its port and process."""
+def orthanc(folder: Path, syntax: str | None = None) -> Iterator[tuple[int, int]]:
+    """Orthanc, which transcodes what comes in where a syntax is given; its port and process."""
     folder.mkdir()
     port, web = free_port(), free_port()
     settings = {
@@ -81,8 +91,8 @@ def orthanc(folder: Path, syntax: str) -> Iterator[tuple[int, int]]:
         "RemoteAccessAllowed": False,
         "DicomAlwaysAllowStore": True,
         "DicomCheckCalledAet": False,
-        "IngestTranscoding": syntax,
         "Plugins": [],
+        **({"IngestTranscoding": syntax} if syntax else {}),
     }
     (folder / "orthanc.json").write_text(json.dumps(settings))
     with _running([program("Orthanc"), str(folder / "orthanc.json")], port) as process:
@@ -90,7 +100,9 @@ def orthanc(folder: Path, syntax: str) -> Iterator[tuple[int, int]]:
 
 
 @contextlib.contextmanager
-def node(folder: Path, **sections: Any) -> Iterator[tuple[int, int, Path]]:
+def node(
+    folder: Path, *, environment: Mapping[str, str] | None = None, **sections: Any
+) -> Iterator[tuple[int, int, Path]]:
     """Our node; its port, its process, its archive."""
     folder.mkdir()
     archive = folder / "archive"
@@ -106,6 +118,7 @@ def node(folder: Path, **sections: Any) -> Iterator[tuple[int, int, Path]]:
         process = subprocess.Popen(  # noqa: S603 - ourselves
             [sys.executable, "-m", "scp.cli.main", "serve", "-c", str(folder / "dcmpress.yaml")],
             stderr=log,
+            env={**os.environ, **(environment or {})},
         )
         try:
             deadline = time.monotonic() + _START_SECONDS

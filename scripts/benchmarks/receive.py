@@ -1,44 +1,227 @@
-"""Receiving alone, one association: DCMTK's storescp, which does not sync, and the fsyncs beside us."""
+"""Receiving alone: DCMTK's storescp, which does not sync, the fsyncs beside it, Orthanc, and us."""
 
 import shutil
 import statistics
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from scripts.benchmarks import peers
+from scp.cli.demo_material import ct_series, write
+from scripts.benchmarks import peers, receive_load
 from scripts.benchmarks.measure import cpu_seconds, fsync_floor, settle
 
-COUNT, ROUNDS = 400, 5
-_NOTHING_ELSE = [{"name": "wait", "match": {"instances": {"ge": 1}}, "send_to": ["archive"]}]
+_WAIT: Mapping[str, Any] = {
+    "rules": [{"name": "wait", "match": {"instances": {"ge": 1}}, "send_to": ["archive"]}],
+    "series": {"quiet_seconds": 600},
+}
 """A rule that cannot be decided while the series is open: nothing is converted meanwhile."""
+_ORIGINAL: Mapping[str, Any] = {
+    "default": {"convert": "original", "send_to": ["archive"]},
+    "series": {"quiet_seconds": 600},
+}
+_DEFAULT: Mapping[str, Any] = {"series": {"quiet_seconds": 600}}
+
+_SLOW_SECONDS = 0.005
+_SLOW = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <time.h>
+int fsync(int fd) {
+    static int (*real)(int);
+    struct timespec pause = {0, %d};
+    if (!real) real = (int (*)(int))dlsym(RTLD_NEXT, "fsync");
+    nanosleep(&pause, 0);
+    return real(fd);
+}
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """What is sent, and what it may cost."""
+
+    text: str
+    senders: Sequence[Sequence[Path]]
+    """At once; each sends its folders or files one after the other, an association each."""
+    most: float
+    """Of our time over DCMTK's and the floor together."""
+    rounds: int
+    most_cpu: float | None = None
+    """Of our CPU over DCMTK's."""
+    storescp: tuple[str, ...] = ()
+    is_slow: bool = False
+    """Whether every fsync takes :data:`_SLOW_SECONDS` longer."""
+    also: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Other configurations of ours that are measured, by what is said of them."""
+
+
+@dataclass(slots=True)
+class _Times:
+    seconds: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f"{self.median:.3f} s, CPU {statistics.median(self.cpu):.2f} s"
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
 
 
 def run(folder: Path) -> None:
+    """Every row of the table, one after another."""
+    for row in ROWS.values():
+        row(folder)
+
+
+def one(folder: Path) -> None:
+    """400 CT over one association."""
+    peers.ct_files(folder / "one", 400)
+    _compare(
+        folder,
+        _Work(
+            text="400 CT, one association",
+            senders=[[folder / "one"]],
+            most=1.15,
+            most_cpu=1.5,
+            rounds=5,
+            also={"convert: original": _ORIGINAL, "converting to HTJ2K meanwhile": _DEFAULT},
+        ),
+    )
+
+
+def eight(folder: Path) -> None:
+    """Eight series over eight associations."""
+    senders = [[folder / f"eight-{number}"] for number in range(8)]
+    for number, (place,) in enumerate(senders):
+        peers.ct_files(place, 400, seed=number)
+    work = _Work(
+        text="8 associations x 400 CT at once",
+        senders=senders,
+        most=1.2,
+        rounds=3,
+        storescp=("--fork",),
+    )
+    _compare(folder, work)
+
+
+def sixty(folder: Path) -> None:
+    """An association for each instance, as many modalities do."""
+    files = peers.ct_files(folder / "sixty", 60)
+    work = _Work(text="60 associations of one CT", senders=[files], most=1.2, rounds=3)
+    _compare(folder, work)
+
+
+def small(folder: Path) -> None:
+    """10,000 instances of 50 kB."""
+    place = folder / "small"
+    place.mkdir()
+    for dataset in ct_series(10_000, rows=160, columns=160):
+        write(dataset, place)
+    work = _Work(
+        text="10,000 instances of 50 kB, one association", senders=[[place]], most=1.2, rounds=1
+    )
+    _compare(folder, work)
+
+
+def slow(folder: Path) -> None:
+    """A disk whose every fsync takes 5 ms longer."""
+    peers.ct_files(folder / "slow", 400)
+    work = _Work(
+        text=f"400 CT, {_SLOW_SECONDS * 1000:.0f} ms injected into every fsync",
+        senders=[[folder / "slow"]],
+        most=1.1,
+        rounds=1,
+        is_slow=True,
+    )
+    _compare(folder, work)
+
+
+ROWS: Mapping[str, Callable[[Path], None]] = {
+    "one": one,
+    "eight": eight,
+    "sixty": sixty,
+    "small": small,
+    "slow": slow,
+    "busy": receive_load.busy,
+    "large": receive_load.large,
+}
+
+
+def _compare(folder: Path, work: _Work) -> None:
     """Alternate, and compare the medians."""
-    files = peers.ct_files(folder / "ct", COUNT)
-    floors, theirs, ours = [], [], []
-    their_cpu, our_cpu = [], []
+    files = [
+        file for place in _places(work) for file in (place.iterdir() if place.is_dir() else [place])
+    ]
     total = sum(file.stat().st_size for file in files)
-    for number in range(ROUNDS):
-        floors.append(fsync_floor(folder / f"floor-{number}", files))
-        there = folder / f"storescp-{number}"
-        with peers.storescp(there) as (port, process):
+    environment = _slow_fsync(folder) if work.is_slow else {}
+    floors: list[float] = []
+    sink, theirs, orthanc, ours = _Times(), _Times(), _Times(), _Times()
+    also = {text: _Times() for text in work.also}
+
+    def measure(
+        times: _Times, peer: Callable[[Path], AbstractContextManager[tuple[int, ...]]]
+    ) -> None:
+        place = folder / "receiver"
+        with peer(place) as (port, process, *_):
             settle(folder, 2 * total)
             before = cpu_seconds(process)
-            theirs.append(peers.storescu(port, folder / "ct"))
-            their_cpu.append(cpu_seconds(process) - before)
-        shutil.rmtree(there)
-        here = folder / f"node-{number}"
-        with peers.node(here, rules=_NOTHING_ELSE, series={"quiet_seconds": 600}) as node:
-            port, process, _ = node
-            settle(folder, 2 * total)
-            before = cpu_seconds(process)
-            ours.append(peers.storescu(port, folder / "ct"))
-            our_cpu.append(cpu_seconds(process) - before)
-        shutil.rmtree(here)
-    median = statistics.median
-    floor, their, our = median(floors), median(theirs), median(ours)
-    print(f"{COUNT} CT, one association, median of {ROUNDS}:")
-    print(f"  DCMTK storescp  {their:.3f} s, CPU {median(their_cpu):.2f} s (it does not sync)")
-    print(f"  fsync floor     {floor:.3f} s")
-    print(f"  dcmpress        {our:.3f} s, CPU {median(our_cpu):.2f} s")
-    print(f"  ratio           {our / (their + floor):.2f} (must be <= 1.3)")
+            times.seconds.append(peers.storescus(port, work.senders))
+            times.cpu.append(cpu_seconds(process) - before)
+        shutil.rmtree(place)
+
+    def node(sections: Mapping[str, Any]) -> Callable[[Path], Any]:
+        return lambda place: peers.node(place, environment=environment, **sections)
+
+    for number in range(work.rounds):
+        floors.append(fsync_floor(folder / "floor", files))
+        shutil.rmtree(folder / "floor")
+        measure(theirs, lambda place: peers.storescp(place, *work.storescp))
+        measure(ours, node(_WAIT))
+        if number == 0:
+            measure(sink, lambda place: peers.storescp(place, "--ignore", *work.storescp))
+            if not work.is_slow:
+                measure(orthanc, peers.orthanc)
+            for text, sections in work.also.items():
+                measure(also[text], node(sections))
+    floor = statistics.median(floors)
+    if work.is_slow:
+        floor = 2 * len(files) * _SLOW_SECONDS
+    print(f"{work.text}, median of {work.rounds}:")
+    print(f"  DCMTK storescp  {theirs} (it does not sync)")
+    if orthanc.seconds:
+        print(f"  Orthanc         {orthanc}")
+    print(f"  fsync floor     {floor:.3f} s, of {len(files)} files and their folder")
+    print(f"  dcmpress        {ours}")
+    for text, times in also.items():
+        print(f"    {text}: {times}, ratio {times.median / (theirs.median + floor):.2f}")
+    ratio = ours.median / (theirs.median + floor)
+    print(f"  ratio           {ratio:.2f} (must be <= {work.most})")
+    if work.most_cpu is not None:
+        cpu = statistics.median(ours.cpu) / statistics.median(theirs.cpu)
+        print(f"  ratio of CPU    {cpu:.2f} (must be <= {work.most_cpu})")
+    associations = len(_places(work))
+    if associations == len(files):
+        each = 1000 * statistics.median(ours.cpu) / associations
+        print(f"  CPU for an association and its instance: {each:.1f} ms")
+    print(
+        f"  limit: the senders into a receiver that drops everything {sink.median:.3f} s, and the floor: "
+        f"we take {ours.median / (sink.median + floor):.2f} times that"
+    )
+
+
+def _places(work: _Work) -> list[Path]:
+    return [place for places in work.senders for place in places]
+
+
+def _slow_fsync(folder: Path) -> dict[str, str]:
+    """An environment in which every fsync takes longer, for the process and its children."""
+    source, library = folder / "slow.c", folder / "slow.so"
+    source.write_text(_SLOW % int(_SLOW_SECONDS * 1e9))
+    subprocess.run(  # noqa: S603 - the system's compiler
+        [peers.program("cc"), "-shared", "-fPIC", "-O2", "-o", library, source, "-ldl"], check=True
+    )
+    return {"LD_PRELOAD": str(library)}
