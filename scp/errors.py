@@ -61,6 +61,14 @@ class UidMismatchError(ScpError):
     """The command names another instance or class than the dataset (0xA900); nothing was kept."""
 
 
+class CommitmentRefusedError(ScpError):
+    """No storage commitment for this peer: it is told so (0x0124), and nothing was kept."""
+
+
+class UnknownTransactionError(ScpError):
+    """Nobody waits for this, or for something else: a peer is told so (0x0115); nothing was kept."""
+
+
 class AssociationError(ScpError):
     """The association ends with an A-ABORT; what it had not committed is abandoned.
 

@@ -17,6 +17,7 @@ from pynetdicom.transport import AddressInformation
 from scp import telemetry
 from scp.accept.access import AccessList, Caller, plain_address
 from scp.accept.audit import Account
+from scp.accept.commitment import CommitmentService
 from scp.accept.contexts import ACCEPTED, Acceptance
 from scp.accept.door import Door
 from scp.accept.messages import INVALID_PARAMETER, Messages, Negotiated
@@ -61,6 +62,8 @@ class Service:
     acceptance: Acceptance
     limits: LimitsSection
     seats: Seats
+    commitments: CommitmentService | None = None
+    """None: neither offered nor asked for."""
 
 
 class StorageAssociation(Association):
@@ -233,7 +236,14 @@ class StorageAssociation(Association):
 
     def _serve(self, negotiated: Negotiated) -> None:
         store = self._service.store
-        messages = Messages(negotiated, store, self._limits, self._reader, self._account)
+        messages = Messages(
+            negotiated,
+            store,
+            self._limits,
+            self._reader,
+            self._account,
+            self._service.commitments,
+        )
         self._messages = messages
         store.association_opened(negotiated.origin)
         try:

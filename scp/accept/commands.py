@@ -1,4 +1,4 @@
-"""Command sets (PS3.7 6.3.1), as far as Verification and Storage need them."""
+"""Command sets (PS3.7 6.3.1), as far as Verification, Storage and Storage Commitment need them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,12 +25,16 @@ _GROUP_LENGTH: Final = Struct("<HHLL")
 _PDU: Final = Struct(">BxLLBB")
 
 _SOP_CLASS: Final = 0x0002
+_REQUESTED_SOP_CLASS: Final = 0x0003
 _FIELD: Final = 0x0100
 _MESSAGE_ID: Final = 0x0110
 _MESSAGE_ID_ANSWERED: Final = 0x0120
 _DATASET_TYPE: Final = 0x0800
 _STATUS: Final = 0x0900
 _SOP_INSTANCE: Final = 0x1000
+_REQUESTED_SOP_INSTANCE: Final = 0x1001
+_EVENT_TYPE: Final = 0x1002
+_ACTION_TYPE: Final = 0x1008
 
 
 class CommandField(IntEnum):
@@ -38,7 +42,15 @@ class CommandField(IntEnum):
 
     C_STORE_RQ = 0x0001
     C_ECHO_RQ = 0x0030
+    N_EVENT_REPORT_RQ = 0x0100
+    N_ACTION_RQ = 0x0130
     C_CANCEL_RQ = 0x0FFF
+
+
+_TYPE_IDS: Final[dict[int, int]] = {
+    CommandField.N_EVENT_REPORT_RQ: _EVENT_TYPE,
+    CommandField.N_ACTION_RQ: _ACTION_TYPE,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +61,10 @@ class Command:
     message_id: int
     has_dataset: bool
     sop_class: bytes
+    """Affected or requested, as the message has it."""
     sop_instance: bytes
+    type_id: int = 0
+    """Action or Event Type ID."""
 
     @property
     def sop_class_uid(self) -> str:
@@ -80,17 +95,19 @@ def decode_command(encoded: bytes | bytearray) -> Command:
         values[element] = bytes(encoded[offset - length : offset])
     field = _number(values, _FIELD)
     is_cancel = field == CommandField.C_CANCEL_RQ
+    type_element = _TYPE_IDS.get(field)
     return Command(
         field=field,
         message_id=_number(values, _MESSAGE_ID_ANSWERED if is_cancel else _MESSAGE_ID),
         has_dataset=_number(values, _DATASET_TYPE) != _NO_DATASET,
-        sop_class=values.get(_SOP_CLASS, b""),
-        sop_instance=values.get(_SOP_INSTANCE, b""),
+        sop_class=values.get(_SOP_CLASS, values.get(_REQUESTED_SOP_CLASS, b"")),
+        sop_instance=values.get(_SOP_INSTANCE, values.get(_REQUESTED_SOP_INSTANCE, b"")),
+        type_id=_number(values, type_element) if type_element else 0,
     )
 
 
 def encode_response(command: Command, status: int) -> bytes:
-    """The command set that answers ``command`` (PS3.7 9.3.1.2 and 9.3.5.2)."""
+    """The command set that answers ``command`` (PS3.7 9.3.1.2, 9.3.5.2, 10.3.1.2 and 10.3.4.2)."""
     elements = b"".join(
         (
             _ELEMENT.pack(0, _SOP_CLASS, len(command.sop_class)) + command.sop_class

@@ -19,10 +19,18 @@ from pynetdicom.presentation import (
     NonPatientObjectPresentationContexts,
 )
 
+from scp.commitment import PUSH_MODEL
 from scp.errors import MalformedError
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
 _IMPLICIT_LITTLE: Final = "1.2.840.10008.1.2"
+
+_UNCOMPRESSED: Final = (
+    "1.2.840.10008.1.2.1",
+    _IMPLICIT_LITTLE,
+    "1.2.840.10008.1.2.2",
+)
+"""For what carries no pixels."""
 
 PREFERENCE: Final = (
     "1.2.840.10008.1.2.1",  # Explicit VR Little Endian
@@ -90,7 +98,8 @@ class Answer:
 class Acceptance:
     """What the node accepts. Built once, shared by every association, never changed."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, offers_commitment: bool = False) -> None:
+        self._offers_commitment = offers_commitment
         self._rank = {syntax: rank for rank, syntax in enumerate(PREFERENCE)}
         self._served = {VERIFICATION}.union(
             str(context.abstract_syntax) for context in AllStoragePresentationContexts
@@ -105,6 +114,8 @@ class Acceptance:
 
     def answer(self, proposal: Proposal) -> Answer:
         syntaxes = [syntax for syntax in proposal.transfer_syntaxes if _UID.fullmatch(syntax)]
+        if proposal.abstract_syntax == PUSH_MODEL:
+            syntaxes = [syntax for syntax in syntaxes if syntax in _UNCOMPRESSED]
         result = ACCEPTED
         if not self.is_served(proposal.abstract_syntax):
             result = ABSTRACT_SYNTAX_REFUSED
@@ -117,13 +128,15 @@ class Acceptance:
         )
 
     def is_served(self, abstract_syntax: str) -> bool:
-        """Whether it is Verification or may be a storage SOP class.
+        """Whether it is Verification, Storage Commitment or may be a storage SOP class.
 
         Private and unknown ones may be. Refused are those that the registry (PS3.6 Annex A) knows
         as something else, storage of objects that belong to no series, and what is no UID.
         """
         if abstract_syntax in self._served:
             return True
+        if abstract_syntax == PUSH_MODEL:
+            return self._offers_commitment
         if abstract_syntax in self._seriesless or not _UID.fullmatch(abstract_syntax):
             return False
         uid = UID(abstract_syntax, config.IGNORE)

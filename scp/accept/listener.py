@@ -15,6 +15,7 @@ from pynetdicom.ae import ApplicationEntity
 
 from scp.accept.access import AccessList, plain_address
 from scp.accept.association import Service, StorageAssociation
+from scp.accept.commitment import CommitmentService
 from scp.accept.contexts import Acceptance
 from scp.accept.door import Door
 from scp.accept.ports import InstanceStore
@@ -59,6 +60,7 @@ class Listener:
         node: NodeSection,
         access: AccessSection,
         limits: LimitsSection,
+        commitments: CommitmentService | None = None,
     ) -> None:
         quiet_pynetdicom()
         for door in doors:
@@ -69,9 +71,10 @@ class Listener:
             entity=ApplicationEntity(node.ae_title),
             store=store,
             access=AccessList(access, limits),
-            acceptance=Acceptance(),
+            acceptance=Acceptance(offers_commitment=commitments is not None),
             limits=limits,
             seats=Seats(),
+            commitments=commitments,
         )
         self._numbers = itertools.count(1)
         self._open: set[StorageAssociation] = set()

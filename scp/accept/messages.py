@@ -15,10 +15,11 @@ from scp.accept.commands import (
     encode_command_pdus,
     encode_response,
 )
+from scp.accept.commitment import CommitmentService, Operation
 from scp.accept.ports import InstanceStore
 from scp.accept.reader import PduReader
 from scp.accept.reception import Reception
-from scp.accept.statuses import StoreStatus
+from scp.accept.statuses import OperationStatus, StoreStatus
 from scp.config.schema import LimitsSection
 from scp.errors import AssociationError, MalformedError
 from scp.model import Origin, StoreRequest
@@ -30,6 +31,8 @@ _MOST_PIECES: Final = 64
 
 INVALID_PARAMETER: Final = 0x06
 """Reason of a provider's A-ABORT: invalid PDU parameter value (PS3.8 Table 9-26)."""
+
+_COMMITMENT: Final = (CommandField.N_ACTION_RQ, CommandField.N_EVENT_REPORT_RQ)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +50,7 @@ class Messages:
     """Reads P-DATA-TF PDUs, gives instances to the store and answers.
 
     PDVs are followed as they come, whatever way the peer cuts messages into PDVs and PDVs into
-    PDUs; no message is ever held in memory.
+    PDUs; no instance is ever held in memory.
     """
 
     def __init__(
@@ -57,7 +60,9 @@ class Messages:
         limits: LimitsSection,
         reader: PduReader,
         account: Account,
+        commitments: CommitmentService | None = None,
     ) -> None:
+        self._commitments = commitments
         self._negotiated = negotiated
         self._store = store
         self._limits = limits
@@ -66,7 +71,7 @@ class Messages:
         self._context_id = 0
         self._command_set = bytearray()
         self._pieces: list[memoryview] = []
-        self._current: tuple[Command, Reception] | None = None
+        self._current: tuple[Command, Reception | Operation] | None = None
         reader.before_refill = self._write
 
     @property
@@ -136,6 +141,14 @@ class Messages:
             self._answer(command, StoreStatus.CANNOT_UNDERSTAND)
         elif command.field == CommandField.C_ECHO_RQ:
             self._answer(command, StoreStatus.SUCCESS)
+        elif self._commitments is not None and command.field in _COMMITMENT:
+            operation = self._commitments.begin(
+                command, self._negotiated.origin, self._negotiated.syntaxes[self._context_id]
+            )
+            if command.has_dataset:
+                self._current = (command, operation)
+            else:
+                self._answer(command, operation.finish())
         elif command.field != CommandField.C_CANCEL_RQ:  # which finds nothing to cancel here
             raise AssociationError(f"command field {command.field:04X} is not served")
 
@@ -155,11 +168,11 @@ class Messages:
             command, reception = self._current
             status = reception.finish()
             self._current = None
-            if status == StoreStatus.SUCCESS:
+            if status != StoreStatus.SUCCESS:
+                self._account.refused += 1
+            elif isinstance(reception, Reception):
                 self._account.instances += 1
                 self._account.dataset_bytes += reception.received_bytes
-            else:
-                self._account.refused += 1
             try:
                 self._answer(command, status)
             finally:
@@ -171,7 +184,7 @@ class Messages:
             self._current[1].write(*self._pieces)
             self._pieces.clear()
 
-    def _answer(self, command: Command, status: StoreStatus) -> None:
+    def _answer(self, command: Command, status: StoreStatus | OperationStatus) -> None:
         response = encode_response(command, status)
         self._reader.send(
             encode_command_pdus(self._context_id, response, self._negotiated.peer_max_pdu_bytes)

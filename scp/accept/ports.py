@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from scp.commitment import CommitmentReport, CommitmentRequest
 from scp.model import Origin, StoreRequest
 
 
@@ -57,3 +58,21 @@ class InstanceStore(Protocol):
     def association_opened(self, origin: Origin) -> None: ...
 
     def association_closed(self, origin: Origin) -> None: ...
+
+
+class CommitmentDesk(Protocol):
+    """Keeps what is asked and reported of storage commitment. Used by many associations at once."""
+
+    def take_request(self, origin: Origin, request: CommitmentRequest) -> None:
+        """Return once the request is durable; only then may 0x0000 be answered.
+
+        Raises
+        ------
+        ScpError
+            Nothing was kept; its type maps to one status.
+        """
+        ...
+
+    def take_report(self, origin: Origin, report: CommitmentReport) -> None:
+        """As :meth:`take_request`, of an answer to what the node has asked."""
+        ...

@@ -1,12 +1,15 @@
-"""What a C-STORE and a request for an association are answered, mapped once from what went wrong."""
+"""What operations and requests for an association are answered, mapped once from what went wrong."""
 
 from enum import Enum, IntEnum
 from typing import Final
 
 from scp.errors import (
+    CommitmentRefusedError,
     InvalidUidError,
+    MalformedError,
     StorageFullError,
     UidMismatchError,
+    UnknownTransactionError,
     UnreadableInstanceError,
 )
 
@@ -57,11 +60,32 @@ class StoreStatus(IntEnum):
     """Of the range Cxxx, "cannot understand": a fault of ours, never of the dataset."""
 
 
+class OperationStatus(IntEnum):
+    """Statuses of N-ACTION-RSP and N-EVENT-REPORT-RSP (PS3.7 10.1.1.1.8 and 10.1.4.1.10)."""
+
+    SUCCESS = 0x0000
+    PROCESSING_FAILURE = 0x0110
+    NO_SUCH_INSTANCE = 0x0112
+    NO_SUCH_EVENT_TYPE = 0x0113
+    INVALID_ARGUMENT = 0x0115
+    NO_SUCH_CLASS = 0x0118
+    NO_SUCH_ACTION = 0x0123
+    NOT_AUTHORIZED = 0x0124
+    RESOURCE_LIMITATION = 0x0213
+
+
 STATUS_FOR: Final[dict[type[Exception], StoreStatus]] = {
     StorageFullError: StoreStatus.OUT_OF_RESOURCES,
     UnreadableInstanceError: StoreStatus.CANNOT_UNDERSTAND,
     InvalidUidError: StoreStatus.INVALID_INSTANCE,
     UidMismatchError: StoreStatus.MISMATCH,
+}
+
+OPERATION_STATUS_FOR: Final[dict[type[Exception], OperationStatus]] = {
+    StorageFullError: OperationStatus.RESOURCE_LIMITATION,
+    MalformedError: OperationStatus.INVALID_ARGUMENT,
+    UnknownTransactionError: OperationStatus.INVALID_ARGUMENT,
+    CommitmentRefusedError: OperationStatus.NOT_AUTHORIZED,
 }
 
 
@@ -71,3 +95,11 @@ def status_for(error: Exception) -> StoreStatus:
         if kind in STATUS_FOR:
             return STATUS_FOR[kind]
     return StoreStatus.PROCESSING_FAILURE
+
+
+def operation_status_for(error: Exception) -> OperationStatus:
+    """As :func:`status_for`, of a normalised operation."""
+    for kind in type(error).__mro__:
+        if kind in OPERATION_STATUS_FOR:
+            return OPERATION_STATUS_FOR[kind]
+    return OperationStatus.PROCESSING_FAILURE

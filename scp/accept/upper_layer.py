@@ -43,6 +43,7 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, cast
 
+from pydicom.uid import UID
 from pynetdicom import _config
 from pynetdicom.acse import ACSE
 from pynetdicom.dul import DULServiceProvider
@@ -57,6 +58,7 @@ from pynetdicom.transport import AssociationSocket
 from scp.accept.access import UserIdentity, plain_title
 from scp.accept.contexts import Acceptance, Answer, Proposal, put_answers, take_proposals
 from scp.accept.statuses import Rejection
+from scp.commitment import PUSH_MODEL
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
@@ -183,6 +185,10 @@ class StorageAcse(ACSE):
             window.maximum_number_operations_invoked = 1
             window.maximum_number_operations_performed = 1
             self.acceptor.add_negotiation_item(window)
+        role = self.requestor.role_selection.get(UID(PUSH_MODEL))
+        if role is not None and (role.scu_role or role.scp_role):
+            # We are both: peers ask us, and report what we have asked (PS3.7 D.3.3.4).
+            self.acceptor.add_negotiation_item(role)
         self._upper.answers = [self._acceptance.answer(each) for each in self._upper.proposals]
         self.send_accept()
         self.assoc.is_established = self._upper.state == State.ESTABLISHED

@@ -78,6 +78,8 @@ class JobVolume:
     has_sidecar: bool = False
     """Its restore record lies beside it."""
     sidecar_sha256: str = ""
+    restore_record: str = ""
+    """``embedded``, ``sidecar`` or ``none``; empty in a job of an earlier version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -240,7 +240,8 @@ def sweep(layout: Layout, disk: Disk, *, receivers: Iterable[str]) -> None:
     """
     doomed = [layout.incoming / receiver for receiver in receivers]
     doomed += [*layout.encoded.iterdir(), *layout.trash.iterdir()]
-    for folder in (layout.growing, layout.jobs, layout.held):
+    commitments = (layout.requested, layout.asked, layout.answers)
+    for folder in (layout.growing, layout.jobs, layout.held, *commitments):
         doomed += folder.glob(".*")
     for entry in doomed:
         disk.remove_tree(entry)

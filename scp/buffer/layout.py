@@ -59,6 +59,21 @@ class Layout:
         return self.spool / "encoded"
 
     @property
+    def requested(self) -> Path:
+        """Storage commitment that peers have asked for and were not told of yet."""
+        return self.spool / "commitments" / "requested"
+
+    @property
+    def asked(self) -> Path:
+        """Storage commitment that destinations were asked for."""
+        return self.spool / "commitments" / "asked"
+
+    @property
+    def answers(self) -> Path:
+        """What destinations have reported of it."""
+        return self.spool / "commitments" / "answers"
+
+    @property
     def ledger(self) -> Path:
         return self.data / "ledger.sqlite"
 
@@ -87,6 +102,9 @@ class Layout:
                 self.held,
                 self.trash,
                 self.encoded,
+                self.requested,
+                self.asked,
+                self.answers,
             ):
                 disk.make_durable_folder(folder)
             # A node that was killed may have made them and not have come to syncing their names.

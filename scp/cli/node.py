@@ -63,6 +63,12 @@ def show_status(path: Path | None, *, as_json: bool, must_run: bool) -> None:
                 for name, d in sorted(status["destinations"].items())
             ],
         )
+    commitments = status.get("commitments", {})
+    if any(commitments.values()):
+        output.show_table(
+            ["storage commitment", ">number"],
+            [(name.replace("_", " "), number) for name, number in commitments.items()],
+        )
     if status["series"]:
         output.show_table(
             ["open series", ">instances", ">MB", ">open s", ">quiet s"],

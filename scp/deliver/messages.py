@@ -7,6 +7,7 @@ from enum import IntEnum
 from struct import Struct, error, pack
 from typing import Final
 
+from scp.commitment import PUSH_MODEL, PUSH_MODEL_INSTANCE, REQUEST_ACTION
 from scp.errors import MalformedError
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
@@ -34,6 +35,10 @@ class Command(IntEnum):
     C_STORE_RSP = 0x8001
     C_ECHO_RQ = 0x0030
     C_ECHO_RSP = 0x8030
+    N_EVENT_REPORT_RQ = 0x0100
+    N_EVENT_REPORT_RSP = 0x8100
+    N_ACTION_RQ = 0x0130
+    N_ACTION_RSP = 0x8130
 
 
 RELEASE_REQUEST: Final = pack(">BxL4x", PduType.RELEASE_RQ, 4)
@@ -63,6 +68,60 @@ def echo_request(message_id: int) -> bytes:
     )
 
 
+def action_request(message_id: int) -> bytes:
+    """The command set of an N-ACTION-RQ that asks for storage commitment (PS3.7 10.3.4.1)."""
+    return _command_set(
+        _uid(0x0003, PUSH_MODEL)
+        + _short(0x0100, Command.N_ACTION_RQ)
+        + _short(0x0110, message_id)
+        + _short(0x0800, 1)
+        + _uid(0x1001, PUSH_MODEL_INSTANCE)
+        + _short(0x1008, REQUEST_ACTION)
+    )
+
+
+def event_report_request(message_id: int, event_type: int) -> bytes:
+    """The command set of an N-EVENT-REPORT-RQ about storage commitment (PS3.7 10.3.1.1)."""
+    return _command_set(
+        _uid(0x0002, PUSH_MODEL)
+        + _short(0x0100, Command.N_EVENT_REPORT_RQ)
+        + _short(0x0110, message_id)
+        + _short(0x0800, 1)
+        + _uid(0x1000, PUSH_MODEL_INSTANCE)
+        + _short(0x1002, event_type)
+    )
+
+
+def event_report_response(message_id: int, status: int) -> bytes:
+    """The command set of an N-EVENT-REPORT-RSP (PS3.7 10.3.1.2)."""
+    return _command_set(
+        _uid(0x0002, PUSH_MODEL)
+        + _short(0x0100, Command.N_EVENT_REPORT_RSP)
+        + _short(0x0120, message_id)
+        + _short(0x0800, _NO_DATASET)
+        + _short(0x0900, status)
+        + _uid(0x1000, PUSH_MODEL_INSTANCE)
+    )
+
+
+class Event:
+    """The command set of an N-EVENT-REPORT-RQ."""
+
+    def __init__(self, encoded: bytes | bytearray) -> None:
+        """Decode it.
+
+        Raises
+        ------
+        MalformedError
+            It is another command, or none.
+        """
+        values = _numbers(encoded)
+        if values.get(0x0100) != Command.N_EVENT_REPORT_RQ or 0x0110 not in values:
+            raise MalformedError("a command that is no N-EVENT-REPORT")
+        self.message_id = values[0x0110]
+        self.has_dataset = values.get(0x0800, _NO_DATASET) != _NO_DATASET
+
+
 class Response:
     """The command set of an answer."""
 
@@ -74,23 +133,32 @@ class Response:
         MalformedError
             It is no command set, or lacks the elements of an answer.
         """
-        values: dict[int, int] = {}
-        position = 0
+        values = _numbers(encoded)
         try:
-            while position < len(encoded):
-                group, element, length = _ELEMENT.unpack_from(encoded, position)
-                position += _ELEMENT.size
-                if group == 0 and length == 2:
-                    values[element] = int.from_bytes(encoded[position : position + 2], "little")
-                position += length
-            if position != len(encoded):
-                raise MalformedError("a command set ends inside an element")
             self.command = values[0x0100]
             self.message_id = values[0x0120]
             self.status = values[0x0900]
             self.has_dataset = values.get(0x0800, _NO_DATASET) != _NO_DATASET
-        except (KeyError, error) as cause:
+        except KeyError as cause:
             raise MalformedError("an answer that is no command set") from cause
+
+
+def _numbers(encoded: bytes | bytearray) -> dict[int, int]:
+    """The elements of a command set that are numbers of two bytes."""
+    values: dict[int, int] = {}
+    position = 0
+    try:
+        while position < len(encoded):
+            group, element, length = _ELEMENT.unpack_from(encoded, position)
+            position += _ELEMENT.size
+            if group == 0 and length == 2:
+                values[element] = int.from_bytes(encoded[position : position + 2], "little")
+            position += length
+    except error as cause:
+        raise MalformedError("an answer that is no command set") from cause
+    if position != len(encoded):
+        raise MalformedError("a command set ends inside an element")
+    return values
 
 
 def split_pdu_header(data: bytes | bytearray) -> tuple[int, int]:
@@ -107,11 +175,21 @@ def fragment_header(context_id: int, length: int, *, is_command: bool, is_last: 
 
 def fragmented_command(command: bytes, context_id: int, chunk: int) -> bytes:
     """Whole PDUs with ``command`` in PDVs of at most ``chunk`` bytes."""
+    return _fragmented(command, context_id, chunk, is_command=True)
+
+
+def fragmented_dataset(dataset: bytes, context_id: int, chunk: int) -> bytes:
+    """Whole PDUs with ``dataset`` in PDVs of at most ``chunk`` bytes."""
+    return _fragmented(dataset, context_id, chunk, is_command=False)
+
+
+def _fragmented(message: bytes, context_id: int, chunk: int, *, is_command: bool) -> bytes:
     parts = []
-    for start in range(0, len(command), chunk):
-        part = command[start : start + chunk]
-        is_last = start + chunk >= len(command)
-        parts += [fragment_header(context_id, len(part), is_command=True, is_last=is_last), part]
+    for start in range(0, len(message), chunk):
+        part = message[start : start + chunk]
+        is_last = start + chunk >= len(message)
+        parts.append(fragment_header(context_id, len(part), is_command=is_command, is_last=is_last))
+        parts.append(part)
     return b"".join(parts)
 
 

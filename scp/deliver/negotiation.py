@@ -1,7 +1,7 @@
 """The association request and its answer (PS3.8 9.3.2 to 9.3.4), by pynetdicom's classes."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from struct import error as struct_error
 from typing import Final, NamedTuple
@@ -13,6 +13,7 @@ from pynetdicom.pdu_primitives import (
     ImplementationClassUIDNotification,
     ImplementationVersionNameNotification,
     MaximumLengthNotification,
+    SCP_SCU_RoleSelectionNegotiation,
 )
 from pynetdicom.presentation import PresentationContext
 
@@ -61,8 +62,13 @@ class Accepted:
     """The longest P-DATA-TF that the peer takes, headers of the PDU not counted; 0: any."""
 
 
-def encode_request(called: str, calling: str, proposals: Sequence[Proposal]) -> bytes:
-    """The A-ASSOCIATE-RQ; proposal n has context number 2n+1."""
+def encode_request(
+    called: str, calling: str, proposals: Sequence[Proposal], provider_of: Collection[str] = ()
+) -> bytes:
+    """The A-ASSOCIATE-RQ; proposal n has context number 2n+1.
+
+    For the SOP classes in ``provider_of`` it asks for the role of the SCP (PS3.7 D.3.3.4).
+    """
     request = A_ASSOCIATE()
     request.application_context_name = _APPLICATION_CONTEXT
     request.calling_ae_title = calling
@@ -81,7 +87,13 @@ def encode_request(called: str, calling: str, proposals: Sequence[Proposal]) -> 
     implementation.implementation_class_uid = _IMPLEMENTATION_CLASS
     name = ImplementationVersionNameNotification()
     name.implementation_version_name = "DCMPRESS"
-    request.user_information = [length, implementation, name]
+    roles = []
+    for sop_class_uid in provider_of:
+        role = SCP_SCU_RoleSelectionNegotiation()
+        role.sop_class_uid = UID(sop_class_uid)
+        role.scu_role, role.scp_role = False, True
+        roles.append(role)
+    request.user_information = [length, implementation, name, *roles]
     return A_ASSOCIATE_RQ(request).encode()
 
 

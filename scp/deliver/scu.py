@@ -9,7 +9,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -152,7 +152,7 @@ class Association:
         """End in good order. A peer that does not answer changes nothing: all answers are here."""
         deadline = time.monotonic() + min(self._answer_seconds, _RELEASE_SECONDS)
         try:
-            _limit_waiting(self._socket, min(self._answer_seconds, _RELEASE_SECONDS))
+            limit_waiting(self._socket, min(self._answer_seconds, _RELEASE_SECONDS))
             self._send([RELEASE_REQUEST], deadline)
             kind = 0
             while kind not in (PduType.RELEASE_RP, PduType.ABORT):
@@ -176,8 +176,19 @@ class Association:
 
     # -- negotiation ---------------------------------------------------------------------------
 
-    def request(self, called: str, calling: str, proposals: Sequence[Proposal]) -> None:
+    def request(
+        self,
+        called: str,
+        calling: str,
+        proposals: Sequence[Proposal],
+        provider_of: Collection[str] = (),
+    ) -> None:
         """Ask for the association; used once, first.
+
+        Parameters
+        ----------
+        provider_of
+            SOP classes of which this side is the provider, although it is the one that asks.
 
         Raises
         ------
@@ -187,7 +198,7 @@ class Association:
             It rejects for now, aborts, or does not answer.
         """
         deadline = time.monotonic() + self._answer_seconds
-        self._send([encode_request(called, calling, proposals)], deadline)
+        self._send([encode_request(called, calling, proposals, provider_of)], deadline)
         kind, pdu = self._next_pdu(deadline)
         if kind == PduType.ASSOCIATE_RJ:
             raise rejection(pdu)
@@ -306,7 +317,17 @@ class Association:
 
 
 def associate(section: DicomDestination, proposals: Sequence[Proposal]) -> Association:
-    """Connect and negotiate.
+    """Connect and negotiate, as :func:`associate_as`."""
+    return associate_as(Association, section, proposals)
+
+
+def associate_as[A: Association](
+    kind: type[A],
+    section: DicomDestination,
+    proposals: Sequence[Proposal],
+    provider_of: Collection[str] = (),
+) -> A:
+    """Connect and negotiate an association of one kind.
 
     Raises
     ------
@@ -321,20 +342,20 @@ def associate(section: DicomDestination, proposals: Sequence[Proposal]) -> Assoc
         )
     except OSError as error:
         raise PeerUnavailableError(f"no connection: {error.strerror or error}") from error
-    association = Association(connection, section.answer_seconds)
+    association = kind(connection, section.answer_seconds)
     try:
         # Limits of the kernel cost nothing a call, where settimeout adds a poll to each.
         connection.settimeout(None)
-        _limit_waiting(connection, section.answer_seconds)
+        limit_waiting(connection, section.answer_seconds)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        association.request(section.ae_title, section.calling_ae_title, proposals)
+        association.request(section.ae_title, section.calling_ae_title, proposals, provider_of)
     except BaseException:
         association.abort()
         raise
     return association
 
 
-def _limit_waiting(connection: socket.socket, seconds: float) -> None:
+def limit_waiting(connection: socket.socket, seconds: float) -> None:
     """Let no single system call wait longer; it fails with EAGAIN then."""
     limit = struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000) or 1)
     try:

@@ -72,6 +72,9 @@ class MemoryLedger:
             del self._rows[row.job, row.instance]
         return len(oldest)
 
+    def find_instances(self, uids: Collection[str]) -> list[LedgerRow]:
+        return [row for row in self._rows.values() if row.identity.sop_instance_uid in uids]
+
     def recent(self, limit: int) -> list[LedgerRow]:
         return self._newest(lambda row: True)[:limit]
 

@@ -11,7 +11,7 @@ from scp.ledger.database import Database
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """The newest file in ``migrations/versions``; 0 is a database without tables."""
 
 _FOLDER: Final = Path(__file__).with_name("migrations")

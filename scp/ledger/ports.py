@@ -34,6 +34,8 @@ class Delivered:
     """How often it was tried, this time included; 0 where an earlier version did not count."""
     transfer_syntax: str = ""
     """What it was sent as; empty where the destination did not say."""
+    committed_at: datetime | None = None
+    """When it vouched for the instance (storage commitment); None: it was not asked to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +78,9 @@ class LedgerRow:
     """The SOP Instance UID of the object that it was collapsed into; empty where it was not."""
     frame: int = 0
     """Its frame there, from 1."""
+    restore_record: str = ""
+    """``embedded`` or ``sidecar``: where the record lies out of which it can be restored; ``none``;
+    empty where it was not collapsed, or an earlier version did not say."""
     modality: str = ""
     """Modality (0008,0060); empty where the dataset has none, or nobody looked."""
     patient_id_hash: str = ""
@@ -208,6 +213,10 @@ class Ledger(Protocol):
 
         The totals keep them.
         """
+        ...
+
+    def find_instances(self, uids: Collection[str]) -> list[LedgerRow]:
+        """Every row of these SOP Instance UIDs, in no order."""
         ...
 
     def recent(self, limit: int) -> list[LedgerRow]:

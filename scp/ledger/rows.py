@@ -46,6 +46,7 @@ def values_of(row: LedgerRow) -> dict[str, Any]:
         "modality": row.modality,
         "patient_id_hash": row.patient_id_hash,
         "verified_by": row.verified_by,
+        "restore_record": row.restore_record,
     }
     # A sender may write what PostgreSQL refuses in a text.
     return {
@@ -78,9 +79,10 @@ def _encoded(destinations: Mapping[str, Delivered]) -> str:
         {
             name: {
                 "status": taken.status,
-                "at": taken.at.astimezone(UTC).isoformat(timespec="microseconds"),
+                "at": _text(taken.at),
                 "attempts": taken.attempts,
                 "transfer_syntax": taken.transfer_syntax,
+                "committed_at": taken.committed_at and _text(taken.committed_at),
             }
             for name, taken in destinations.items()
         }
@@ -95,4 +97,15 @@ def _delivered(taken: Any) -> Delivered:
     if isinstance(taken, list):  # As version 1 wrote it.
         status, at = taken
         return Delivered(status=status, at=datetime.fromisoformat(at))
-    return Delivered(**(taken | {"at": datetime.fromisoformat(taken["at"])}))
+    committed_at = taken.get("committed_at")
+    return Delivered(
+        **taken
+        | {
+            "at": datetime.fromisoformat(taken["at"]),
+            "committed_at": datetime.fromisoformat(committed_at) if committed_at else None,
+        }
+    )
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")

@@ -94,6 +94,7 @@ instances: Final = Table(
     _empty("modality"),
     _empty("patient_id_hash"),
     _empty("verified_by"),
+    _empty("restore_record"),
     UniqueConstraint("job", "instance"),
     Index("instances_by_uid", "sop_instance_uid", "finished_at"),
     Index("instances_by_series", "series_instance_uid"),

@@ -205,6 +205,12 @@ class SqlLedger:
                 connection.execute(delete(instances).where(instances.c.number.in_(page)))
         return len(numbers)
 
+    def find_instances(self, uids: Collection[str]) -> list[LedgerRow]:
+        found: list[LedgerRow] = []
+        for page in itertools.batched(sorted(uids), _NUMBERS_A_QUERY):
+            found += self._newest(instances.c.sop_instance_uid.in_(page))
+        return found
+
     def recent(self, limit: int) -> list[LedgerRow]:
         return self._newest(limit=limit)
 

@@ -187,7 +187,14 @@ def _volume(name: str, made: Collapsed, member: JobInstance) -> JobVolume:
         result_sha256=made.result_sha256,
         has_sidecar=made.sidecar is not None,
         sidecar_sha256=made.sidecar_sha256,
+        restore_record=_restore_record(made),
     )
+
+
+def _restore_record(made: Collapsed) -> str:
+    if made.sidecar is not None:
+        return "sidecar"
+    return "embedded" if made.record_bytes else "none"
 
 
 def _wants_volume(decision: Decision) -> bool:

@@ -58,6 +58,14 @@ class Committer:
     def instances_in_work(self) -> int:
         return sum(len(closed.instances) for closed in self._in_work.values())
 
+    def uids_in_work(self) -> set[str]:
+        """Their SOP Instance UIDs."""
+        return {
+            instance.spooled.identity.sop_instance_uid
+            for closed in self._in_work.values()
+            for instance in closed.instances.values()
+        }
+
     @property
     def bytes_in_work(self) -> int:
         """What the conversions may still write, at most."""

@@ -12,6 +12,7 @@ from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 
 from scp import telemetry
+from scp.buffer.commitments import CommitmentFiles
 from scp.buffer.jobs import JobFolders, drop_empty_jobs
 from scp.buffer.layout import Layout
 from scp.deliver.events import Event, QueueSnapshot
@@ -20,6 +21,8 @@ from scp.ledger.ports import SeriesHistory
 from scp.ledger.sql import SqlLedger
 from scp.pipeline.accounts import Accounts
 from scp.pipeline.collapser import Collapser
+from scp.pipeline.commitment_reports import Reports
+from scp.pipeline.commitments import Commitments
 from scp.pipeline.committer import Committer
 from scp.pipeline.control import ControlServer, Reply
 from scp.pipeline.converter import Converter
@@ -101,6 +104,19 @@ class Coordinator:
         self._requests = Requests(
             config, self._accounts, self._dispatch, self._uncommitted, self._details
         )
+        files = CommitmentFiles(self._layout, disk)
+        self._lookups = Chores(self._inbox)
+        self._reports = Reports(config, files, self._inbox, self._lookups)
+        self._commitments = Commitments(
+            config,
+            files,
+            self._ledger,
+            self._lookups,
+            self._reports,
+            jobs=lambda: [*self._dispatch.live.values(), *self._dispatch.held.values()],
+            uncommitted=lambda: self._intake.open_uids() | self._committer.uids_in_work(),
+        )
+        self._dispatch.changed = self._commitments.changed
         self._stop_read, self._stop_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._is_stopping = False
         self._last_tick = 0.0
@@ -168,6 +184,8 @@ class Coordinator:
         if now - self._last_tick >= _TICK_SECONDS:
             self._last_tick = now
             self._accounts.prune(now)
+            self._commitments.tick()
+            self._reports.tick()
             send_needs(
                 self._notices,
                 self._intake.open_bytes
@@ -190,6 +208,11 @@ class Coordinator:
             "running": True,
             "series": self._intake.snapshot(),
             "repeats": self._intake.repeats + self._accounts.repeats(self._dispatch.live.values()),
+            "commitments": {
+                "requested": self._commitments.open_requests,
+                "unreported": self._reports.unreported,
+                "given_up": self._reports.given_up,
+            },
             "workers": {
                 "ready": self._pool.ready,
                 "busy": self._pool.busy,
@@ -217,6 +240,7 @@ class Coordinator:
         self._chores.stop(_STOP_SECONDS)
         self._inbox.run_posted()
         self._chores.stop(_STOP_SECONDS)
+        self._lookups.stop(_STOP_SECONDS)
         self._ledger.close()
 
 

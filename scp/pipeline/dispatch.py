@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,9 @@ class Dispatch:
         self._disk = disk
         self._accounts = accounts
         self._recorder = recorder
-        recorder.done = lambda live: self._forget(live.job.name)
+        recorder.done = self._forget
+        self.changed: Callable[[Live], None] = lambda live: None
+        """Called when something was delivered, held or recorded of a job."""
         self._later = later
         self.live: dict[str, Live] = {}
         """Jobs that are being delivered."""
@@ -235,6 +237,7 @@ class Dispatch:
                 # A person may give it up: what is sent again must not be a repeat of that.
                 self._accounts.forget(event.job)
             self._finish_if_done(live)
+        self.changed(live)
 
     def _finish_if_done(self, live: Live) -> None:
         if live.unfinished or live.is_recording or self.live.get(live.job.name) is not live:
@@ -265,6 +268,7 @@ class Dispatch:
         self._accounts.forget(name)
         live.folder = self._folders.held_folder(name)
         self.held[name] = live
+        self.changed(live)
         logger.error("job %s is held for a person: %s; see dcmpress held", name, reasons)
 
     def retry(self, names: Iterable[str]) -> list[str]:
@@ -309,8 +313,9 @@ class Dispatch:
         for queue in queues.values():
             queue.retry_now(live.job.name)
 
-    def _forget(self, name: str) -> None:
-        self.live.pop(name, None)
+    def _forget(self, live: Live) -> None:
+        self.live.pop(live.job.name, None)
+        self.changed(live)
 
     def _release(self, live: Live) -> None:
         name = live.job.name

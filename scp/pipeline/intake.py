@@ -222,6 +222,14 @@ class Intake:
 
     # -- state ---------------------------------------------------------------------------------
 
+    def open_uids(self) -> set[str]:
+        """The SOP Instance UIDs in open series."""
+        return {
+            instance.spooled.identity.sop_instance_uid
+            for series in self._open.values()
+            for instance in series.instances.values()
+        }
+
     def snapshot(self) -> list[dict[str, object]]:
         """The open series for a status: no UIDs, no names of patients."""
         times = self._clock.snapshot(time.monotonic())

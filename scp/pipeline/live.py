@@ -76,6 +76,10 @@ class Live:
             sidecar_sha256=volume.sidecar_sha256,
         )
 
+    def has(self, destination: str, name: str) -> bool:
+        """Whether the destination has an instance or a volume for good."""
+        return destination in self.taken.get(name, {})
+
     def waiting_for(self, destination: str) -> list[str]:
         """Instances and volumes that this destination has not taken and is still to have."""
         names = [item.instance for item in self.items_for(destination)]
@@ -130,9 +134,10 @@ class Live:
     def rows(self, discarded: str = "") -> Iterator[LedgerRow]:
         """The ledger's rows; with a reason, what was not delivered counts as discarded."""
         now = datetime.now(UTC)
-        became = {volume.name: volume.identity.sop_instance_uid for volume in self.job.volumes}
+        volumes = {volume.name: volume for volume in self.job.volumes}
         for instance in self.job.instances:
             state = self.state_of(instance)
+            volume = volumes.get(instance.volume)
             skipped = self.skipped.get(instance.delivered_as, {})
             note = "; ".join(f"{name}: {why}" for name, why in skipped.items()) or instance.remark
             if state is None:
@@ -163,8 +168,9 @@ class Live:
                 result_sha256=instance.result_sha256,
                 destinations=self.taken.get(instance.delivered_as, {}),
                 is_conflict=instance.is_conflict,
-                became=became.get(instance.volume, ""),
+                became=volume.identity.sop_instance_uid if volume else "",
                 frame=instance.frame,
+                restore_record=volume.restore_record if volume else "",
                 note=note,
             )
 

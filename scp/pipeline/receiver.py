@@ -7,10 +7,13 @@ import socket
 import threading
 
 from scp import telemetry
+from scp.accept.commitment import CommitmentService
 from scp.accept.door import Door
 from scp.accept.listener import Listener
+from scp.buffer.commitments import CommitmentFiles
 from scp.buffer.layout import Layout
 from scp.buffer.store import SpoolStore
+from scp.config.schema import Config, DicomDestination
 from scp.durable import Disk
 from scp.pipeline.notices import NoticeSender, read_needs
 from scp.pipeline.processes import Orders, read_orders
@@ -32,18 +35,38 @@ def serve(orders: Orders) -> None:
     notices, *listening = (socket.socket(fileno=number) for number in orders.sockets)
     config = orders.config
     doors = [Door(each, section) for each, section in zip(listening, config.ports, strict=True)]
+    layout, disk = Layout(config.node.data), Disk()
     store = SpoolStore(
-        Layout(config.node.data),
+        layout,
         orders.name,
-        Disk(),
+        disk,
         NoticeSender(notices, orders.name),
         reserve_bytes=config.limits.reserve,
         rules=orders.rules,
     )
     threading.Thread(target=_listen_for_needs, args=(notices, store), daemon=True).start()
-    listener = Listener(doors, store, config.node, config.access, config.limits)
+    listener = Listener(
+        doors,
+        store,
+        config.node,
+        config.access,
+        config.limits,
+        commitment_service(config, CommitmentFiles(layout, disk)),
+    )
     listener.serve([stop_read])
     listener.drain(config.limits.drain_seconds)
+
+
+def commitment_service(config: Config, files: CommitmentFiles) -> CommitmentService | None:
+    """None where nobody may ask for storage commitment, and nobody is asked."""
+    is_offered = config.commit.when != "never"
+    is_asked_for = any(
+        isinstance(section, DicomDestination) and section.commitment is not None
+        for section in config.destinations.values()
+    )
+    if not is_offered and not is_asked_for:
+        return None
+    return CommitmentService(files, config.access, is_offered=is_offered)
 
 
 def _listen_for_needs(notices: socket.socket, store: SpoolStore) -> None:

@@ -7,8 +7,8 @@ from typing import Any, Self
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ, DIMSEMessage
-from pynetdicom.dimse_primitives import C_ECHO, C_STORE
+from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ, N_ACTION_RQ, DIMSEMessage
+from pynetdicom.dimse_primitives import C_ECHO, C_STORE, N_ACTION
 from pynetdicom.dsutils import decode, encode
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ, P_DATA_TF
 from pynetdicom.pdu_primitives import (
@@ -78,6 +78,17 @@ def echo_command(message_id: int = 9) -> bytes:
     primitive.MessageID = message_id
     primitive.AffectedSOPClassUID = UID(VERIFICATION)
     return _encoded(C_ECHO_RQ(), primitive)
+
+
+def action_command(message_id: int = 11, *, has_dataset: bool = True) -> bytes:
+    """The command set of an N-ACTION-RQ for storage commitment."""
+    primitive = N_ACTION()
+    primitive.MessageID = message_id
+    primitive.RequestedSOPClassUID = UID("1.2.840.10008.1.20.1")
+    primitive.RequestedSOPInstanceUID = UID("1.2.840.10008.1.20.1.1")
+    primitive.ActionTypeID = 1
+    primitive.ActionInformation = BytesIO(b"there is one") if has_dataset else None
+    return _encoded(N_ACTION_RQ(), primitive)
 
 
 def p_data(*pdvs: Pdv) -> bytes:
@@ -162,7 +173,7 @@ class RawPeer:
         return bytes(data)
 
 
-def _encoded(message: DIMSEMessage, primitive: C_STORE | C_ECHO) -> bytes:
+def _encoded(message: DIMSEMessage, primitive: C_STORE | C_ECHO | N_ACTION) -> bytes:
     message.primitive_to_message(primitive)
     encoded = encode(message.command_set, True, True)
     assert encoded is not None

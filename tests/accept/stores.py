@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from scp.accept.commitment import CommitmentService
 from scp.accept.door import Door
 from scp.accept.listener import Listener
 from scp.config.network import ListenerSection
@@ -103,6 +104,7 @@ def serving(
     host: str = "127.0.0.1",
     stop_descriptors: tuple[int, ...] = (),
     ports: Sequence[ListenerSection] = (ListenerSection(port=0),),
+    commitments: CommitmentService | None = None,
     **limits: Any,
 ) -> Iterator[Node]:
     """A node on free ports, ``limits`` as in the configuration; on exit nothing of it is left."""
@@ -113,7 +115,12 @@ def serving(
         for section in ports
     ]
     listener = Listener(
-        doors, store, NodeSection(), access or AccessSection(), LimitsSection(**limits)
+        doors,
+        store,
+        NodeSection(),
+        access or AccessSection(),
+        LimitsSection(**limits),
+        commitments,
     )
     near = "127.0.0.1" if host == "::" else host
     addresses = [(near, door.socket.getsockname()[1]) for door in doors]

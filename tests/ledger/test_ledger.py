@@ -57,6 +57,7 @@ def test_what_was_recorded_comes_back_equal(ledger: Ledger) -> None:
                 at=NOON + timedelta(microseconds=7),
                 attempts=3,
                 transfer_syntax="1.2.840.10008.1.2.1",
+                committed_at=NOON + timedelta(hours=1),
             ),
             "archive": Delivered(status="", at=NOON),
         },
@@ -64,6 +65,7 @@ def test_what_was_recorded_comes_back_equal(ledger: Ledger) -> None:
         not_collapsed=CollapseReason.LOCALIZER,
         became="2.25.7",
         frame=12,
+        restore_record="sidecar",
         modality="CT",
         patient_id_hash="ee",
         verified_by="openjpeg",
@@ -75,6 +77,20 @@ def test_what_was_recorded_comes_back_equal(ledger: Ledger) -> None:
     ledger.record([full, bare])
 
     assert ledger.recent(10) == [bare, full]
+
+
+def test_rows_are_found_by_any_number_of_instance_uids(ledger: Ledger) -> None:
+    rows = [row(number) for number in range(3)]
+    again = replace(rows[1], job="later")
+    ledger.record([*rows, again])
+    uids = {each.identity.sop_instance_uid for each in rows[1:]}
+
+    found = ledger.find_instances(uids | {f"2.26.{number}" for number in range(1200)})
+
+    assert {(each.job, each.instance) for each in found} == {
+        (each.job, each.instance) for each in (*rows[1:], again)
+    }
+    assert ledger.find_instances([]) == []
 
 
 def test_recording_again_changes_nothing(ledger: Ledger) -> None:
