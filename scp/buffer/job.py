@@ -52,6 +52,9 @@ class JobInstance:
     """The name of the volume that it is a frame of; empty where it is delivered by itself."""
     frame: int = 0
     """Its number there, from 1."""
+    modality: str = ""
+    patient_id_hash: str = ""
+    """For the ledger; empty where the dataset has no Patient ID."""
 
     @property
     def delivered_as(self) -> str:

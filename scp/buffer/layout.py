@@ -78,6 +78,11 @@ class Layout:
         return self.data / "ledger.sqlite"
 
     @property
+    def patient_key(self) -> Path:
+        """What Patient IDs are hashed with for the ledger."""
+        return self.data / "patient-id.key"
+
+    @property
     def control(self) -> Path:
         return self.data / "control"
 

@@ -51,6 +51,13 @@ def show_status(path: Path | None, *, as_json: bool, must_run: bool) -> None:
     if status.get("verify") == "off":
         print("verify is off: conversions are not proved")
     show_gpus(status)
+    ledger = status.get("ledger", {})
+    if ledger.get("problem"):
+        print(
+            f"{ledger['problem']}; {ledger['jobs_waiting']} finished jobs wait for it in the spool"
+        )
+    if not ledger.get("is_known", True):
+        print("the counters are those of the spool: what the ledger has is not known")
     if status["reasons"]:
         output.show_table(["passed through because", ">instances"], status["reasons"].items())
     if status["not_collapsed"]:

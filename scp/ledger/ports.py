@@ -36,6 +36,8 @@ class Delivered:
     """What it was sent as; empty where the destination did not say."""
     committed_at: datetime | None = None
     """When it vouched for the instance (storage commitment); None: it was not asked to."""
+    is_collapsed: bool = False
+    """It got the object that the row's instance became a frame of, and not the instance itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,7 +65,7 @@ def row_of(found: RowMapping) -> LedgerRow:
         "form": Form(values["form"]) if values["form"] else None,
         "reason": PassReason(values["reason"]) if values["reason"] else None,
         "not_collapsed": collapse_reason(values["not_collapsed"]),
-        "destinations": _decoded(values["destinations"]),
+        "destinations": _decoded(values["destinations"], values["became"]),
     }
     return LedgerRow(identity=identity, origin=origin, **values)
 
@@ -83,20 +83,22 @@ def _encoded(destinations: Mapping[str, Delivered]) -> str:
                 "attempts": taken.attempts,
                 "transfer_syntax": taken.transfer_syntax,
                 "committed_at": taken.committed_at and _text(taken.committed_at),
+                "is_collapsed": taken.is_collapsed,
             }
             for name, taken in destinations.items()
         }
     )
 
 
-def _decoded(destinations: str) -> dict[str, Delivered]:
-    return {name: _delivered(taken) for name, taken in json.loads(destinations).items()}
+def _decoded(destinations: str, became: str) -> dict[str, Delivered]:
+    found = json.loads(destinations)
+    return {name: _delivered(taken, bool(became)) for name, taken in found.items()}
 
 
-def _delivered(taken: Any) -> Delivered:
-    if isinstance(taken, list):  # As version 1 wrote it.
+def _delivered(taken: Any, is_collapsed: bool) -> Delivered:
+    if isinstance(taken, list):  # As version 1 wrote it, whose destinations all got the same.
         status, at = taken
-        return Delivered(status=status, at=datetime.fromisoformat(at))
+        return Delivered(status=status, at=datetime.fromisoformat(at), is_collapsed=is_collapsed)
     committed_at = taken.get("committed_at")
     return Delivered(
         **taken

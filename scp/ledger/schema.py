@@ -114,8 +114,8 @@ instances: Final = Table(
         postgresql_where=text("patient_id_hash <> ''"),
     ),
 )
-"""One row for each instance. ``destinations`` is a JSON object: name to status, time, attempts and
-transfer syntax of the delivery; version 1 wrote a list of status and time for these."""
+"""One row for each instance. ``destinations`` is a JSON object: name to the fields of ``Delivered``;
+version 1 wrote a list of status and time for these."""
 
 sums: Final = Table(
     "sums",

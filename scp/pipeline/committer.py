@@ -266,6 +266,8 @@ class Committer:
             result_sha256=outcome.result_sha256,
             frames=outcome.frames,
             verified_by=outcome.verified_by,
+            modality=outcome.modality,
+            patient_id_hash=outcome.patient_id_hash,
         )
 
 

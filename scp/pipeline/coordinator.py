@@ -17,8 +17,10 @@ from scp.buffer.jobs import JobFolders, drop_empty_jobs
 from scp.buffer.layout import Layout
 from scp.deliver.events import Event, QueueSnapshot
 from scp.durable import Disk
+from scp.errors import NodeError
+from scp.ledger.open import open_for_writing
+from scp.ledger.patients import PatientHash
 from scp.ledger.ports import SeriesHistory
-from scp.ledger.sql import SqlLedger
 from scp.pipeline.accounts import Accounts
 from scp.pipeline.collapser import Collapser
 from scp.pipeline.commitment_reports import Reports
@@ -34,6 +36,7 @@ from scp.pipeline.pool import WorkerPool
 from scp.pipeline.processes import Orders, read_orders
 from scp.pipeline.recorder import Recorder
 from scp.pipeline.requests import Requests
+from scp.pipeline.retention import Retention
 from scp.pipeline.threads import Chores, Inbox
 
 logger = logging.getLogger(__name__)
@@ -77,15 +80,21 @@ class Coordinator:
         self._chores = Chores(self._inbox)
         self._disk = disk = disk or Disk()
         folders = JobFolders(self._layout, disk)
-        self._ledger = SqlLedger.open_for_writing(self._layout.ledger, disk)
+        self._ledger = open_for_writing(config.ledger, self._layout.ledger, disk)
+        _make_patient_key(self._layout, disk)
         self._accounts = Accounts(self._ledger, config.series.resend_window_seconds)
         workers = config.codec.workers or os.cpu_count() or 1
         orders = replace(orders, gpus=self._layout.gpus)
         self._pool = WorkerPool(orders, workers, config.codec.deadline_seconds)
         converter = Converter(config, self._layout, self._pool, self._inbox)
         self._queues = build_queues(config, disk, converter.decode, self._report)
-        recorder = Recorder(
-            self._ledger, folders, disk, self._accounts, self._chores, self._timers.later
+        # Who waits for a database server waits on a thread of its own.
+        self._ledger_chores = Chores(self._inbox)
+        self._recorder = recorder = Recorder(
+            self._ledger, folders, disk, self._accounts, self._ledger_chores, self._timers.later
+        )
+        self._retention = Retention(
+            self._ledger, config.ledger.keep, self._ledger_chores, self._timers.later
         )
         self._dispatch = Dispatch(
             self._queues, folders, disk, self._accounts, recorder, self._timers.later
@@ -158,6 +167,9 @@ class Coordinator:
         self._intake.recover_series()
         for queue in self._queues.values():
             queue.start()
+        if not self._accounts.is_loaded:
+            self._recorder.catch_up()
+        self._retention.begin()
 
     def _turn(self) -> None:
         longest = self._timers.wait(self._intake.next_wait(_TICK_SECONDS))
@@ -221,6 +233,11 @@ class Coordinator:
             },
             "gpus": self._pool.gpus.describe(),
             "no_gpu": self._pool.gpus.why_not,
+            "ledger": {
+                "problem": self._recorder.problem,
+                "jobs_waiting": self._recorder.jobs_waiting,
+                "is_known": self._accounts.is_loaded,
+            },
             "destinations": {
                 name: _describe(queue.snapshot()) for name, queue in self._queues.items()
             },
@@ -238,10 +255,19 @@ class Coordinator:
             queue.stop(_STOP_SECONDS)
         self._inbox.run_posted()
         self._chores.stop(_STOP_SECONDS)
-        self._inbox.run_posted()
-        self._chores.stop(_STOP_SECONDS)
         self._lookups.stop(_STOP_SECONDS)
+        self._inbox.run_posted()
+        self._ledger_chores.stop(_STOP_SECONDS)
+        self._inbox.run_posted()
         self._ledger.close()
+
+
+def _make_patient_key(layout: Layout, disk: Disk) -> None:
+    """For the workers. Without one, nobody is found by patient, and all else goes on."""
+    try:
+        PatientHash.open_or_make(layout.patient_key, disk)
+    except NodeError as error:
+        logger.error("nothing that arrives now will be found by its patient: %s", error)
 
 
 def _describe(snapshot: QueueSnapshot) -> Reply:

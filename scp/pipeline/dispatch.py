@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -93,9 +93,11 @@ class Dispatch:
 
         A job whose commit cannot be understood is held: a person may have the version that wrote it.
         """
-        return [name for name in self._folders.jobs() if not self._recover_job(name)]
+        names = self._folders.jobs()
+        recorded = self._recorder.recorded(names)
+        return [name for name in names if not self._recover_job(name, recorded)]
 
-    def _recover_job(self, name: str) -> bool:
+    def _recover_job(self, name: str, recorded: Collection[str]) -> bool:
         """False: it has no commit."""
         try:
             job = self._folders.load(self._folders.folder(name))
@@ -105,7 +107,7 @@ class Dispatch:
             return True
         if job is None:
             return False
-        if self._recorder.is_recorded(name):
+        if name in recorded:
             self._recorder.throw_away(name, from_held=False)
             return True
         job = self._with_what_is_there(job)
@@ -159,7 +161,7 @@ class Dispatch:
         except (NodeError, OSError) as error:
             logger.error("held job %s: %s", name, error)
         self.unreadable.pop(name, None)
-        if job is not None and self._recorder.is_recorded(name):
+        if job is not None and self._recorder.recorded([name]):
             self._recorder.throw_away(name, from_held=True)
             return
         if job is None:

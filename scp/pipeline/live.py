@@ -95,7 +95,11 @@ class Live:
         for name, receipt in receipts.items():
             if receipt.verdict.is_done:
                 self.taken.setdefault(name, {})[destination] = Delivered(
-                    status=receipt.status, at=at
+                    status=receipt.status,
+                    at=at,
+                    attempts=receipt.attempts,
+                    transfer_syntax=receipt.transfer_syntax,
+                    is_collapsed=any(volume.name == name for volume in self.job.volumes),
                 )
                 self.held.get(destination, {}).pop(name, None)
             elif receipt.verdict is Verdict.SKIPPED:
@@ -171,6 +175,9 @@ class Live:
                 became=volume.identity.sop_instance_uid if volume else "",
                 frame=instance.frame,
                 restore_record=volume.restore_record if volume else "",
+                modality=instance.modality,
+                patient_id_hash=instance.patient_id_hash,
+                verified_by=instance.verified_by,
                 note=note,
             )
 

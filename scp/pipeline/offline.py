@@ -10,7 +10,8 @@ from scp.buffer.layout import Layout, lock_data
 from scp.config.schema import Config
 from scp.durable import Disk
 from scp.errors import NodeError
-from scp.ledger.sql import SqlLedger
+from scp.ledger.open import open_for_writing
+from scp.ledger.ports import Ledger
 from scp.pipeline.accounts import Accounts
 from scp.pipeline.control import Reply, Request
 from scp.pipeline.dispatch import Dispatch
@@ -36,7 +37,7 @@ def answer_offline(config: Config, layout: Layout, request: Request) -> Reply:
     layout.make(disk)
     with contextlib.ExitStack() as ends:
         ends.callback(os.close, lock_data(layout, _LOCK_SECONDS))
-        ledger = SqlLedger.open_for_writing(layout.ledger, disk)
+        ledger = open_for_writing(config.ledger, layout.ledger, disk)
         ends.callback(ledger.close)
         inbox = Inbox()
         chores = Chores(inbox)
@@ -48,7 +49,7 @@ def _answer(
     config: Config,
     layout: Layout,
     disk: Disk,
-    ledger: SqlLedger,
+    ledger: Ledger,
     inbox: Inbox,
     chores: Chores,
     request: Request,
@@ -68,7 +69,16 @@ def _answer(
             *(folders.source(job) for job in dispatch.recover_jobs()),
         )
     )
-    details: Reply = {"running": False, "destinations": {}, "series": []}
+    details: Reply = {
+        "running": False,
+        "destinations": {},
+        "series": [],
+        "ledger": {
+            "problem": "" if accounts.is_loaded else "the ledger cannot be reached",
+            "jobs_waiting": 0,
+            "is_known": accounts.is_loaded,
+        },
+    }
     requests = Requests(config, accounts, dispatch, lambda: uncommitted, lambda: details)
     needed_a_person = {*dispatch.held, *dispatch.unreadable}
     needed_a_person |= {job for job, live in dispatch.live.items() if live.needs_a_person}

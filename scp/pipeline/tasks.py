@@ -35,6 +35,8 @@ class Outcome:
     frames: int = 0
     encoder: str = ""
     verified_by: str = ""
+    modality: str = ""
+    patient_id_hash: str = ""
     is_synced: bool = False
     """The worker has synced ``target``; nobody has synced its name."""
     seconds: float = 0.0

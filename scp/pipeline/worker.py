@@ -10,11 +10,12 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from scp import telemetry
-from scp.buffer.layout import INSTANCE_ENDING
+from scp.buffer.layout import INSTANCE_ENDING, Layout
 from scp.choose.eligibility import ineligible
 from scp.choose.image_header import read_image_header
 from scp.config.schema import Config
@@ -34,6 +35,7 @@ from scp.durable import Disk
 from scp.errors import ConversionError, ScpError, StorageFullError
 from scp.model import CollapseReason, Form, PassReason
 from scp.pipeline.gpu_link import GpuLink
+from scp.pipeline.labels import Labels
 from scp.pipeline.processes import Orders, read_orders
 from scp.pipeline.tasks import (
     Answer,
@@ -110,6 +112,7 @@ class Workbench:
         self._disk = Disk()
         self._announce = announce
         self._codecs = codecs
+        self._labels = Labels(Layout(config.node.data).patient_key)
 
     def do(self, task: Task) -> Answer:
         """Do one task; whatever happens is said in the answer."""
@@ -117,7 +120,8 @@ class Workbench:
             return self._decode(task)
         if isinstance(task, CollapseTask):
             return self._collapse(task)
-        return self._examine(task)
+        modality, patient_id_hash = self._labels.of(task.source)
+        return replace(self._examine(task), modality=modality, patient_id_hash=patient_id_hash)
 
     def _examine(self, task: ConvertTask) -> Outcome:
         started = time.perf_counter()

@@ -36,7 +36,8 @@ def old_rows() -> list[LedgerRow]:
         reason=PassReason.LOSSY_SOURCE,
         destinations={"pacs": Delivered(status="B000", at=NOON)},
     )
-    frame = row(3, form=Form.ENHANCED, became="2.25.7", frame=1)
+    volume = {"archive": Delivered(status="0000", at=NOON, is_collapsed=True)}
+    frame = row(3, form=Form.ENHANCED, became="2.25.7", frame=1, destinations=volume)
     skipped = row(4, form=None, state=State.SKIPPED, destinations={}, result_bytes=0)
     return [first, passed, frame, skipped]
 

@@ -3,8 +3,9 @@
 import errno
 import logging
 import resource
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 
 from scp.errors import LedgerError
 from scp.ledger.memory import MemoryLedger
-from scp.ledger.ports import LedgerRow, State
+from scp.ledger.ports import Ledger, LedgerRow, State, Totals
+from scp.ledger.sql import SqlLedger
 from scp.model import Origin
 from scp.pipeline.live import Live
 from tests.buffer.recorder import HookedDisk
@@ -36,6 +38,34 @@ class WatchedLedger(MemoryLedger):
         self.batches.append({row.job for row in rows})
         self.before()
         super().record(rows)
+
+
+class AwayLedger(MemoryLedger):
+    """Cannot be asked until it is back; then it has what ``behind`` has."""
+
+    def __init__(self, behind: Ledger) -> None:
+        super().__init__()
+        self._behind = behind
+        self.is_away = True
+
+    def totals(self) -> Totals:
+        self._check()
+        return self._behind.totals()
+
+    def finished_since(self, since: datetime) -> list[LedgerRow]:
+        self._check()
+        return self._behind.finished_since(since)
+
+    def known(self, jobs: Collection[str]) -> set[str]:
+        self._check()
+        return self._behind.known(jobs)
+
+    def close(self) -> None:
+        self._behind.close()
+
+    def _check(self) -> None:
+        if self.is_away:
+            raise LedgerError("no connection")
 
 
 def done(parts: Parts, name: str = "job-1", **changes: Any) -> Live:
@@ -191,7 +221,10 @@ def test_with_a_full_disk_jobs_stay_in_the_spool_and_are_recorded_once_there_is_
         assert parts.states() == {}
         assert parts.counters().delivered == 3
 
-    parts.later(5.0)
+    parts.later(9.0)
+    parts.settle()
+    assert parts.states() == {}, "it waits longer each time"
+    parts.later(1.0)
 
     parts.until(lambda: not parts.dispatch.live)
     assert parts.states() == {State.DELIVERED: 3}
@@ -205,12 +238,80 @@ def test_what_comes_meanwhile_goes_with_what_failed(make_parts: MakeParts) -> No
     ledger.before = lambda: None
 
     record(parts, done(parts, "b"))
+    parts.settle()
+    assert ledger.batches == [{"a"}]
+    assert (parts.recorder.problem, parts.recorder.jobs_waiting) == ("the disk is full", 2)
+    parts.later(5.0)
 
     parts.until(lambda: not parts.dispatch.live)
     assert ledger.batches == [{"a"}, {"a", "b"}]
-    parts.later(5.0)
-    parts.settle()
     assert parts.states() == {State.DELIVERED: 2}
+    assert (parts.recorder.problem, parts.recorder.jobs_waiting) == ("", 0)
+
+
+def test_a_ledger_that_is_away_is_an_error_once_and_its_return_is_said(
+    make_parts: MakeParts, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    ledger = WatchedLedger(failing(LedgerError("no connection")))
+    parts = make_parts(ledger=ledger)
+    record(parts, done(parts, "a"))
+    for seconds in (0.0, 5.0, 10.0, 20.0, 40.0, 60.0, 60.0):
+        parts.later(seconds)
+        parts.settle()
+    assert len(ledger.batches) == 7
+    ledger.before = lambda: None
+
+    parts.later(60.0)
+
+    parts.until(lambda: not parts.dispatch.live)
+    assert [(level, said) for name, level, said in caplog.record_tuples if "recorder" in name] == [
+        (logging.ERROR, "no connection; what is done waits in the spool and is recorded later"),
+        (logging.INFO, "the ledger takes jobs again; 1 have waited"),
+    ]
+
+
+def test_what_has_waited_long_is_recorded_in_bounded_commits(make_parts: MakeParts) -> None:
+    ledger = WatchedLedger(failing(LedgerError("no connection")))
+    parts = make_parts(ledger=ledger)
+    lives = [done(parts, name, count=3) for name in "abcde"]
+    parts.recorder.instances_a_commit = 7
+    record(parts, *lives)
+    parts.settle()
+    ledger.before = lambda: None
+    ledger.batches.clear()
+
+    parts.later(5.0)
+
+    parts.until(lambda: not parts.dispatch.live)
+    assert ledger.batches == [{"a", "b"}, {"c", "d"}, {"e"}]
+
+
+def test_a_ledger_that_is_away_at_the_start_is_asked_later_what_it_has(
+    make_parts: MakeParts,
+) -> None:
+    before = make_parts()
+    job = before.job("before")
+    (given,) = job.instances
+    before.start(job)
+    before.until(lambda: before.states() == {State.DELIVERED: 1})
+    before.close()
+    away = AwayLedger(SqlLedger.open_for_writing(before.layout.ledger, before.disk))
+    parts = make_parts(ledger=away)
+    assert not parts.accounts.is_loaded
+    assert parts.counters().delivered == 0
+    assert parts.recorder.recorded(["before"]) == set()
+
+    parts.recorder.catch_up()
+    parts.settle()
+    assert not parts.accounts.is_loaded
+    away.is_away = False
+    parts.later(5.0)
+
+    parts.until(lambda: parts.accounts.is_loaded)
+    assert parts.counters().delivered == 1
+    assert parts.accounts.find_repeat(*come_again(given), ["archive"]) == ("before", False)
+    assert parts.recorder.recorded(["before", "x"]) == {"before"}
 
 
 # -- the folder that is left -----------------------------------------------------------------------
