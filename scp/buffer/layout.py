@@ -31,6 +31,11 @@ class Layout:
         return self.data / "lock"
 
     @property
+    def notices(self) -> Path:
+        """What a person was told, so that a restart repeats nothing."""
+        return self.data / "notices.json"
+
+    @property
     def spool(self) -> Path:
         return self.data / "spool"
 

@@ -1,4 +1,4 @@
-"""Destinations on the web: DICOMweb servers and object stores."""
+"""Places on the web: DICOMweb servers, object stores, and a webhook for notices."""
 
 import re
 from typing import Annotated, Literal
@@ -27,7 +27,20 @@ def check_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def check_webhook(value: str) -> str:
+    """An absolute http or https URL, which may have a query; faults do not show it, a key may be in it."""
+    base, _, query = value.partition("?")
+    try:
+        check_url(base)
+    except ValueError as error:
+        raise ValueError("no URL like https://hooks.example/dcmpress") from error
+    if not query.isascii() or not query.isprintable() or {" ", "#"} & set(query):
+        raise ValueError("no URL like https://hooks.example/dcmpress?key=value")
+    return value
+
+
 Url = Annotated[str, AfterValidator(check_url)]
+WebhookUrl = Annotated[str, AfterValidator(check_webhook)]
 
 
 def check_bucket(value: str) -> str:
@@ -179,3 +192,20 @@ class GcsDestination(ObjectStoreDestination):
     def place(self) -> str:
         """Where it is, for a person."""
         return f"gs://{self.bucket}/{self.keys}"
+
+
+class NoticesSection(Section):
+    """Whom to tell when a person is needed."""
+
+    webhook: WebhookUrl | None = None
+    """Each notice is posted there as JSON. None: notices are in the log only."""
+    token: Secret | None = None
+    """Sent as ``Authorization: Bearer ...``."""
+    ca: Folder | None = None
+    """Certificates of the authorities that are trusted; None: those of the system."""
+    down_minutes: PositiveFloat = 10.0
+    """A destination is told of when nothing could be delivered to it for so long."""
+    low_space: Size | None = None
+    """So little room on the spool's disk is told of. None: twice ``limits.reserve``."""
+    repeat_hours: PositiveFloat = 24.0
+    """What still holds is told of again after so long."""

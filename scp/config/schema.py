@@ -12,6 +12,7 @@ from scp.config.remote import (
     DestinationSection,
     DicomwebDestination,
     GcsDestination,
+    NoticesSection,
     S3Destination,
 )
 from scp.config.values import (
@@ -274,6 +275,7 @@ class Config(Section):
     codec: CodecSection = CodecSection()
     htj2k: Htj2kSection = Htj2kSection()
     enhanced: EnhancedSection = EnhancedSection()
+    notices: NoticesSection = NoticesSection()
     commit: CommitSection = CommitSection()
     ledger: LedgerSection = LedgerSection()
     destinations: dict[DestinationName, Destination]

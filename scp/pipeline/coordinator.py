@@ -38,6 +38,7 @@ from scp.pipeline.recorder import Recorder
 from scp.pipeline.requests import Requests
 from scp.pipeline.retention import Retention
 from scp.pipeline.threads import Chores, Inbox
+from scp.pipeline.watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -126,6 +127,7 @@ class Coordinator:
             uncommitted=lambda: self._intake.open_uids() | self._committer.uids_in_work(),
         )
         self._dispatch.changed = self._commitments.changed
+        self._watch = Watch(config, self._layout, disk, self._dispatch, self._queues)
         self._stop_read, self._stop_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._is_stopping = False
         self._last_tick = 0.0
@@ -198,6 +200,7 @@ class Coordinator:
             self._accounts.prune(now)
             self._commitments.tick()
             self._reports.tick()
+            self._watch.tick(now)
             send_needs(
                 self._notices,
                 self._intake.open_bytes
@@ -259,6 +262,7 @@ class Coordinator:
         self._inbox.run_posted()
         self._ledger_chores.stop(_STOP_SECONDS)
         self._inbox.run_posted()
+        self._watch.stop(_STOP_SECONDS)
         self._ledger.close()
 
 

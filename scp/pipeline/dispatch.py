@@ -59,6 +59,8 @@ class Dispatch:
         """Jobs that need a person."""
         self.unreadable: dict[str, int] = {}
         """Held jobs whose commit cannot be understood, and how many instances lie there."""
+        self.late_instances = 0
+        """Committed since the start, whose series had been collapsed before they came."""
 
     @property
     def bytes_waiting(self) -> int:
@@ -86,6 +88,9 @@ class Dispatch:
 
     def start(self, job: Job) -> None:
         """Deliver a job that was committed now."""
+        self.late_instances += sum(
+            i.not_collapsed == CollapseReason.LATE_INSTANCE for i in job.instances
+        )
         self._deliver(Live(job=job, folder=self._folders.folder(job.name)))
 
     def recover_jobs(self) -> list[str]:

@@ -138,3 +138,15 @@ def test_a_secret_that_is_not_there_is_said_without_it(tmp_path: Path) -> None:
         Secret(file=tmp_path / "empty").read()
     with pytest.raises(DeliveryError, match="DCMPRESS_NO_SUCH is empty"):
         Secret(environment="DCMPRESS_NO_SUCH").read()
+
+
+def test_a_webhook_may_have_a_key_in_its_url_which_no_fault_shows() -> None:
+    def parsed(url: str) -> str | None:
+        return parse(f"notices: {{webhook: '{url}'}}".encode(), "c.yaml").notices.webhook
+
+    assert parsed("https://hooks.example/a/?key=s3cret") == "https://hooks.example/a/?key=s3cret"
+    with pytest.raises(ConfigError) as raised:
+        parsed("ftp://hooks.example/?key=s3cret")
+    assert raised.value.faults == [
+        "c.yaml:1:20: notices.webhook: no URL like https://hooks.example/dcmpress"
+    ]
