@@ -183,6 +183,7 @@ class _Split:
                         label=d.label,
                         pointer=d.pointer,
                         group=d.group,
+                        creator=d.creator,
                         indices=tuple(d.indices[index] for index in order),
                     )
                     for d in dimensions

@@ -207,10 +207,13 @@ def describe_dimensions(draft: Draft, sop_instance_uid: str) -> None:
     """The order of the frames (PS3.3 C.7.6.17); highdicom describes no more than one dimension."""
     volume, image = draft.volume, draft.image
     organization = derived("dimensions", sop_instance_uid)
-    described = [(d.pointer, d.group, d.label) for d in volume.dimensions]
-    described.append((0x00209057, 0x00209111, "In-Stack Position Number"))
+    in_stack = _dimension(0x00209057, 0x00209111, "In-Stack Position Number", organization)
     image.DimensionIndexSequence = [
-        _dimension(pointer, group, label, organization) for pointer, group, label in described
+        *(
+            _dimension(d.pointer, d.group, d.label, organization, d.creator)
+            for d in volume.dimensions
+        ),
+        in_stack,
     ]
     whole = Dataset()
     whole.DimensionOrganizationUID = organization
@@ -235,9 +238,13 @@ def describe_dimensions(draft: Draft, sop_instance_uid: str) -> None:
         image.DimensionOrganizationType = organization_type
 
 
-def _dimension(pointer: int, group: int, label: str, organization: str) -> Dataset:
+def _dimension(
+    pointer: int, group: int, label: str, organization: str, creator: str = ""
+) -> Dataset:
     item = Dataset()
     item.DimensionIndexPointer = pointer
+    if creator:
+        item.DimensionIndexPrivateCreator = creator
     item.FunctionalGroupPointer = group
     item.DimensionDescriptionLabel = label
     item.DimensionOrganizationUID = organization

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
+from scp.convert.enhanced.diffusion import B_VALUE, DIRECTION, Place, diffusion, place_of
 from scp.convert.enhanced.eligible import ACQUISITION_DATE_TIME, ORIENTATION, POSITION
 from scp.convert.enhanced.slices import SliceHeader
 
@@ -16,7 +17,6 @@ _EVEN: Final = 0.01
 
 _FRAME_CONTENT, _UNASSIGNED = 0x00209111, 0x00209171
 _TEMPORAL_INDEX = 0x00209128
-_B_VALUE, _DIRECTION = 0x00189087, 0x00189089
 _TEMPORAL_ID, _CARDIAC_PHASE, _TRIGGER = 0x00200100, 0x00209241, 0x00181060
 _FRAME_REFERENCE_TIME = 0x00541300
 _DATE, _TIME, _NUMBER = 0x00080022, 0x00080032, 0x00200012
@@ -34,6 +34,8 @@ class Dimension:
     """The attribute that varies along it."""
     group: int
     """The functional group sequence that holds it."""
+    creator: str = ""
+    """Of an attribute that is a vendor's own."""
     indices: tuple[int, ...]
     """From 1, one for each frame."""
 
@@ -111,7 +113,7 @@ def declared_dimensions(headers: Sequence[SliceHeader], stack: Stack) -> list[Di
 
     None where that does not tell every slice from its neighbours at the same place.
     """
-    b_value, direction = (_B_VALUE,), (_DIRECTION,)
+    b_value, direction = (B_VALUE,), (DIRECTION,)
     candidates = (
         ((_TEMPORAL_ID,),),
         ((_TEMPORAL_INDEX,),),
@@ -121,6 +123,7 @@ def declared_dimensions(headers: Sequence[SliceHeader], stack: Stack) -> list[Di
         (b_value, direction),
         ((_TEMPORAL_ID,), (_TRIGGER,)),
         ((_TEMPORAL_ID,), b_value, direction),
+        (b_value, direction, (_NUMBER,)),  # Images without weighting are often taken several times.
     )
     return _first_that_explains(headers, stack, candidates)
 
@@ -155,7 +158,7 @@ def numbered_times(headers: Sequence[SliceHeader], stack: Stack) -> list[Dimensi
     ]
     if not is_time_by_time and not is_place_by_place:
         return None
-    return [_dimension(_INSTANCE_NUMBER, column, stack)]
+    return [_dimension(_INSTANCE_NUMBER, column, stack, headers)]
 
 
 _LABELS: Final = {
@@ -165,13 +168,13 @@ _LABELS: Final = {
     _CARDIAC_PHASE: "Nominal Percentage of Cardiac Phase",
     _TRIGGER: "Trigger Time",
     _FRAME_REFERENCE_TIME: "Frame Reference Time",
-    _B_VALUE: "Diffusion b-value",
-    _DIRECTION: "Diffusion Gradient Orientation",
+    B_VALUE: "Diffusion b-value",
+    DIRECTION: "Diffusion Gradient Orientation",
     _NUMBER: "Acquisition Number",
     ACQUISITION_DATE_TIME: "Acquisition DateTime",
     _DATE: "Acquisition Time",
 }
-_OPTIONAL: Final = frozenset((_DIRECTION,))
+_OPTIONAL: Final = frozenset((DIRECTION,))
 """Without diffusion weighting there is no direction."""
 
 type Candidate = tuple[tuple[int, ...], ...]
@@ -190,7 +193,7 @@ def _first_that_explains(
         keys = set(zip(stack.places, *columns, strict=True))
         if len(keys) == len(headers):
             return [
-                _dimension(tags[0], column, stack)
+                _dimension(tags[0], column, stack, headers)
                 for tags, column in zip(candidate, columns, strict=True)
                 if len(set(column)) > 1
             ]
@@ -198,12 +201,17 @@ def _first_that_explains(
 
 
 def _value(header: SliceHeader, tags: tuple[int, ...]) -> Value:
+    if tags[0] in (B_VALUE, DIRECTION):
+        return diffusion(header, tags[0])
     numbers = tuple(number for tag in tags for number in header.numbers(tag))
     return numbers or tuple(text for tag in tags for text in header.texts(tag))
 
 
-def _dimension(tag: int, column: list[Value], stack: Stack) -> Dimension:
-    is_diffusion = tag in (_B_VALUE, _DIRECTION)
+def _dimension(
+    tag: int, column: list[Value], stack: Stack, headers: Sequence[SliceHeader]
+) -> Dimension:
+    is_diffusion = tag in (B_VALUE, DIRECTION)
+    place = place_of(headers, tag) if is_diffusion else Place(pointer=_TEMPORAL_INDEX)
     repeats = len(column) / stack.count
     distinct = len(set(column))
     if not is_diffusion and distinct > repeats and _is_grid(stack):
@@ -214,7 +222,8 @@ def _dimension(tag: int, column: list[Value], stack: Stack) -> Dimension:
         indices = tuple(ranks[value] for value in column)
     return Dimension(
         label=_LABELS[tag],
-        pointer=tag if is_diffusion else _TEMPORAL_INDEX,
+        pointer=place.pointer,
+        creator=place.creator,
         group=_UNASSIGNED if is_diffusion else _FRAME_CONTENT,
         indices=indices,
     )
