@@ -55,6 +55,8 @@ class JobInstance:
     modality: str = ""
     patient_id_hash: str = ""
     """For the ledger; empty where the dataset has no Patient ID."""
+    lost_volume: str = ""
+    """The volume that it was a frame of until that was given up; who has it already wants no original."""
 
     @property
     def delivered_as(self) -> str:
@@ -186,6 +188,7 @@ class Job:
                     verified_by="",
                     volume="",
                     frame=0,
+                    lost_volume=i.volume,
                 )
                 if i.name in names and i.form != "original"
                 else i

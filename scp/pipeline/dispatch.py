@@ -8,18 +8,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scp.buffer.job import Job, JobInstance
-from scp.buffer.jobs import ORIGINAL, SOURCE, JobFolders, instances_in
-from scp.convert.enhanced.record import sidecar_of
+from scp.buffer.job import Job
+from scp.buffer.jobs import SOURCE, JobFolders, instances_in
 from scp.deliver import receipts as receipt_files
 from scp.deliver.events import Delivery, Event, Finished, Progress
 from scp.deliver.queue import DestinationQueue
 from scp.durable import Disk
 from scp.errors import NodeError, StorageFullError
 from scp.ledger.ports import SeriesHistory
-from scp.model import CollapseReason, PassReason
+from scp.model import CollapseReason
 from scp.pipeline.accounts import Accounts
 from scp.pipeline.live import LEFT_CONFIGURATION, Live
+from scp.pipeline.lost import with_what_is_there
 from scp.pipeline.recorder import Later, Recorder
 
 logger = logging.getLogger(__name__)
@@ -129,29 +129,15 @@ class Dispatch:
 
     def _with_what_is_there(self, job: Job) -> Job:
         """The job as it was committed, or with originals where the disk has lost a conversion."""
-        lost = {
-            i.name
-            for i in job.instances
-            if i.form != ORIGINAL
-            and i.is_delivered
-            and not all(path.exists() for path in self._results(job, i))
-            and (self._folders.source(job.name) / i.name).exists()
-        }
-        if lost:
-            logger.error("job %s lost %d conversions: originals instead", job.name, len(lost))
-            job = job.as_originals(PassReason.RESULT_LOST, lost)
+        found = with_what_is_there(job, self._folders)
+        if found is not job:
             try:
-                self._folders.commit(job)
-            except StorageFullError as error:
+                # What is left of the results has been durable since the first commit.
+                self._folders.commit(found, {name for _, name in found.results})
+            except (OSError, StorageFullError) as error:
                 # The next start finds out again; until then this one goes on with what it knows.
                 logger.warning("job %s could not be committed anew: %s", job.name, error)
-        return job
-
-    def _results(self, job: Job, instance: JobInstance) -> list[Path]:
-        """What the delivery of an instance takes."""
-        result = self._folders.result(job.name, instance.form, instance.delivered_as)
-        has_sidecar = any(v.has_sidecar for v in job.volumes if v.name == instance.volume)
-        return [result, sidecar_of(result)] if has_sidecar else [result]
+        return found
 
     def recover_held(self) -> None:
         """Know what is held, for the counters."""

@@ -55,7 +55,10 @@ class Live:
                 calling_ae_title=i.origin.calling_ae_title,
             )
             for i in self.job.instances
-            if i.is_delivered and not i.volume and destination in i.send_to
+            if i.is_delivered
+            and not i.volume
+            and destination in i.send_to
+            and destination not in self.taken.get(i.lost_volume, {})
         ]
         return single + [self._item_of(v) for v in self.job.volumes if destination in v.send_to]
 
@@ -116,8 +119,7 @@ class Live:
             return State.SKIPPED
         if not self._is_settled(instance):
             return None
-        is_taken = bool(self.taken.get(instance.delivered_as))
-        return State.DELIVERED if is_taken else State.SKIPPED
+        return State.DELIVERED if self._taken_by(instance) else State.SKIPPED
 
     @property
     def needs_a_person(self) -> bool:
@@ -170,7 +172,7 @@ class Live:
                 normal_sha256=instance.normal_sha256,
                 pixel_sha256=instance.pixel_sha256,
                 result_sha256=instance.result_sha256,
-                destinations=self.taken.get(instance.delivered_as, {}),
+                destinations=self._taken_by(instance),
                 is_conflict=instance.is_conflict,
                 became=volume.identity.sop_instance_uid if volume else "",
                 frame=instance.frame,
@@ -185,8 +187,15 @@ class Live:
         """The destinations that have an instance or volume, or are not to have it."""
         return self.taken.get(name, {}).keys() | self.skipped.get(name, {}).keys()
 
+    def _taken_by(self, instance: JobInstance) -> Mapping[str, Delivered]:
+        """Who has it: by itself, or in the volume that it is, or was, a frame of."""
+        return self.taken.get(instance.lost_volume, {}) | self.taken.get(instance.delivered_as, {})
+
     def _is_settled(self, instance: JobInstance) -> bool:
-        return set(instance.send_to) <= self._settled(instance.delivered_as)
+        settled = (
+            self._settled(instance.delivered_as) | self.taken.get(instance.lost_volume, {}).keys()
+        )
+        return set(instance.send_to) <= settled
 
 
 def _moment(seconds: float, otherwise: datetime) -> datetime:

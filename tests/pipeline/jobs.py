@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scp.buffer.job import Job, JobInstance
+from scp.convert.digests import dataset_sha256
 from scp.deliver.ports import Receipt, Verdict
 from scp.deliver.send import item_of
 from scp.model import Form, Identity, Origin, SpooledInstance
@@ -47,7 +48,7 @@ def instance_of(path: Path, **changes: Any) -> JobInstance:
         "send_to": ("archive",),
         "transfer_syntax": EXPLICIT,
         "result_bytes": len(content),
-        "dataset_sha256": f"dataset of {path.name}",
+        "dataset_sha256": dataset_sha256(path),
         "normal_sha256": f"normal of {path.name}",
         "result_sha256": hashlib.sha256(content).hexdigest(),
     }

@@ -525,3 +525,28 @@ def test_a_volume_whose_restore_record_was_lost_is_given_up_for_its_originals(
     assert len(live.job.volumes) == 1
     assert (forms(recovered), recovered.volumes) == ({Form.ORIGINAL: COUNT}, ())
     assert {each.reason for each in recovered.instances} == {PassReason.RESULT_LOST}
+
+
+def test_who_has_a_volume_that_was_lost_since_gets_no_originals(
+    make_front: MakeFront, tmp_path: Path
+) -> None:
+    front = make_front(rules=[volumes_to("archive", "second")], destinations=two_archives(tmp_path))
+    (tmp_path / "b").touch()  # It is down.
+    front.receive(*slices(tmp_path / "ct"))
+    front.close_quiet()
+    front.until(lambda: front.archived())
+    front.until(lambda: all(len(live.unfinished) == 1 for live in front.dispatch.live.values()))
+    (name,) = front.dispatch.live
+    next((front.folders.folder(name) / "results").rglob("volume-1*")).unlink()
+    front.dispatch.live.pop(name)
+    for queue in front.queues.values():
+        assert queue.stop(20)
+
+    assert front.dispatch.recover_jobs() == []
+
+    live = front.dispatch.live[name]
+    assert forms(live.job) == {Form.ORIGINAL: COUNT}
+    assert live.waiting_for("archive") == []
+    assert len(live.waiting_for("second")) == COUNT
+    assert {each.lost_volume for each in live.job.instances} == {"volume-1.dcm"}
+    assert all("archive" in row.destinations for row in live.rows())

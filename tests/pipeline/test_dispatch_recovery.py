@@ -1,5 +1,6 @@
 """What a start makes of the jobs that it finds; each test is the first life, then the second."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,25 @@ def test_a_lost_conversion_is_replaced_by_its_original_and_the_reason_counted(
     assert forms.pop(lost.name) == (Form.ORIGINAL, PassReason.RESULT_LOST)
     assert set(forms.values()) == {(Form.HTJ2K, None)}
     assert len(parts.archived()) == 3
+
+
+def test_an_original_that_replaces_a_conversion_is_checked_like_one(make_parts: MakeParts) -> None:
+    parts = make_parts()
+    job = parts.job(count=2)
+    for lost in job.instances:
+        parts.folders.result("job-1", HTJ2K, lost.name).unlink()
+    spoiled = parts.folders.source("job-1") / job.instances[0].name
+    content = bytearray(spoiled.read_bytes())
+    content[-1] ^= 1
+    spoiled.write_bytes(content)
+
+    assert recover(parts) == []
+
+    live = parts.dispatch.live["job-1"]
+    kept, replaced = live.job.instances
+    whole = hashlib.sha256((parts.folders.source("job-1") / replaced.name).read_bytes())
+    assert (replaced.form, replaced.result_sha256) == ("original", whole.hexdigest())
+    assert (kept.form, kept.reason) == (HTJ2K, "")  # Nobody gets what the disk has spoiled.
 
 
 def test_that_originals_are_sent_instead_is_committed_before_anything_is_sent(
