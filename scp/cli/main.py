@@ -21,6 +21,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+ledger_app = typer.Typer(no_args_is_help=True, help="The account of what happened.")
+app.add_typer(ledger_app, name="ledger")
 
 ConfigOption = Annotated[
     Path | None,
@@ -206,6 +208,38 @@ def discard(
     if not reason.strip():
         raise UsageError("--reason needs a text: it is all that will be left of the job")
     discard_job(job, reason, config)
+
+
+@ledger_app.command("find")
+def ledger_find(
+    uid: Annotated[
+        str, typer.Option(help="Of a study, a series, an instance, or a collapsed object.")
+    ] = "",
+    patient_id: Annotated[str, typer.Option(help="Hashed; it is kept nowhere.")] = "",
+    ae_title: Annotated[str, typer.Option("--ae", help="Calling or called AE title.")] = "",
+    since: Annotated[str, typer.Option(help="Finished then or later: 2026-11-25[T14:30].")] = "",
+    until: Annotated[str, typer.Option(help="Finished before.")] = "",
+    state: Annotated[str, typer.Option(help="delivered, skipped, discarded or repeat.")] = "",
+    destination: Annotated[str, typer.Option(help="Which took it.")] = "",
+    config: ConfigOption = None,
+    json: JsonOption = False,
+    csv: Annotated[bool, typer.Option("--csv", help="CSV on standard output.")] = False,
+) -> None:
+    """What happened to instances; exit code 1 if the ledger knows none."""
+    from scp.cli.ledger import find_rows, style_of
+
+    style = style_of(as_json=json, as_csv=csv)
+    find_rows(
+        config,
+        uid=uid,
+        patient_id=patient_id,
+        ae_title=ae_title,
+        since=since,
+        until=until,
+        state=state,
+        destination=destination,
+        style=style,
+    )
 
 
 @app.command()
