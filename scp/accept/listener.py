@@ -19,7 +19,7 @@ from scp.accept.commitment import CommitmentService
 from scp.accept.contexts import Acceptance
 from scp.accept.door import Door
 from scp.accept.ports import InstanceStore
-from scp.accept.seats import Seats
+from scp.accept.seats import ALL, Seats, make_table
 from scp.accept.statuses import Rejection
 from scp.accept.upper_layer import quiet_pynetdicom
 from scp.config.schema import AccessSection, LimitsSection, NodeSection
@@ -31,6 +31,9 @@ PAUSE_SECONDS: Final = 1.0
 
 YIELD_SECONDS: Final = 0.1
 """How long a full receiver leaves a connection to the others before it turns the peer away."""
+
+GIVE_WAY_SECONDS: Final = 0.002
+"""How long a receiver that has more than half of the associations leaves the next to the others."""
 
 MOST_TURNED_AWAY: Final = 16
 """Peers that are being told at a time; more wait, or are told nothing."""
@@ -51,6 +54,8 @@ class Listener:
     ----------
     doors
         At least one.
+    seats
+        Shared with the other receivers; None: there are no others.
     """
 
     def __init__(
@@ -61,6 +66,7 @@ class Listener:
         access: AccessSection,
         limits: LimitsSection,
         commitments: CommitmentService | None = None,
+        seats: Seats | None = None,
     ) -> None:
         quiet_pynetdicom()
         for door in doors:
@@ -73,9 +79,10 @@ class Listener:
             access=AccessList(access, limits),
             acceptance=Acceptance(offers_commitment=commitments is not None),
             limits=limits,
-            seats=Seats(),
+            seats=seats or Seats(make_table(limits.max_associations)),
             commitments=commitments,
         )
+        self._has_others = seats is not None
         self._numbers = itertools.count(1)
         self._open: set[StorageAssociation] = set()
         self._changed = threading.Condition()
@@ -119,7 +126,7 @@ class Listener:
     def _wait_before_listening(self) -> float | None:
         """0: listen now. Else for so many seconds not; None: until an association ends."""
         now = time.monotonic()
-        if self.open_associations < self._limits.max_associations:
+        if not self._is_full():
             self._full_since = None
         elif self._full_since is None:
             self._full_since = now
@@ -176,12 +183,14 @@ class Listener:
 
     def _accept(self, door: Door) -> None:
         """Take one connection if there is one."""
-        is_full = self.open_associations >= self._limits.max_associations
+        is_full = self._is_full()
         if is_full:
             if self._full_since is None:
                 return  # filled in this very turn: others wait
             time.sleep(YIELD_SECONDS)
-            is_full = self.open_associations >= self._limits.max_associations
+            is_full = self._is_full()
+        elif 2 * self.open_associations > self._service.seats.taken(ALL) + 1 and self._has_others:
+            time.sleep(GIVE_WAY_SECONDS)
         try:
             connection, address = door.socket.accept()
         except (BlockingIOError, ConnectionError):
@@ -199,11 +208,23 @@ class Listener:
             connection.close()
             self._paused_until = time.monotonic() + PAUSE_SECONDS
 
+    def _is_full(self) -> bool:
+        return self._service.seats.taken(ALL) >= self._limits.max_associations
+
+    def _sit_down(self, address: str) -> bool:
+        """Take the seats of one association; False: one of them is not to be had."""
+        seats, most = self._service.seats, self._limits.max_associations_per_address
+        if not seats.take(ALL, self._limits.max_associations):
+            return False
+        if not seats.take(address, most):
+            seats.leave(ALL)
+            return False
+        return True
+
     def _start(
         self, door: Door, connection: socket.socket, address: tuple[str, int], *, is_full: bool
     ) -> None:
-        seats, most = self._service.seats, self._limits.max_associations_per_address
-        is_welcome = not is_full and seats.take(plain_address(address[0]), most)
+        is_welcome = not is_full and self._sit_down(plain_address(address[0]))
         if not is_welcome and self._turning_away >= MOST_TURNED_AWAY:
             logger.warning("too many connections from %s, one is closed", address[0])
             connection.close()
@@ -230,6 +251,7 @@ class Listener:
         is_welcome = association.turned_away is None
         if is_welcome:
             self._service.seats.leave(association.peer_address)
+            self._service.seats.leave(ALL)
         with self._changed:
             self._open.discard(association)
             self._turning_away -= not is_welcome

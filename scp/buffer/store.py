@@ -81,12 +81,14 @@ class SpoolStore:
         *,
         reserve_bytes: int,
         rules: str,
+        is_alone: bool = True,
     ) -> None:
         self._layout = layout
         self._disk = disk
         self._notices = notices
         self._reserve_bytes = reserve_bytes
         self._rules = rules
+        self._is_alone = is_alone
         self._incoming = layout.incoming / receiver
         self._growing = str(layout.growing)
         self._spare: deque[DurableFile] = deque()
@@ -212,9 +214,9 @@ class SpoolStore:
                 pass
             try:
                 if part10.same_instance(incoming, f"{folder}/{name}"):
-                    if self._disk.has_failed:
-                        # The twin's name may be one that an fsync lost, which no later one brings
-                        # back: put a new one in its place.
+                    if self._disk.has_failed or not self._is_alone:
+                        # The twin's name may be one that an fsync lost, perhaps in another
+                        # receiver, which no later one brings back: put a new one in its place.
                         self._disk.rename(incoming, f"{folder}/{name}")
                     return name, False
             except FileNotFoundError:

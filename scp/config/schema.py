@@ -42,6 +42,8 @@ class NodeSection(Section):
     port: Port = 11112
     """0 takes a free one, printed at the start."""
     data: Folder = Path("./data")
+    receivers: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = "auto"
+    """Processes that receive. ``auto``: one for every eight cores, at least one, at most four."""
 
 
 class ReportTo(Section):

@@ -75,7 +75,7 @@ class Coordinator:
         config = orders.config
         self._config = config
         self._layout = Layout(config.node.data)
-        self._notices = socket.socket(fileno=orders.sockets[0])
+        self._notices = [socket.socket(fileno=each) for each in orders.sockets[1:]]
         self._inbox = Inbox()
         self._timers = Timers()
         self._chores = Chores(self._inbox)
@@ -184,7 +184,7 @@ class Coordinator:
         if gathering > 0:
             longest = min(longest, gathering)
         else:
-            sources.append(self._notices)
+            sources += self._notices
         ready = wait(sources, longest)
         self._read_notices()
         for connection in ready:
@@ -201,18 +201,22 @@ class Coordinator:
             self._commitments.tick()
             self._reports.tick()
             self._watch.tick(now)
-            send_needs(
-                self._notices,
+            needed = (
                 self._intake.open_bytes
                 + self._committer.bytes_in_work
-                + self._dispatch.bytes_waiting,
+                + self._dispatch.bytes_waiting
             )
+            for end in self._notices:
+                send_needs(end, needed)
 
     def _read_notices(self) -> None:
-        notices = list(read_notices(self._notices))
-        for notice in notices:
-            self._intake.take(notice)
-        if 0 < len(notices) < AT_ONCE:
+        counts = []
+        for end in self._notices:
+            notices = list(read_notices(end))
+            for notice in notices:
+                self._intake.take(notice)
+            counts.append(len(notices))
+        if 0 < max(counts) < AT_ONCE:
             self._gather_until = time.monotonic() + _GATHER_SECONDS
 
     def _uncommitted(self) -> int:
@@ -297,7 +301,7 @@ def _describe(snapshot: QueueSnapshot) -> Reply:
 def main() -> None:
     orders = read_orders()
     telemetry.configure(orders.log_format, orders.log_level)
-    Coordinator(orders).run(orders.sockets[1])
+    Coordinator(orders).run(orders.sockets[0])
 
 
 if __name__ == "__main__":

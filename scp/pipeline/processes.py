@@ -30,6 +30,8 @@ class Orders:
     log_level: str
     lock: int
     """Held for as long as any process of the node lives."""
+    number: int = 0
+    """Of a receiver, from 1."""
     sockets: tuple[int, ...] = ()
     """What the kind of process needs; see its ``main``."""
     gpus: Path | None = None

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from scp.accept.seats import Seats, make_table
 from scp.buffer.jobs import sweep
 from scp.buffer.layout import Layout, lock_data
 from scp.choose.rules import RuleSet
@@ -19,12 +20,12 @@ from scp.errors import NodeError
 from scp.pipeline import processes
 from scp.pipeline.notices import NoticeSender, notice_pair
 from scp.pipeline.processes import Orders
+from scp.pipeline.receiver import count_of
 from scp.pipeline.sockets import bind, check_certificates
 from scp.telemetry import LogFormat
 
 logger = logging.getLogger(__name__)
 
-RECEIVER = "r0"
 _LOCK_SECONDS = 10.0
 _RECOVERY_SECONDS = 600.0
 _COORDINATOR_STOP_SECONDS = 30.0
@@ -43,6 +44,8 @@ class _Child:
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     failures: int = 0
+    start_at: float | None = None
+    """When it is to be started again."""
     descriptor: int = field(default=-1)
 
 
@@ -59,7 +62,9 @@ class Supervisor:
         self._layout = Layout(config.node.data)
         self._disk = Disk()
         self._coordinator = _Child("scp.pipeline.coordinator", "coordinator")
-        self._receiver = _Child("scp.pipeline.receiver", RECEIVER)
+        self._receivers = [
+            _Child("scp.pipeline.receiver", f"r{number}") for number in range(count_of(config.node))
+        ]
         self._stop_asked = False
 
     def run(self, announce: Callable[[Config], None]) -> None:
@@ -78,7 +83,7 @@ class Supervisor:
             if not self._stop_asked:
                 for listener in self._listeners:
                     listener.listen(_BACKLOG)
-                self._start_receiver()
+                self._start_receivers()
                 announce(self._config)
             while not self._stop_asked:
                 self._wait_for_event()
@@ -91,7 +96,9 @@ class Supervisor:
         self._layout.make(self._disk)
         self._lock = lock_data(self._layout, _LOCK_SECONDS)
         self._bind()
-        self._notice_sender, self._notice_reader = notice_pair()
+        self._seats_table = make_table(self._config.limits.max_associations)
+        self._seats = Seats(self._seats_table)
+        self._notices = [notice_pair() for _ in self._receivers]
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
@@ -117,8 +124,9 @@ class Supervisor:
     def _start_coordinator(self) -> None:
         """Start it and wait until it has recovered the spool."""
         ready_read, ready_write = os.pipe()
+        readers = [reader.fileno() for _, reader in self._notices]
         try:
-            self._start(self._coordinator, (self._notice_reader.fileno(), ready_write))
+            self._start(self._coordinator, (ready_write, *readers))
         finally:
             os.close(ready_write)
         self._selector.register(ready_read, selectors.EVENT_READ, None)
@@ -137,12 +145,19 @@ class Supervisor:
             self._selector.unregister(ready_read)
             os.close(ready_read)
 
-    def _start_receiver(self) -> None:
-        sweep_receiver(self._layout, self._disk)
-        listening = [listener.fileno() for listener in self._listeners]
-        self._start(self._receiver, (self._notice_sender.fileno(), *listening))
+    def _start_receivers(self) -> None:
+        for receiver in self._receivers:
+            self._start_receiver(receiver)
 
-    def _start(self, child: _Child, sockets: tuple[int, ...]) -> None:
+    def _start_receiver(self, receiver: _Child) -> None:
+        self._disk.remove_tree(self._layout.incoming / receiver.name)
+        receiver.start_at = None
+        place = self._receivers.index(receiver)
+        sender, _ = self._notices[place]
+        listening = [listener.fileno() for listener in self._listeners]
+        self._start(receiver, (self._seats_table, sender.fileno(), *listening), place + 1)
+
+    def _start(self, child: _Child, sockets: tuple[int, ...], number: int = 0) -> None:
         child.process = processes.start(
             child.module,
             Orders(
@@ -154,6 +169,7 @@ class Supervisor:
                 log_level=self._log_level,
                 lock=self._lock,
                 sockets=sockets,
+                number=number,
             ),
         )
         child.started = time.monotonic()
@@ -163,43 +179,54 @@ class Supervisor:
     # -- run -----------------------------------------------------------------------------------
 
     def _wait_for_event(self) -> None:
-        for key, _ in self._selector.select():
+        times = [each.start_at for each in self._receivers if each.start_at is not None]
+        wait = max(min(times) - time.monotonic(), 0) if times else None
+        for key, _ in self._selector.select(wait):
             if key.data is None:
                 self._drain_wakeups()
-            elif key.data is self._receiver:
-                self._receiver_died()
+            elif key.data in self._receivers:
+                self._receiver_died(key.data)
             elif key.data is self._coordinator:
                 self._coordinator_died()
                 return
+        for receiver in self._receivers:
+            is_due = receiver.start_at is not None and receiver.start_at <= time.monotonic()
+            if is_due and not self._stop_asked:
+                self._start_receiver(receiver)
 
-    def _receiver_died(self) -> None:
-        """Only what was being received is lost, and none of it was acknowledged."""
-        self._reap(self._receiver)
-        NoticeSender(self._notice_sender, RECEIVER).gone()
-        self._pause(self._receiver)
-        if not self._stop_asked:
-            self._start_receiver()
+    def _receiver_died(self, receiver: _Child) -> None:
+        """Only what it was receiving is lost, and none of that was acknowledged; the others go on."""
+        self._reap_receiver(receiver)
+        sender, _ = self._notices[self._receivers.index(receiver)]
+        NoticeSender(sender, receiver.name).gone()
+        receiver.start_at = time.monotonic() + self._patience(receiver)
+
+    def _reap_receiver(self, receiver: _Child) -> None:
+        self._reap(receiver)
+        self._seats.leave_all(self._receivers.index(receiver) + 1)
 
     def _coordinator_died(self) -> None:
         """Nothing may be acknowledged that nobody watches: stop receiving, recover, go on."""
         self._reap(self._coordinator)
-        if self._receiver.process is not None:
-            self._receiver.process.kill()
-            self._reap(self._receiver)
+        for receiver in self._receivers:
+            if receiver.process is not None:
+                receiver.process.kill()
+                self._reap_receiver(receiver)
         while not self._recovered():
             pass
         if not self._stop_asked:
-            self._start_receiver()
+            self._start_receivers()
 
     def _recovered(self) -> bool:
         """Start another coordinator, after a pause; False: it died over it and is worth another try."""
-        for end in (self._notice_sender, self._notice_reader):
-            end.close()
-        self._notice_sender, self._notice_reader = notice_pair()
+        for pair in self._notices:
+            for end in pair:
+                end.close()
+        self._notices = [notice_pair() for _ in self._receivers]
         self._pause(self._coordinator)
         if self._stop_asked:
             return True
-        sweep(self._layout, self._disk, receivers=[RECEIVER])
+        sweep(self._layout, self._disk, receivers=[each.name for each in self._receivers])
         try:
             self._start_coordinator()
         except NodeError as error:
@@ -212,14 +239,18 @@ class Supervisor:
 
     def _pause(self, child: _Child) -> None:
         """Wait before a child that keeps dying is started again; a signal cuts the wait short."""
+        deadline = time.monotonic() + self._patience(child)
+        while not self._stop_asked and (left := deadline - time.monotonic()) > 0:
+            self._selector.select(left)
+            self._drain_wakeups()
+
+    def _patience(self, child: _Child) -> float:
+        """Seconds until one that died is started again."""
         if time.monotonic() - child.started >= _STABLE_SECONDS:
             child.failures = 0
         seconds = min(_LONGEST_WAIT_SECONDS, 2.0**child.failures - 1)
         child.failures += 1
-        deadline = time.monotonic() + seconds
-        while not self._stop_asked and (left := deadline - time.monotonic()) > 0:
-            self._selector.select(left)
-            self._drain_wakeups()
+        return seconds
 
     def _reap(self, child: _Child) -> None:
         assert child.process is not None
@@ -246,7 +277,13 @@ class Supervisor:
         self._stop_asked = True
         for listener in self._listeners:
             listener.close()
-        self._end(self._receiver, self._config.limits.drain_seconds + 5)
+        running = [each for each in self._receivers if each.process is not None]
+        for receiver in running:
+            assert receiver.process is not None
+            receiver.process.terminate()
+        deadline = time.monotonic() + self._config.limits.drain_seconds + 5
+        for receiver in running:
+            self._end(receiver, max(deadline - time.monotonic(), 0))
         self._end(self._coordinator, _COORDINATOR_STOP_SECONDS)
         signal.set_wakeup_fd(-1)
         os.close(self._lock)
@@ -261,11 +298,6 @@ class Supervisor:
             logger.error("the %s did not stop in %.0f seconds, killed", child.name, seconds)
             child.process.kill()
         self._reap(child)
-
-
-def sweep_receiver(layout: Layout, disk: Disk) -> None:
-    """Delete what the dead receiver was receiving; nothing of it was acknowledged."""
-    disk.remove_tree(layout.incoming / RECEIVER)
 
 
 def serve(config: Config, *, log_format: LogFormat, log_level: str) -> None:

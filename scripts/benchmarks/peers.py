@@ -101,13 +101,17 @@ def orthanc(folder: Path, syntax: str | None = None) -> Iterator[tuple[int, int]
 
 @contextlib.contextmanager
 def node(
-    folder: Path, *, environment: Mapping[str, str] | None = None, **sections: Any
+    folder: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    node: Mapping[str, Any] | None = None,
+    **sections: Any,
 ) -> Iterator[tuple[int, int, Path]]:
     """Our node; its port, its process, its archive."""
     folder.mkdir()
     archive = folder / "archive"
     config = {
-        "node": {"bind": "127.0.0.1", "port": 0, "data": str(folder / "data")},
+        "node": {"bind": "127.0.0.1", "port": 0, "data": str(folder / "data"), **(node or {})},
         "series": {"quiet_seconds": 1},
         "limits": {"reserve": "100MB"},
         "destinations": {"archive": {"kind": "folder", "path": str(archive)}},

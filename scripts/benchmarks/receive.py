@@ -24,6 +24,8 @@ _ORIGINAL: Mapping[str, Any] = {
 }
 _DEFAULT: Mapping[str, Any] = {"series": {"quiet_seconds": 600}}
 
+_TWO: Mapping[str, Any] = {"receivers": 2}
+
 _SLOW_SECONDS = 0.005
 _SLOW = """
 #define _GNU_SOURCE
@@ -104,6 +106,7 @@ def eight(folder: Path) -> None:
         most=1.2,
         rounds=3,
         storescp=("--fork",),
+        also={"two receivers": {**_WAIT, "node": _TWO}},
     )
     _compare(folder, work)
 

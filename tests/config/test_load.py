@@ -511,3 +511,12 @@ def test_a_sop_class_that_nobody_knows_is_a_fault_at_its_place() -> None:
         "c.yaml:2:63: destinations.archive.skip_sop_classes[0]: 'CTImageStorag' is no SOP class: "
         "did you mean 'CTImageStorage'?"
     ]
+
+
+@pytest.mark.parametrize("count", ["0", "65", "some"])
+def test_receivers_are_counted_or_left_to_the_machine(count: str) -> None:
+    assert config_of("{}").node.receivers == "auto"
+    assert config_of("node: {receivers: 3}").node.receivers == 3
+
+    with pytest.raises(ConfigError):
+        config_of(f"node: {{receivers: {count}}}")

@@ -213,9 +213,9 @@ class RunningNode:
         parts = ("growing", "jobs", "held", "trash", "encoded")
         return [path for part in parts for path in self.spool(part)]
 
-    def arriving_bytes(self) -> int:
+    def arriving_bytes(self, receiver: str = "r0") -> int:
         """Of instances that are not acknowledged; a receiver keeps empty files in store."""
-        return sum(path.stat().st_size for path in self.spool("incoming/r0"))
+        return sum(path.stat().st_size for path in self.spool(f"incoming/{receiver}"))
 
     def archived(self) -> list[Path]:
         """Every file of the folder destination, hidden and temporary ones included."""
