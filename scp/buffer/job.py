@@ -83,6 +83,7 @@ class JobVolume:
     has_sidecar: bool = False
     """Its restore record lies beside it."""
     sidecar_sha256: str = ""
+    """Empty: not known."""
     restore_record: str = ""
     """``embedded``, ``sidecar`` or ``none``; empty in a job of an earlier version."""
 

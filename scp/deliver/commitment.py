@@ -19,11 +19,13 @@ from scp.deliver.messages import (
     Command,
     Event,
     PduType,
+    Response,
     action_request,
     event_report_request,
     event_report_response,
     fragmented_command,
     fragmented_dataset,
+    has_dataset,
     pdvs,
 )
 from scp.deliver.negotiation import Proposal
@@ -42,7 +44,7 @@ PROPOSALS: Final = (
     Proposal(PUSH_MODEL, "1.2.840.10008.1.2.1"),
     Proposal(PUSH_MODEL, IMPLICIT_LITTLE),
 )
-MAX_REPORT_BYTES: Final = 4 * 2**20
+MAX_MESSAGE_BYTES: Final = 4 * 2**20
 ALREADY_ASKED: Final = (0x0131, 0x0210)
 """Duplicate transaction or invocation: an earlier attempt got through, and its answer was lost."""
 
@@ -51,6 +53,9 @@ _PROCESSING_FAILURE: Final = 0x0110
 
 class CommitmentAssociation(Association):
     """An association for the two operations of the service."""
+
+    _early: tuple[int, bytearray] | None = None
+    """A report that came before the answer to its request."""
 
     @property
     def proposal(self) -> Proposal:
@@ -116,33 +121,62 @@ class CommitmentAssociation(Association):
             ],
             deadline,
         )
-        return self._answer(answer, message_id)
+        while True:
+            encoded, event_dataset = self._next_message(deadline)
+            try:
+                if Event.is_one(encoded):
+                    # Some peers report first and answer then.
+                    self._early = (Event(encoded).message_id, event_dataset)
+                    continue
+                response = Response(encoded)
+            except MalformedError as error:
+                raise _senseless(error) from error
+            if response.command != answer or response.message_id != message_id:
+                raise _senseless("it belongs to another request")
+            return response.status
 
     def _next_event(self, deadline: float) -> tuple[int, bytearray]:
         """The message ID and the dataset of the next N-EVENT-REPORT-RQ."""
+        if self._early is not None:
+            early, self._early = self._early, None
+            return early
+        encoded, dataset = self._next_message(deadline)
+        try:
+            if not Event.is_one(encoded):
+                raise MalformedError("a command that is no N-EVENT-REPORT")
+            return Event(encoded).message_id, dataset
+        except MalformedError as error:
+            raise _senseless(error) from error
+
+    def _next_message(self, deadline: float) -> tuple[bytearray, bytearray]:
+        """Command set and dataset of the next message, fragmented in any way."""
         command, dataset = bytearray(), bytearray()
-        event: Event | None = None
+        is_command_whole = False
         while True:
             kind, pdu = self._next_pdu(deadline)
             if kind != PduType.P_DATA:
                 raise self._ended(kind)
-            if len(command) + len(dataset) + len(pdu) > MAX_REPORT_BYTES:
-                raise PeerUnavailableError("the peer's report is too long")
+            if len(command) + len(dataset) + len(pdu) > MAX_MESSAGE_BYTES:
+                raise PeerUnavailableError("the peer's message is too long")
             try:
                 for is_command, is_last, data in pdvs(pdu[PDU_HEADER_BYTES:]):
-                    if is_command != (event is None):
+                    if is_command == is_command_whole:
                         raise MalformedError("command and dataset are mixed up")
-                    if event is None:
+                    if is_command:
                         command += data
-                        event = Event(command) if is_last else None
-                        if event is not None and not event.has_dataset:
-                            raise MalformedError("a report without a dataset")
-                        continue
-                    dataset += data
-                    if is_last:
-                        return event.message_id, dataset
+                        is_command_whole = is_last
+                        if is_last and not has_dataset(command):
+                            return command, dataset
+                    else:
+                        dataset += data
+                        if is_last:
+                            return command, dataset
             except MalformedError as error:
-                raise PeerUnavailableError(f"the peer's message makes no sense: {error}") from error
+                raise _senseless(error) from error
+
+
+def _senseless(why: object) -> PeerUnavailableError:
+    return PeerUnavailableError(f"the peer's message makes no sense: {why}")
 
 
 def ask_for_commitment(

@@ -113,13 +113,22 @@ class Event:
         Raises
         ------
         MalformedError
-            It is another command, or none.
+            It is none, or has no dataset.
         """
         values = _numbers(encoded)
-        if values.get(0x0100) != Command.N_EVENT_REPORT_RQ or 0x0110 not in values:
-            raise MalformedError("a command that is no N-EVENT-REPORT")
+        if 0x0110 not in values or values.get(0x0800, _NO_DATASET) == _NO_DATASET:
+            raise MalformedError("a report without a message ID or a dataset")
         self.message_id = values[0x0110]
-        self.has_dataset = values.get(0x0800, _NO_DATASET) != _NO_DATASET
+
+    @staticmethod
+    def is_one(encoded: bytes | bytearray) -> bool:
+        """Whether the command set is of that kind."""
+        return _numbers(encoded).get(0x0100) == Command.N_EVENT_REPORT_RQ
+
+
+def has_dataset(encoded: bytes | bytearray) -> bool:
+    """Whether a dataset follows a command set."""
+    return _numbers(encoded).get(0x0800, _NO_DATASET) != _NO_DATASET
 
 
 class Response:

@@ -7,7 +7,7 @@ once more. Times are wall time, seconds since the epoch (UTC).
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,9 @@ class ReceiptState:
                     self.unavailable = None
                 elif receipt.verdict is Verdict.HELD:
                     self.held[name] = receipt
+                    # It may have been taken, and then not vouched for.
+                    self.done.pop(name, None)
+                    self.done_at.pop(name, None)
                 elif receipt.verdict is Verdict.SKIPPED:
                     self.skipped[name] = receipt
                     self.held.pop(name, None)
@@ -141,6 +144,15 @@ def release_held(disk: Disk, path: Path, at: float) -> None:
     """Have everything tried anew that is held or waits, once the job is queued again."""
     log = ReceiptLog(disk, path, load(path), wall=lambda: at)
     log.record(Released(at=at))
+    log.sync()
+    log.close()
+
+
+def hold(disk: Disk, path: Path, held: Iterable[Receipt], at: float) -> None:
+    """Note that what was taken needs a person after all; for a job that no queue has."""
+    log = ReceiptLog(disk, path, load(path), wall=lambda: at)
+    for receipt in held:
+        log.record(Answered(at=at, receipt=receipt))
     log.sync()
     log.close()
 

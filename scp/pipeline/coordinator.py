@@ -23,6 +23,7 @@ from scp.ledger.patients import PatientHash
 from scp.ledger.ports import SeriesHistory
 from scp.pipeline.accounts import Accounts
 from scp.pipeline.collapser import Collapser
+from scp.pipeline.commitment_asks import CommitmentAsks
 from scp.pipeline.commitment_reports import Reports
 from scp.pipeline.commitments import Commitments
 from scp.pipeline.committer import Committer
@@ -128,6 +129,17 @@ class Coordinator:
         )
         self._dispatch.changed = self._commitments.changed
         self._watch = Watch(config, self._layout, disk, self._dispatch, self._queues)
+        self._asks = CommitmentAsks(
+            config,
+            files,
+            disk,
+            self._inbox,
+            self._lookups,
+            self._dispatch.live,
+            self._dispatch.vouched,
+        )
+        self._dispatch.asks = self._asks.asks
+        self._dispatch.vouching = self._asks.vouching
         self._stop_read, self._stop_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._is_stopping = False
         self._last_tick = 0.0
@@ -201,6 +213,7 @@ class Coordinator:
             self._commitments.tick()
             self._reports.tick()
             self._watch.tick(now)
+            self._asks.tick()
             needed = (
                 self._intake.open_bytes
                 + self._committer.bytes_in_work
@@ -231,6 +244,7 @@ class Coordinator:
                 "requested": self._commitments.open_requests,
                 "unreported": self._reports.unreported,
                 "given_up": self._reports.given_up,
+                "asked": self._asks.unanswered,
             },
             "workers": {
                 "ready": self._pool.ready,

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from scp.errors import NodeError, StorageFullError
 from scp.ledger.ports import SeriesHistory
 from scp.model import CollapseReason
 from scp.pipeline.accounts import Accounts
+from scp.pipeline.held import UNREADABLE, held_jobs
 from scp.pipeline.live import LEFT_CONFIGURATION, Live
 from scp.pipeline.lost import with_what_is_there
 from scp.pipeline.recorder import Later, Recorder
@@ -25,7 +26,6 @@ from scp.pipeline.recorder import Later, Recorder
 logger = logging.getLogger(__name__)
 
 _AGAIN_SECONDS = 5.0
-_UNREADABLE = "job_unreadable"
 _NOT_TAKEN = "not_taken"
 
 
@@ -52,6 +52,10 @@ class Dispatch:
         recorder.done = self._forget
         self.changed: Callable[[Live], None] = lambda live: None
         """Called when something was delivered, held or recorded of a job."""
+        self.asks: Callable[[Live, str], bool] = lambda live, destination: False
+        """Called when a destination has taken its share: whether :meth:`vouched` is called later."""
+        self.vouching: frozenset[str] = frozenset()
+        """Destinations that have an instance for good only when they vouch for it."""
         self._later = later
         self.live: dict[str, Live] = {}
         """Jobs that are being delivered."""
@@ -91,7 +95,10 @@ class Dispatch:
         self.late_instances += sum(
             i.not_collapsed == CollapseReason.LATE_INSTANCE for i in job.instances
         )
-        self._deliver(Live(job=job, folder=self._folders.folder(job.name)))
+        self._deliver(self._live(job, self._folders.folder(job.name)))
+
+    def _live(self, job: Job, folder: Path) -> Live:
+        return Live(job=job, folder=folder, vouching=self.vouching)
 
     def recover_jobs(self) -> list[str]:
         """Go on with every committed job; returns those that have no commit yet.
@@ -116,7 +123,7 @@ class Dispatch:
             self._recorder.throw_away(name, from_held=False)
             return True
         job = self._with_what_is_there(job)
-        live = Live(job=job, folder=self._folders.folder(name))
+        live = self._live(job, self._folders.folder(name))
         try:
             self._read_receipts(live)
         except NodeError as error:
@@ -158,7 +165,7 @@ class Dispatch:
         if job is None:
             self.unreadable[name] = _count(folder)
             return
-        live = Live(job=job, folder=folder)
+        live = self._live(job, folder)
         try:
             self._read_receipts(live)
         except NodeError as error:
@@ -176,7 +183,7 @@ class Dispatch:
     def _hold_unreadable(self, name: str) -> None:
         self.unreadable[name] = _count(self._folders.folder(name))
         try:
-            self._folders.hold(name, {"": {_UNREADABLE: self.unreadable[name]}})
+            self._folders.hold(name, {"": {UNREADABLE: self.unreadable[name]}})
         except (OSError, StorageFullError) as error:
             logger.error("job %s could not be set aside, it stays in jobs: %s", name, error)
 
@@ -188,6 +195,7 @@ class Dispatch:
                 live.take(destination, {name: receipt}, at)
             now = datetime.now(UTC)
             live.take(destination, state.skipped | state.held, now)
+            live.read_vouched(destination)
 
     def _deliver(self, live: Live) -> None:
         self.live[live.job.name] = live
@@ -224,12 +232,24 @@ class Dispatch:
             receipts = {receipt.instance: receipt for receipt in event.receipts}
             live.take(event.destination, receipts, datetime.now(UTC))
         elif isinstance(event, Finished):
-            live.unfinished.discard(event.destination)
+            if event.held or not self.asks(live, event.destination):
+                live.unfinished.discard(event.destination)
             if event.held:
                 live.held[event.destination] = dict(event.held)
                 # A person may give it up: what is sent again must not be a repeat of that.
                 self._accounts.forget(event.job)
             self._finish_if_done(live)
+        self.changed(live)
+
+    def vouched(self, live: Live, destination: str, refused: Mapping[str, str]) -> None:
+        """A destination has said for what of its share it vouches; the rest is held."""
+        if self.live.get(live.job.name) is not live:
+            return
+        live.unfinished.discard(destination)
+        if refused:
+            live.held[destination] = live.held.get(destination, {}) | dict(refused)
+            self._accounts.forget(live.job.name)
+        self._finish_if_done(live)
         self.changed(live)
 
     def _finish_if_done(self, live: Live) -> None:
@@ -346,39 +366,10 @@ class Dispatch:
         return count
 
     def held_jobs(self, name: str | None) -> list[dict[str, Any]]:
-        """What is held, for a person.
-
-        Raises
-        ------
-        NodeError
-            The job named is not held.
-        """
+        """What is held, as :func:`scp.pipeline.held.held_jobs`."""
         # Also those where one destination needs a person and another still works.
         held = self.held | {job: live for job, live in self.live.items() if live.needs_a_person}
-        if name is not None and name not in held | self.unreadable:
-            raise NodeError(f"no job {name} is held")
-        unreadable: list[dict[str, Any]] = [
-            {
-                "job": job,
-                "instances": count,
-                "created": "",
-                "reasons": {"": {_UNREADABLE: count}},
-                "folder": str(self._folders.held_folder(job)),
-            }
-            for job, count in sorted(self.unreadable.items())
-            if name in (None, job)
-        ]
-        return unreadable + [
-            {
-                "job": job,
-                "instances": sum(live.is_held(i) for i in live.job.instances),
-                "created": datetime.fromtimestamp(live.job.created, UTC).isoformat(),
-                "reasons": {d: dict(Counter(held.values())) for d, held in live.held.items()},
-                "folder": str(live.folder),
-            }
-            for job, live in sorted(held.items())
-            if name in (None, job)
-        ]
+        return held_jobs(name, held, self.unreadable, self._folders)
 
 
 def _count(job: Path) -> int:

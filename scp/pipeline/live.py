@@ -1,12 +1,14 @@
 """A committed job on its way to its destinations, and what each has said so far."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from scp.buffer.job import Job, JobInstance, JobVolume
 from scp.buffer.jobs import ORIGINAL, RESULTS, SOURCE
+from scp.commitment import Reference
 from scp.convert.enhanced.record import sidecar_of
 from scp.deliver.ports import Receipt, Verdict
 from scp.ledger.ports import Delivered, LedgerRow, State
@@ -31,6 +33,8 @@ class Live:
     unfinished: set[str] = field(default_factory=set)
     """Destinations that still work on it."""
     is_recording: bool = False
+    vouching: frozenset[str] = frozenset()
+    """Destinations that have an instance for good only when they vouch for it."""
 
     @property
     def destinations(self) -> list[str]:
@@ -81,7 +85,43 @@ class Live:
 
     def has(self, destination: str, name: str) -> bool:
         """Whether the destination has an instance or a volume for good."""
-        return destination in self.taken.get(name, {})
+        taken = self.taken.get(name, {}).get(destination)
+        return taken is not None and (
+            destination not in self.vouching or taken.committed_at is not None
+        )
+
+    def vouched_path(self, destination: str) -> Path:
+        """What a destination vouches for: a mapping of names to seconds since the epoch."""
+        return self.folder / f"vouched-{destination}.json"
+
+    def unvouched(self, destination: str) -> dict[str, Reference]:
+        """What a destination has taken and does not vouch for yet, by name."""
+        return {
+            item.instance: Reference(item.identity.sop_class_uid, item.identity.sop_instance_uid)
+            for item in self.items_for(destination)
+            if destination in self.taken.get(item.instance, {})
+            and not self.has(destination, item.instance)
+        }
+
+    def vouch(
+        self, destination: str, names: Iterable[str], refused: Iterable[str], at: datetime
+    ) -> None:
+        """Note what a destination vouches for, and that it has not what it refused to."""
+        for name in names:
+            taken = self.taken.get(name, {})
+            if destination in taken:
+                taken[destination] = replace(taken[destination], committed_at=at)
+        for name in refused:
+            self.taken.get(name, {}).pop(destination, None)
+
+    def read_vouched(self, destination: str) -> None:
+        """Know what a destination vouched for before the node was started again."""
+        try:
+            known = json.loads(self.vouched_path(destination).read_bytes())
+        except (OSError, ValueError):
+            return  # It is asked again.
+        for name, at in known.items():
+            self.vouch(destination, [name], [], datetime.fromtimestamp(at, UTC))
 
     def waiting_for(self, destination: str) -> list[str]:
         """Instances and volumes that this destination has not taken and is still to have."""
@@ -185,7 +225,8 @@ class Live:
 
     def _settled(self, name: str) -> set[str]:
         """The destinations that have an instance or volume, or are not to have it."""
-        return self.taken.get(name, {}).keys() | self.skipped.get(name, {}).keys()
+        taken = {each for each in self.taken.get(name, {}) if self.has(each, name)}
+        return taken | self.skipped.get(name, {}).keys()
 
     def _taken_by(self, instance: JobInstance) -> Mapping[str, Delivered]:
         """Who has it: by itself, or in the volume that it is, or was, a frame of."""

@@ -13,6 +13,7 @@ from scp.errors import NodeError
 from scp.ledger.open import open_for_writing
 from scp.ledger.ports import Ledger
 from scp.pipeline.accounts import Accounts
+from scp.pipeline.commitment_asks import vouching_destinations
 from scp.pipeline.control import Reply, Request
 from scp.pipeline.dispatch import Dispatch
 from scp.pipeline.recorder import Recorder
@@ -61,6 +62,7 @@ def _answer(
         ledger, folders, disk, accounts, chores, lambda _, __: failures.append("not recorded")
     )
     dispatch = Dispatch(None, folders, disk, accounts, recorder, lambda _, __: None)
+    dispatch.vouching = frozenset(vouching_destinations(config))
     dispatch.recover_held()
     uncommitted = sum(
         len(instances_in(folder))

@@ -14,8 +14,9 @@ from scp.accept.seats import Seats
 from scp.buffer.commitments import CommitmentFiles
 from scp.buffer.layout import Layout
 from scp.buffer.store import SpoolStore
-from scp.config.schema import Config, DicomDestination, NodeSection
+from scp.config.schema import Config, NodeSection
 from scp.durable import Disk
+from scp.pipeline.commitment_asks import vouching_destinations
 from scp.pipeline.notices import NoticeSender, read_needs
 from scp.pipeline.processes import Orders, read_orders
 
@@ -79,11 +80,7 @@ def serve(orders: Orders) -> None:
 def commitment_service(config: Config, files: CommitmentFiles) -> CommitmentService | None:
     """None where nobody may ask for storage commitment, and nobody is asked."""
     is_offered = config.commit.when != "never"
-    is_asked_for = any(
-        isinstance(section, DicomDestination) and section.commitment is not None
-        for section in config.destinations.values()
-    )
-    if not is_offered and not is_asked_for:
+    if not is_offered and not vouching_destinations(config):
         return None
     return CommitmentService(files, config.access, is_offered=is_offered)
 

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,29 @@ class Orthanc:
         answer: dict[str, str] = json.loads(self._ask("/instances", path.read_bytes()))
         return answer["ID"]
 
+    def know(self, port: int) -> None:
+        """Have it know the node, for everything."""
+        peer = {"AET": "DCMPRESS", "Host": "127.0.0.1", "Port": port}
+        self._ask("/modalities/dcmpress", json.dumps(peer).encode(), "PUT")
+
+    def ask_for_commitment(self, pairs: Iterable[tuple[str, str]]) -> str:
+        """Have it ask the node to vouch for (SOP class, SOP instance) pairs; its transaction."""
+        order = json.dumps({"DicomInstances": [list(pair) for pair in pairs]}).encode()
+        answer = json.loads(self._ask("/modalities/dcmpress/storage-commitment", order))
+        transaction: str = answer["ID"]
+        return transaction
+
+    def commitment(self, transaction: str) -> dict[str, Any]:
+        """What it was told of that."""
+        report: dict[str, Any] = json.loads(self._ask(f"/storage-commitment/{transaction}"))
+        return report
+
+    def delete(self, name: str) -> None:
+        self._ask(f"/instances/{name}", method="DELETE")
+
     def send(self, names: list[str], port: int) -> dict[str, Any]:
         """Have it send instances by C-STORE; its report."""
-        peer = json.dumps({"AET": "DCMPRESS", "Host": "127.0.0.1", "Port": port}).encode()
-        self._ask("/modalities/dcmpress", peer, "PUT")
+        self.know(port)
         order = json.dumps({"Resources": names, "Synchronous": True}).encode()
         report: dict[str, Any] = json.loads(self._ask("/modalities/dcmpress/store", order))
         return report
