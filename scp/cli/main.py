@@ -243,6 +243,23 @@ def ledger_find(
 
 
 @app.command()
+def reconcile(
+    destination: Annotated[str, typer.Argument(metavar="DEST", help="Its name.")],
+    since: Annotated[str, typer.Option(help="Delivered then or later: 2026-11-25[T14:30].")] = "",
+    until: Annotated[str, typer.Option(help="Delivered before.")] = "",
+    config: ConfigOption = None,
+    json: JsonOption = False,
+    csv: Annotated[bool, typer.Option("--csv", help="CSV on standard output.")] = False,
+) -> None:
+    """Ask a destination whether it has what was delivered there; exit code 1 if something is missing."""
+    from scp.cli.ledger import style_of
+    from scp.cli.reconcile import reconcile as compare
+
+    style = style_of(as_json=json, as_csv=csv)
+    compare(destination, config, since=since, until=until, style=style)
+
+
+@app.command()
 def doctor(config: ConfigOption = None, json: JsonOption = False) -> None:
     """Try codecs, GPU, disk, port, destinations and clock; say what works and what does not."""
     from scp.cli.doctor import examine
