@@ -34,6 +34,8 @@ class WebPeer:
     """What the header has to say; empty: anything."""
     tls: ssl.SSLContext | None = None
     searches: bool = True
+    port: int = 0
+    """0: any."""
     stored: dict[str, list[bytes]] = field(default_factory=dict)
     """Files by SOP Instance UID, in order."""
     requests: list[list[str]] = field(default_factory=list)
@@ -43,7 +45,7 @@ class WebPeer:
     def __enter__(self) -> Self:
         self._ending = threading.Event()
         self._server = ThreadingHTTPServer(
-            ("127.0.0.1", 0), type("Handler", (_Handler,), {"web": self})
+            ("127.0.0.1", self.port), type("Handler", (_Handler,), {"web": self})
         )
         self._server.daemon_threads = False
         self._connections: list[socket.socket] = []
