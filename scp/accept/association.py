@@ -23,6 +23,7 @@ from scp.accept.door import Door
 from scp.accept.messages import INVALID_PARAMETER, Messages, Negotiated
 from scp.accept.ports import InstanceStore
 from scp.accept.reader import MAX_CONTROL_PDU_BYTES, PduReader
+from scp.accept.request import MAX_REQUEST_BYTES, read_request
 from scp.accept.seats import Seats
 from scp.accept.statuses import Rejection
 from scp.accept.upper_layer import (
@@ -39,6 +40,7 @@ from scp.model import Origin
 
 logger = logging.getLogger(__name__)
 
+A_ASSOCIATE_RQ: Final = 0x01
 P_DATA_TF: Final = 0x04
 
 CLOSE_SECONDS: Final = 5.0
@@ -71,6 +73,8 @@ class StorageAssociation(Association):
 
     Parameters
     ----------
+    buffer_bytes
+        To receive into.
     turned_away
         What its request for an association is answered, whoever it is; None: as it deserves.
     when_over
@@ -84,7 +88,9 @@ class StorageAssociation(Association):
         connection: socket.socket,
         address: tuple[str, int],
         when_over: Callable[["StorageAssociation"], None],
-        turned_away: Rejection | None = None,
+        *,
+        buffer_bytes: int,
+        turned_away: Rejection | None,
     ) -> None:
         super().__init__(service.entity, "acceptor")
         self._service = service
@@ -93,14 +99,14 @@ class StorageAssociation(Association):
         self.peer_address = plain_address(address[0])
         self._when_over = when_over
         self.turned_away = turned_away
-        self._reader = PduReader(connection, service.limits)
+        self._reader = PduReader(connection, service.limits, buffer_bytes)
         self._messages: Messages | None = None
         self._seat = ""
         self._ending = "failed"
         self._account = Account(port=door.port, address=self.peer_address)
 
         self.dul = self._upper = PumpedDul(self)
-        self.acse = StorageAcse(self, self._upper, service.acceptance, self._refusal)
+        self.acse = StorageAcse(self, self._upper, self._refusal)
         # Their setters write into the timers of the current upper layer (association.py:282, :594).
         self.acse_timeout = self._limits.pdu_seconds
         self.network_timeout = self._limits.idle_seconds
@@ -260,13 +266,18 @@ class StorageAssociation(Association):
 
     def _receive_control(self, kind: int, length: int) -> None:
         """Leave any PDU but P-DATA-TF to the state machine."""
-        if length > MAX_CONTROL_PDU_BYTES:
+        is_request = kind == A_ASSOCIATE_RQ
+        if length > (MAX_REQUEST_BYTES if is_request else MAX_CONTROL_PDU_BYTES):
             raise AssociationError(f"a PDU of {length} bytes", INVALID_PARAMETER)
-        pdu = pack(">BxL", kind, length) + self._reader.take_all(length)
+        if not is_request:
+            self._upper.receive(pack(">BxL", kind, length) + self._reader.take_all(length))
+            return
         try:
-            self._upper.receive(pdu)
+            request = read_request(self._reader, length, self._service.acceptance.answer)
         except MalformedError as error:
             raise AssociationError(str(error), INVALID_PARAMETER) from error
+        self._upper.answers = request.answers
+        self._upper.receive(request.pdu)
 
     def _end(self) -> None:
         """Answer what took the state machine out of data transfer."""

@@ -8,7 +8,7 @@ from typing import Final
 
 from scp.errors import MalformedError
 
-MAX_COMMAND_BYTES: Final = 2**16
+MAX_COMMAND_BYTES: Final = 2**14
 """For one command set. Those that conform stay below 1 KiB: two UIDs, two titles, some numbers."""
 
 IS_COMMAND: Final = 0x01

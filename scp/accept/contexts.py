@@ -1,12 +1,12 @@
 """Which presentation contexts are accepted, and with which transfer syntax.
 
 Nothing is prepared for one association alone: the answer to a proposal is two look-ups in tables
-that all associations share. Contexts are read from the A-ASSOCIATE-RQ and written into the
-A-ASSOCIATE-AC here, because senders propose 128 of them.
+that all associations share. The answers are written into the A-ASSOCIATE-AC here, because senders
+propose 128 contexts.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from struct import Struct
 from typing import Final
@@ -20,7 +20,6 @@ from pynetdicom.presentation import (
 )
 
 from scp.commitment import PUSH_MODEL
-from scp.errors import MalformedError
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
 _IMPLICIT_LITTLE: Final = "1.2.840.10008.1.2"
@@ -61,7 +60,7 @@ TRANSFER_SYNTAX_REFUSED: Final = 0x04
 """Results of a presentation context (PS3.8 Table 9-18)."""
 
 _FIXED_BYTES: Final = 74
-"""What precedes the first item of an A-ASSOCIATE-RQ or -AC (PS3.8 Table 9-11)."""
+"""What precedes the first item of an A-ASSOCIATE-AC (PS3.8 Table 9-17)."""
 
 _ITEM: Final = Struct(">BxH")
 _RESULT: Final = Struct(">BxHBxBxBxH")
@@ -70,9 +69,7 @@ _PDU_LENGTH: Final = Struct(">L")
 _UID: Final = re.compile(r"[0-9.]{1,64}")
 """What is accepted ends up in file meta groups and in messages to other peers."""
 
-_CONTEXT: Final = 0x20
 _CONTEXT_RESULT: Final = 0x21
-_ABSTRACT_SYNTAX: Final = 0x30
 _TRANSFER_SYNTAX: Final = 0x40
 
 
@@ -154,28 +151,10 @@ class Acceptance:
         return min(proposed, key=lambda syntax: self._rank.get(syntax, last))
 
 
-def take_proposals(request: bytes) -> tuple[bytes, list[Proposal]]:
-    """An A-ASSOCIATE-RQ without its presentation contexts, and these.
-
-    Raises
-    ------
-    MalformedError
-        An item does not fit, or a context has no ID or no item for its abstract syntax.
-    """
-    proposals: list[Proposal] = []
-    rest = bytearray(request[:_FIXED_BYTES])
-    for kind, start, stop in _items(request, _FIXED_BYTES, len(request)):
-        if kind == _CONTEXT:
-            proposals.append(_proposal(request, start, stop))
-        else:
-            rest += request[start - _ITEM.size : stop]
-    rest[2:6] = _PDU_LENGTH.pack(len(rest) - 6)
-    return bytes(rest), proposals
-
-
 def put_answers(accept: bytes, answers: Sequence[Answer]) -> bytes:
     """An A-ASSOCIATE-AC with the results of contexts, behind its application context."""
-    _, _, place = next(_items(accept, _FIXED_BYTES, len(accept)))
+    _, length = _ITEM.unpack_from(accept, _FIXED_BYTES)
+    place = _FIXED_BYTES + _ITEM.size + length
     results = b"".join(
         _RESULT.pack(
             _CONTEXT_RESULT,
@@ -190,35 +169,3 @@ def put_answers(accept: bytes, answers: Sequence[Answer]) -> bytes:
     )
     whole = accept[:place] + results + accept[place:]
     return whole[:2] + _PDU_LENGTH.pack(len(whole) - 6) + whole[6:]
-
-
-def _proposal(request: bytes, start: int, stop: int) -> Proposal:
-    if stop - start < 4:
-        raise MalformedError("a presentation context without an ID")
-    abstract: str | None = None
-    transfers: list[str] = []
-    for kind, first, last in _items(request, start + 4, stop):
-        # Latin-1 reads whatever a peer sends; what is no UID is refused later, its context alone.
-        value = request[first:last].decode("latin-1").rstrip("\0 ")
-        if kind == _ABSTRACT_SYNTAX:
-            abstract = value
-        elif kind == _TRANSFER_SYNTAX:
-            transfers.append(value)
-    if abstract is None:
-        raise MalformedError("a presentation context without an abstract syntax")
-    return Proposal(
-        context_id=request[start], abstract_syntax=abstract, transfer_syntaxes=tuple(transfers)
-    )
-
-
-def _items(pdu: bytes, offset: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Type, start and end of each item's body."""
-    while offset < end:
-        if offset + _ITEM.size > end:
-            raise MalformedError("a PDU ends inside an item")
-        kind, length = _ITEM.unpack_from(pdu, offset)
-        start = offset + _ITEM.size
-        offset = start + length
-        if offset > end:
-            raise MalformedError("an item is longer than what holds it")
-        yield kind, start, offset

@@ -19,6 +19,7 @@ from scp.accept.commitment import CommitmentService
 from scp.accept.contexts import Acceptance
 from scp.accept.door import Door
 from scp.accept.ports import InstanceStore
+from scp.accept.reader import BUFFER_BYTES, SMALL_BUFFER_BYTES
 from scp.accept.seats import ALL, Seats, make_table
 from scp.accept.statuses import Rejection
 from scp.accept.upper_layer import quiet_pynetdicom
@@ -37,6 +38,9 @@ GIVE_WAY_SECONDS: Final = 0.002
 
 MOST_TURNED_AWAY: Final = 16
 """Peers that are being told at a time; more wait, or are told nothing."""
+
+FEW: Final = 32
+"""So many associations at a time have large buffers, the others small ones: 8 and 11 MiB of 200."""
 
 ABORT_SECONDS: Final = 10.0
 """How long aborted associations are waited for: a commit under way, the peer's close."""
@@ -235,7 +239,8 @@ class Listener:
             connection,
             (address[0], address[1]),
             self._forget,
-            None if is_welcome else Rejection.LOCAL_LIMIT,
+            buffer_bytes=BUFFER_BYTES if len(self._open) < FEW else SMALL_BUFFER_BYTES,
+            turned_away=None if is_welcome else Rejection.LOCAL_LIMIT,
         )
         association.name = f"association-{next(self._numbers)}"
         with self._changed:

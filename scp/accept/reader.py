@@ -4,6 +4,7 @@ A PDU's length is a number to check here, never an allocation: what a peer annou
 until it was sent, and then no more than the buffer.
 """
 
+import mmap
 import socket
 import ssl
 import threading
@@ -17,9 +18,11 @@ from scp.errors import AssociationError, ConnectionLostError
 
 BUFFER_BYTES: Final = 2**18
 """The greatest PDU of common senders (128 KiB) twice: one recv takes what the kernel has."""
+SMALL_BUFFER_BYTES: Final = 2**16
+"""Where many associations are open: all of them together have to stay within bounds."""
 
-MAX_CONTROL_PDU_BYTES: Final = 2**20
-"""For any PDU but P-DATA-TF. An A-ASSOCIATE-RQ of 128 contexts with every syntax has 400 KiB."""
+MAX_CONTROL_PDU_BYTES: Final = 2**12
+"""For any PDU but P-DATA-TF and A-ASSOCIATE-RQ: what a requestor sends of them has 4 bytes."""
 
 _PDU_HEADER: Final = Struct(">BxL")
 _PDV_HEADER: Final = Struct(">LBB")
@@ -36,12 +39,20 @@ class PduReader:
     """One connection, plain or TLS, read PDU by PDU.
 
     Time is counted while waiting for the peer only: what our own disk takes is not held against it.
+
+    Parameters
+    ----------
+    buffer_bytes
+        At least 12.
     """
 
-    def __init__(self, connection: socket.socket, limits: LimitsSection) -> None:
+    def __init__(
+        self, connection: socket.socket, limits: LimitsSection, buffer_bytes: int = BUFFER_BYTES
+    ) -> None:
         self._connection = connection
         self._pdu_seconds = limits.pdu_seconds
-        self._view = memoryview(bytearray(BUFFER_BYTES))
+        # Unlike a bytearray's, its pages cost nothing until something was received into them.
+        self._view = memoryview(mmap.mmap(-1, buffer_bytes))
         self._start = 0
         self._end = 0
         self._patience = 0.0
@@ -183,6 +194,11 @@ class PduReader:
             parts += self.take(length - len(parts))
         return bytes(parts)
 
+    def drop(self, length: int) -> None:
+        """Pass over the next ``length`` bytes."""
+        while length:
+            length -= len(self.take(length))
+
     def drop_until_closed(self, seconds: float) -> None:
         """Read and forget until the peer closes the connection, for so long at most."""
         self._patience = seconds
@@ -204,7 +220,7 @@ class PduReader:
         self.before_refill()
         if self._start == self._end:
             self._start = self._end = 0
-        elif self._end == BUFFER_BYTES:
+        elif self._end == len(self._view):
             rest = bytes(self._view[self._start : self._end])
             self._view[: len(rest)] = rest
             self._start, self._end = 0, len(rest)

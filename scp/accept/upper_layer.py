@@ -12,7 +12,7 @@ What differs from pynetdicom 3.0.4, and which behaviour of it makes that necessa
 ``StorageAcse``
     acse.py:319 admits by calling title alone, counts threads to limit associations (:378), and
     negotiates with contexts that transport.py:765 copies deeply for each association (60 ms).
-``PumpedDul.proposals`` and ``answers``
+``PumpedDul.answers``, ``read_request``
     pdu.py and presentation.py check every UID of every context several times by regular
     expressions: 15 ms for the 120 contexts that DCMTK's storescu proposes.
 ``plain_title``
@@ -41,7 +41,7 @@ import logging
 import socket
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
 from pydicom.uid import UID
 from pynetdicom import _config
@@ -55,8 +55,8 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.transport import AssociationSocket
 
-from scp.accept.access import UserIdentity, plain_title
-from scp.accept.contexts import Acceptance, Answer, Proposal, put_answers, take_proposals
+from scp.accept.access import UserIdentity
+from scp.accept.contexts import Answer, put_answers
 from scp.accept.statuses import Rejection
 from scp.commitment import PUSH_MODEL
 
@@ -71,9 +71,6 @@ def quiet_pynetdicom() -> None:
     logger = logging.getLogger("pynetdicom")
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.CRITICAL)
-
-
-_A_ASSOCIATE_RQ: Final = 0x01
 
 
 class State(IntEnum):
@@ -105,10 +102,8 @@ class HandedSocket(AssociationSocket):
 class PumpedDul(DULServiceProvider):
     """The state machine of PS3.8 9.2, driven by the thread of its association."""
 
-    proposals: Sequence[Proposal] = ()
-    """What the peer's A-ASSOCIATE-RQ proposes."""
     answers: Sequence[Answer] = ()
-    """What the A-ASSOCIATE-AC is to say of that."""
+    """What the A-ASSOCIATE-AC is to say of the contexts of the request."""
 
     def set_socket(self, handed: HandedSocket) -> None:
         self.socket = self._handed = handed
@@ -124,16 +119,7 @@ class PumpedDul(DULServiceProvider):
         self.pump()
 
     def receive(self, pdu: bytes) -> None:
-        """Act on one whole PDU from the peer.
-
-        Raises
-        ------
-        MalformedError
-            An A-ASSOCIATE-RQ whose presentation contexts cannot be read; nothing was done.
-        """
-        if pdu[0] == _A_ASSOCIATE_RQ:
-            pdu, self.proposals = take_proposals(pdu)
-            pdu = pdu[:10] + plain_title(pdu[10:26]) + plain_title(pdu[26:42]) + pdu[42:]
+        """Act on one whole PDU from the peer; an A-ASSOCIATE-RQ comes without its contexts."""
         self._handed.hand(pdu)
         self._read_pdu_data()
         self.pump()
@@ -164,12 +150,10 @@ class StorageAcse(ACSE):
         self,
         association: "Association",
         upper: PumpedDul,
-        acceptance: Acceptance,
         refusal: Callable[[str, str], Rejection | None],
     ) -> None:
         super().__init__(association)
         self._upper = upper
-        self._acceptance = acceptance
         self._refusal = refusal
 
     def _negotiate_as_acceptor(self) -> None:
@@ -189,7 +173,6 @@ class StorageAcse(ACSE):
         if role is not None and (role.scu_role or role.scp_role):
             # We are both: peers ask us, and report what we have asked (PS3.7 D.3.3.4).
             self.acceptor.add_negotiation_item(role)
-        self._upper.answers = [self._acceptance.answer(each) for each in self._upper.proposals]
         self.send_accept()
         self.assoc.is_established = self._upper.state == State.ESTABLISHED
 

@@ -30,7 +30,7 @@ _ROOM_SECONDS = 0.2
 """How long one look at the free space serves."""
 _LOOK_BYTES = 2**23
 """Of an instance, until it is looked again whether there is room for more of it."""
-_EARLY_HEADER = 2**20
+_EARLY_HEADER = 2**16
 """Up to here the routing header is looked for while the instance arrives; later, at its end."""
 
 

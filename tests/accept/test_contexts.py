@@ -1,10 +1,6 @@
 """What is accepted, and in which order of preference."""
 
-import re
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pynetdicom import AllStoragePresentationContexts
 
 from scp.accept.contexts import (
@@ -13,10 +9,8 @@ from scp.accept.contexts import (
     TRANSFER_SYNTAX_REFUSED,
     Acceptance,
     Proposal,
-    take_proposals,
 )
-from scp.errors import MalformedError
-from tests.accept.raw_peer import CT, EXPLICIT, IMPLICIT, associate_request
+from tests.accept.raw_peer import CT, EXPLICIT, IMPLICIT
 
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -117,29 +111,3 @@ def test_what_is_no_uid_is_passed_over_where_the_context_offers_more() -> None:
     )
 
     assert (answer.result, answer.transfer_syntax) == (ACCEPTED, PRIVATE)
-
-
-def test_proposals_are_read_as_pynetdicom_writes_them() -> None:
-    request = associate_request([(CT, (EXPLICIT, JPEG_LS)), (PRIVATE, (IMPLICIT,))])
-
-    rest, proposals = take_proposals(request)
-
-    assert proposals == [
-        Proposal(context_id=1, abstract_syntax=CT, transfer_syntaxes=(EXPLICIT, JPEG_LS)),
-        Proposal(context_id=3, abstract_syntax=PRIVATE, transfer_syntaxes=(IMPLICIT,)),
-    ]
-    assert len(rest) == 6 + int.from_bytes(rest[2:6], "big")
-
-
-@given(st.integers(0, 600), st.binary(max_size=12))
-def test_a_damaged_request_is_read_or_refused_by_one_error(place: int, damage: bytes) -> None:
-    request = associate_request()
-    damaged = request[:place] + damage + request[place + len(damage) :]
-
-    try:
-        _, proposals = take_proposals(damaged)
-    except MalformedError:
-        return
-
-    answers = [ACCEPTANCE.answer(proposal) for proposal in proposals]
-    assert all(re.fullmatch(r"[0-9.]{1,64}", answer.transfer_syntax) for answer in answers)

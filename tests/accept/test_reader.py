@@ -4,7 +4,7 @@ import socket
 import threading
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scp.accept.reader import PduReader
@@ -17,14 +17,12 @@ from scp.errors import AssociationError, ConnectionLostError
     buffer_bytes=st.integers(12, 70),
     most=st.integers(1, 90),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_stream_is_read_right_wherever_the_buffer_ends(
-    bodies: list[bytes], buffer_bytes: int, most: int, monkeypatch: pytest.MonkeyPatch
+    bodies: list[bytes], buffer_bytes: int, most: int
 ) -> None:
-    monkeypatch.setattr("scp.accept.reader.BUFFER_BYTES", buffer_bytes)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        reader = PduReader(ours, LimitsSection())
+        reader = PduReader(ours, LimitsSection(), buffer_bytes)
         for body in bodies:
             pdv = (len(body) + 2).to_bytes(4, "big") + b"\x01\x02" + body
             theirs.sendall(b"\x04\x00" + len(pdv).to_bytes(4, "big") + pdv)

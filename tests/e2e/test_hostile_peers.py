@@ -1,0 +1,90 @@
+"""Whatever 200 peers send, a receiver stays within its memory, and serves others afterwards."""
+
+import contextlib
+import functools
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.accept.raw_peer import (
+    COMMAND,
+    CT,
+    EXPLICIT,
+    LAST,
+    RawPeer,
+    associate_request,
+    p_data,
+    store_command,
+)
+from tests.e2e.conftest import StartNode
+from tests.e2e.node import until
+from tests.e2e.peers import echoscu
+
+PEERS = 200
+MOST_MIB = 64.0
+
+
+def resident_mib(pid: int) -> float:
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found
+    return int(found[1]) / 1024
+
+
+@functools.cache
+def fat_request() -> bytes:
+    """Some 900 kB of contexts, each with hundreds of syntaxes."""
+    contexts = [(CT, [EXPLICIT] * 320)] * 119
+    return associate_request(contexts)
+
+
+def cut_request(peer: RawPeer) -> None:
+    peer.send(fat_request()[:-1])
+
+
+def whole_request(peer: RawPeer) -> None:
+    peer.associate(fat_request())
+
+
+def cut_command(peer: RawPeer) -> None:
+    peer.associate()
+    peer.send(p_data((1, COMMAND, bytes(16_000))))
+
+
+def header_that_never_ends(peer: RawPeer) -> None:
+    """A private element of 1 GiB stands before the UIDs, and the last PDU lacks a byte."""
+    head = b"\x09\0\x10\x10OB\0\0\0\0\0\x40"
+    peer.associate()
+    peer.send(p_data((1, COMMAND | LAST, store_command())) + p_data((1, 0, head)))
+    for _ in range(4):
+        peer.send(p_data((1, 0, bytes(131_000))))
+    peer.send(p_data((1, 0, bytes(131_000)))[:-1])
+
+
+@pytest.mark.parametrize(
+    "attack", [cut_request, whole_request, cut_command, header_that_never_ends]
+)
+def test_the_memory_of_a_receiver_stays_within_bounds(
+    node: StartNode, attack: Callable[[RawPeer], None]
+) -> None:
+    limits = {"max_associations": PEERS + 1, "busy_seconds": 60}
+    running = node({"node": {"receivers": 1}, "limits": limits})
+    assert echoscu(running.port) == 0
+    (receiver,) = running.processes("scp.pipeline.receiver")
+    idle = resident_mib(receiver)
+
+    with contextlib.ExitStack() as open_peers:
+        for _ in range(PEERS):
+            attack(open_peers.enter_context(RawPeer(("127.0.0.1", running.port))))
+        assert echoscu(running.port) == 0
+        most = resident_mib(receiver)
+
+    assert most - idle <= MOST_MIB, f"{idle:.1f} MiB idle, {most:.1f} MiB with {attack.__name__}"
+    until(lambda: threads(receiver) < 20, "associations outlive their peers")
+    assert echoscu(running.port) == 0
+    until(lambda: running.arriving_bytes() == 0, "parts of instances outlive their peers")
+
+
+def threads(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
