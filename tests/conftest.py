@@ -25,6 +25,15 @@ settings.register_profile(
 settings.load_profile("bounded")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--soak-seconds",
+        type=float,
+        default=40.0,
+        help="for how long the soak test torments its node",
+    )
+
+
 @pytest.fixture(scope="session")
 def corpus() -> Path:
     """The folder of real images: DCMPRESS_CORPUS, else beside the repository."""

@@ -1,10 +1,12 @@
 """Nodes for end-to-end tests, and their end."""
 
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.disks import DISK_BYTES, SmallDisk
 from tests.e2e.node import RunningNode, Tree
 
 type StartNode = Callable[..., RunningNode]
@@ -63,3 +65,20 @@ def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNod
     running = RunningNode(tmp_path_factory.mktemp("shared") / "node", SHARED).start()
     yield running
     running.close()
+
+
+@pytest.fixture(scope="module")
+def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallDisk]:
+    folder = tmp_path_factory.mktemp("small")
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if mounted.returncode:
+        pytest.skip(f"a file system cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield SmallDisk(folder)
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)

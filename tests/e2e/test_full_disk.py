@@ -1,10 +1,7 @@
 """A spool without room: peers are told to come back, nothing acknowledged is lost, the node lives."""
 
-import os
-import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pydicom
@@ -12,6 +9,7 @@ import pytest
 
 from scp.deliver.send import send_files
 from scp.errors import PeerUnavailableError
+from tests.e2e.disks import MEGABYTE, SmallDisk
 from tests.e2e.judges import assert_converted, dataset_bytes
 from tests.e2e.node import RunningNode, no_decoding, until
 from tests.material import ct_series, write_all
@@ -19,58 +17,6 @@ from tests.material import ct_series, write_all
 pytestmark = pytest.mark.xdist_group("e2e full disk")
 
 NO_ROOM = "association rejected: temporary congestion (transient)"
-MEGABYTE = 2**20
-DISK_BYTES = 160 * MEGABYTE
-LOOK_SECONDS = 0.3
-"""The node looks at the free space at least so often."""
-
-
-class SmallDisk:
-    """A file system of its own, and how much of it is taken by someone else."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._ballast = folder / "ballast"
-
-    def leave(self, free: int) -> None:
-        """Take all but so many bytes."""
-        self._ballast.unlink(missing_ok=True)
-        room = os.statvfs(self.folder)
-        descriptor = os.open(self._ballast, os.O_CREAT | os.O_WRONLY)
-        try:
-            os.posix_fallocate(descriptor, 0, room.f_bavail * room.f_frsize - free)
-        finally:
-            os.close(descriptor)
-        time.sleep(LOOK_SECONDS)
-
-    def fill(self) -> None:
-        """Take every byte, while others write too."""
-        with self._ballast.open("ab", buffering=0) as ballast:
-            for size in (MEGABYTE, 4096):
-                with suppress(OSError):
-                    while ballast.write(bytes(size)) == size:
-                        pass
-
-    def give_back(self) -> None:
-        self._ballast.unlink()
-        time.sleep(LOOK_SECONDS)
-
-
-@pytest.fixture(scope="module")
-def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallDisk]:
-    folder = tmp_path_factory.mktemp("small")
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    if mounted.returncode:
-        pytest.skip(f"a file system cannot be mounted here: {mounted.stderr.strip()}")
-    try:
-        yield SmallDisk(folder)
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture(scope="module")
