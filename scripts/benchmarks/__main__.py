@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from scripts.benchmarks import convert, gpu, ingest, memory, receive, send, sizes
+from scripts.benchmarks import convert, gpu, ingest, ledger, memory, receive, send, sizes
 from scripts.benchmarks.measure import fsync_milliseconds
 
 BENCHMARKS: dict[str, Callable[[Path], None]] = {
@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, Callable[[Path], None]] = {
     "memory-large": memory.run_large,
     "convert": convert.run,
     "gpu": gpu.run,
+    "ledger": ledger.run,
     "sizes": sizes.run,
     **{f"receive-{row}": measure for row, measure in receive.ROWS.items()},
 }
