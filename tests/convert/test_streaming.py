@@ -1,6 +1,7 @@
 """An instance larger than the memory: whatever is done with it, a few of its frames are there at once."""
 
 import struct
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from pydicom.uid import (
 
 from scp.convert.decode import decode_for_peer
 from scp.convert.digests import digest
+from scp.convert.enhanced.collapse import collapse
+from scp.convert.enhanced.groups import partition
+from scp.convert.enhanced.slices import SourceSlice
+from tests.convert.enhanced.series import collapsed, ct, slices
 from tests.convert.images import convert, image, save
 from tests.convert.peak import peak_growth
 from tests.convert.streams import rle
@@ -95,3 +100,29 @@ def test_memory_does_not_grow_with_the_number_of_frames(
     grown = peak_growth(warm_up, work, source, tmp_path / "target.dcm")
 
     assert grown < BUDGET
+
+
+FRAMES_BYTES = 60 * 2**20
+
+
+def collapsed_once() -> None:
+    """highdicom reads its tables of codes when it first needs them."""
+    with tempfile.TemporaryDirectory() as folder:
+        collapsed(ct(2), Path(folder))
+
+
+def collapsed_to(sources: list[SourceSlice], target: Path) -> None:
+    (volume,) = partition(sources).volumes
+    assert collapse(volume, target, restore_record="embedded").result_bytes > FRAMES_BYTES
+
+
+def test_memory_does_not_grow_with_the_frames_of_a_collapsed_series(tmp_path: Path) -> None:
+    series = ct(48, Rows=SIDE, Columns=SIDE, BitsAllocated=16, BitsStored=12, HighBit=11)
+    words = np.random.default_rng(6).integers(0, 4096, (SIDE, SIDE)).astype("<u2").tobytes()
+    for dataset in series:
+        dataset.PixelData = words
+    sources = slices(series, tmp_path)
+
+    grown = peak_growth(collapsed_once, collapsed_to, sources, tmp_path / "enhanced.dcm")
+
+    assert grown < FRAMES_BYTES // 2

@@ -8,12 +8,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from pydicom import Dataset
 
 from scp.convert.enhanced.build import WHOLE_RANGE
+from scp.convert.refusals import NotConvertibleError
+from scp.model import CollapseReason
 from tests.convert.enhanced.library import highdicom_alone
 from tests.convert.enhanced.series import (
     ct,
@@ -23,6 +26,7 @@ from tests.convert.enhanced.series import (
     opened,
     pet,
     repeated,
+    split,
     unassigned,
 )
 
@@ -282,3 +286,29 @@ def test_the_converter_is_named_beside_the_scanner(tmp_path: Path) -> None:
 
     assert [item.Manufacturer for item in equipment][-1] == "dcmpress"
     assert equipment[-1].PurposeOfReferenceCodeSequence[0].CodeValue == "109106"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"ImageOrientationPatient": None}, CollapseReason.GEOMETRY_MISSING),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, CollapseReason.PHOTOMETRIC_INTERPRETATION),
+    ],
+)
+def test_what_makes_the_library_raise_is_refused_before(
+    tmp_path: Path, change: dict[str, Any], reason: CollapseReason
+) -> None:
+    with pytest.raises((AttributeError, ValueError)):
+        highdicom_alone(ct(**change))
+
+    assert {each.reason for each in split(ct(**change), tmp_path).refused} == {reason}
+
+
+def test_a_signature_is_not_copied_to_where_it_means_nothing(tmp_path: Path) -> None:
+    signature = Dataset()
+    signature.MACIDNumber = 1
+    series = ct(DigitalSignaturesSequence=[signature])
+
+    assert "DigitalSignaturesSequence" in unassigned(highdicom_alone(series), 0)
+    with pytest.raises(NotConvertibleError):  # Not even a frame: its pixels are signed.
+        split(series, tmp_path)
