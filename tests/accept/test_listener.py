@@ -1,5 +1,6 @@
 """Capacity, stopping and draining."""
 
+import contextlib
 import os
 import socket
 import threading
@@ -204,3 +205,18 @@ def test_several_listeners_share_one_socket() -> None:
         assert listener.drain(5) == 0
     listening.close()
     assert len(store.opened) == 10
+
+
+def test_two_hundred_open_at_once_are_served() -> None:
+    with serving() as node, contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(RawPeer(node.address)) for _ in range(200)]
+        for peer in peers:
+            peer.associate()
+
+        for number, peer in enumerate(peers):
+            peer.send(store_message(b"some bytes", instance=f"2.25.{number}"))
+        statuses = {peer.read_response().Status for peer in peers}
+
+        assert statuses == {0x0000}
+        assert node.listener.open_associations == 200
+    assert len(node.store.kept) == 200

@@ -124,6 +124,11 @@ class RunningNode:
         self._process = None
         self._await_end()
 
+    def kill_if_it_runs(self) -> None:
+        """For tests that failed: nothing may stay."""
+        if self._process is not None:
+            self.kill9()
+
     def terminate(self, seconds: float = 60.0) -> int:
         """SIGTERM; returns the exit code."""
         assert self._process is not None
