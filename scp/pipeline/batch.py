@@ -22,7 +22,7 @@ class Batch:
     """Runs many tasks; the answers come in the order they are ready."""
 
     def __init__(self, config: Config) -> None:
-        count = config.codec.workers or os.cpu_count() or 1
+        self._count = count = config.codec.workers or os.cpu_count() or 1
         self._nowhere = os.open(os.devnull, os.O_RDONLY)
         self._folder = tempfile.TemporaryDirectory(prefix="dcmpress-gpus-")
         orders = Orders(
@@ -60,10 +60,22 @@ class Batch:
                 waiting += 1
                 self._pool.submit(task, 0, lambda answer, key=key: finish(key, answer))  # type: ignore[misc]
             if waiting:
-                for ready in wait(self._pool.connections(), _TICK_SECONDS):
-                    assert isinstance(ready, Connection)
-                    self._pool.readable(ready)
-                self._pool.tick(time.monotonic())
+                self._turn()
+
+    def wait_until_ready(self, seconds: float) -> bool:
+        """Whether every worker has loaded its libraries, and every GPU is open or given up, by then."""
+        deadline = time.monotonic() + seconds
+        while not (self._pool.ready == self._count and self._pool.gpus.is_settled):
+            if time.monotonic() >= deadline:
+                return False
+            self._turn()
+        return True
+
+    def _turn(self) -> None:
+        for ready in wait(self._pool.connections(), _TICK_SECONDS):
+            assert isinstance(ready, Connection)
+            self._pool.readable(ready)
+        self._pool.tick(time.monotonic())
 
     def stop(self) -> None:
         self._pool.stop(0.0)

@@ -72,6 +72,11 @@ class GpuProcesses:
         """Processes that workers may ask."""
         return sum(gpu.report.is_ready for gpu in self._gpus)
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is starting for the first time."""
+        return all(gpu.report.is_ready or gpu.deaths for gpu in self._gpus)
+
     def connections(self) -> list[Connection]:
         """What to wait on; call :meth:`readable` with those that are ready."""
         return [gpu.connection for gpu in self._gpus if gpu.connection is not None]
