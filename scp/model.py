@@ -176,6 +176,8 @@ class CollapseReason(StrEnum):
     LIBRARY_REFUSED = "library_refused"
     """highdicom raised."""
     PROOF_FAILED = "proof_failed"
+    NOT_ACCEPTED = "not_accepted"
+    """None of its destinations has ``accepts_collapsed``."""
     SERIES_WAS_CUT = "series_was_cut"
     """Closed by a limit: more of it may come."""
     LATE_INSTANCE = "late_instance"

@@ -160,12 +160,10 @@ class JobFolders:
             It cannot be understood.
         """
         try:
-            content = json.loads((folder / JOB_FILE).read_bytes())
+            content = (folder / JOB_FILE).read_bytes()
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            raise NodeError(f"job.json is damaged: {error}") from error
-        job = Job.from_json(content)
+        job = Job.from_bytes(content)
         if job.name != folder.name:
             raise NodeError(f"job.json is damaged: it is that of {job.name}")
         return job

@@ -82,6 +82,10 @@ class Layout:
     def ledger(self) -> Path:
         return self.data / "ledger.sqlite"
 
+    def refused_by(self, destination: str) -> Path:
+        """What is known that the destination's peer does not take."""
+        return self.data / f"refused-by-{destination}.json"
+
     @property
     def patient_key(self) -> Path:
         """What Patient IDs are hashed with for the ledger."""

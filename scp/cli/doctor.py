@@ -14,7 +14,7 @@ from scp.cli import output
 from scp.cli.configuration import load_config
 from scp.cli.gpus import describe_gpu
 from scp.config.network import ListenerSection
-from scp.config.schema import Config, Destination
+from scp.config.schema import Config
 from scp.config.schema import DicomDestination as DicomSection
 from scp.deliver.dicom import DicomDestination
 from scp.durable import Disk, free_bytes
@@ -78,8 +78,8 @@ def _findings(config: Config) -> Iterator[Finding]:
     for listener in config.ports:
         part = f"port {listener.port}" if config.listeners else "port"
         yield _tried(part, lambda each=listener: _try_port(config, each))  # type: ignore[misc]
-    for name, section in config.destinations.items():
-        yield _tried(f"destination {name}", lambda n=name, s=section: _try_destination(n, s))  # type: ignore[misc]
+    for name in config.destinations:
+        yield _tried(f"destination {name}", lambda n=name: _try_destination(config, n))  # type: ignore[misc]
 
 
 def _tried(part: str, attempt: Callable[[], str]) -> Finding:
@@ -239,11 +239,12 @@ def _local(bind: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)  # noqa: S104 - compared only
 
 
-def _try_destination(name: str, section: Destination) -> str:
+def _try_destination(config: Config, name: str) -> str:
     def decode(item: DeliveryItem, transfer_syntax: str, decode_lossy: bool) -> Path:
         return _no_decoding(item, transfer_syntax)
 
-    return build_destination(name, section, Disk(), decode).check()
+    section, title = config.destinations[name], config.node.ae_title
+    return build_destination(name, section, Disk(), decode, own_title=title).check()
 
 
 def _no_decoding(item: DeliveryItem, transfer_syntax: str) -> Path:

@@ -1,7 +1,6 @@
 """dcmpress verify: are delivered files still what was delivered?"""
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -177,8 +176,8 @@ class _Records:
     def _job(self, folder: Path) -> Job | None:
         if folder not in self._jobs:
             try:
-                self._jobs[folder] = Job.from_json(json.loads((folder / JOB_FILE).read_bytes()))
-            except (OSError, ValueError, NodeError):
+                self._jobs[folder] = Job.from_bytes((folder / JOB_FILE).read_bytes())
+            except (OSError, NodeError):
                 self._jobs[folder] = None
         return self._jobs[folder]
 

@@ -34,6 +34,25 @@ class ListenerTls(Section):
         return self
 
 
+class RequestorTls(Section):
+    """How a peer that we call is recognised, and how it recognises us (PS3.15 B.12)."""
+
+    ca: Folder | None = None
+    """Whose certificates are believed, in PEM. None: those of the system's authorities."""
+    certificate: Folder | None = None
+    """Of this node, in PEM, for a peer that asks for one."""
+    key: Folder | None = None
+    """In PEM, without a passphrase. None: beside the certificate."""
+    check_host: bool = True
+    """Whether the peer's certificate must name the host that is called."""
+
+    @model_validator(mode="after")
+    def _has_a_certificate_for_the_key(self) -> "RequestorTls":
+        if self.key is not None and self.certificate is None:
+            raise ValueError("a key needs its certificate")
+        return self
+
+
 class ListenerSection(Section):
     """One port."""
 

@@ -67,12 +67,15 @@ class DestinationSection(Section):
     """What becomes of an instance that the destination will not take, whoever sends it."""
     skip_sop_classes: frozenset[SopClass] = frozenset()
     """Not offered to it: skipped, and counted."""
+    accepts_collapsed: bool = True
+    """Of a series that a rule collapses it gets the volume; else its single frames."""
 
 
 class DicomwebDestination(DestinationSection):
     """A server that takes instances by STOW-RS (PS3.18 section 10.5)."""
 
     kind: Literal["dicomweb"]
+    accepts_collapsed: bool = False
     url: Url
     """Of the service: what stands before ``/studies``."""
     user: Annotated[str, Field(min_length=1)] | None = None

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from scp.config.ledger import LedgerSection
-from scp.config.network import CertificateName, ListenerSection, User
+from scp.config.network import CertificateName, ListenerSection, RequestorTls, User
 from scp.config.remote import (
     AzureDestination,
     DestinationSection,
@@ -16,6 +16,7 @@ from scp.config.remote import (
     S3Destination,
 )
 from scp.config.values import (
+    Accepts,
     AeTitle,
     BindAddress,
     CodeBlockSide,
@@ -32,6 +33,8 @@ from scp.config.values import (
 )
 from scp.model import Deliver, Form, Priority
 
+SENDER: Final = "sender"
+"""In the place of a calling AE title."""
 DEFAULT_RULE: Final = "default"
 """What decides where no rule matches; no rule may be called so."""
 
@@ -216,8 +219,16 @@ class DicomDestination(DestinationSection):
     port: Annotated[int, Field(ge=1, le=65535)]
     ae_title: AeTitle
     calling_ae_title: AeTitle = "DCMPRESS"
+    """``sender``, in small letters: that of whoever sent the instance to the node."""
+    tls: RequestorTls | None = None
+    """None: plain."""
+    accepts: Accepts | None = None
+    """Nothing else is proposed to the peer. None: whatever there is of an instance."""
+    accepts_collapsed: bool = False
     max_associations: Annotated[int, Field(ge=1, le=64)] = 1
     """At a time."""
+    max_pdu: PduSize = 2**18
+    """Longer ones are not sent, whatever the peer takes."""
     decode_lossy: bool = False
     """Decode a lossy original that the peer refuses, instead of holding it."""
     connect_seconds: PositiveFloat = 15.0
@@ -230,6 +241,10 @@ class DicomDestination(DestinationSection):
     def place(self) -> str:
         """Where it is, for a person."""
         return f"{self.ae_title}@{self.host}:{self.port}"
+
+    @property
+    def calls_as_sender(self) -> bool:
+        return self.calling_ae_title == SENDER
 
 
 Destination = Annotated[

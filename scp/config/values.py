@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydicom.datadict import tag_for_keyword
 
+from scp.config.accepts import check_accepts_something, parse_accepted
 from scp.config.conditions import Condition, parse_match
 from scp.config.uids import parse_sop_class
 
@@ -117,6 +118,9 @@ BindAddress = Annotated[str, AfterValidator(check_bind)]
 Folder = Annotated[Path, AfterValidator(check_folder)]
 """Relative ones start at the current directory of whoever runs the command."""
 DestinationName = Annotated[str, AfterValidator(check_destination_name)]
+Accepted = Annotated[str, BeforeValidator(parse_accepted)]
+"""A UID, or a word that stands for several."""
+Accepts = Annotated[tuple[Accepted, ...], AfterValidator(check_accepts_something)]
 SopClass = Annotated[str, BeforeValidator(parse_sop_class)]
 """A UID."""
 Template = Annotated[str, AfterValidator(check_template)]

@@ -14,6 +14,7 @@ from scp.commitment import (
     encode_request,
 )
 from scp.config.schema import DicomDestination
+from scp.deliver.connect import limit_waiting
 from scp.deliver.messages import (
     PDU_HEADER_BYTES,
     Command,
@@ -29,7 +30,7 @@ from scp.deliver.messages import (
     pdvs,
 )
 from scp.deliver.negotiation import Proposal
-from scp.deliver.scu import IMPLICIT_LITTLE, Association, associate_as, limit_waiting
+from scp.deliver.scu import IMPLICIT_LITTLE, Association, associate_as
 from scp.errors import (
     DeliveryError,
     MalformedError,

@@ -1,122 +1,126 @@
 """Delivery to a DICOM node: which form of an instance it takes, and what its answers mean."""
 
-import contextlib
 import logging
 import os
-import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final, NamedTuple
 
+from scp.config.accepts import NATIVE, is_accepted
 from scp.config.schema import DicomDestination as DicomSection
+from scp.config.values import check_ae_title
 from scp.deliver.dicomfile import read_meta
+from scp.deliver.forms import Form, native_form, stored_forms
 from scp.deliver.messages import VERIFICATION
 from scp.deliver.negotiation import MAX_CONTEXTS, Proposal
 from scp.deliver.ports import DecodeForPeer, Receipt, Verdict
+from scp.deliver.refusals import Refusals
 from scp.deliver.scu import IMPLICIT_LITTLE, Association, associate
 from scp.deliver.verdicts import verdict_of_status
 from scp.errors import (
-    ConversionError,
     DeliveryError,
     DigestMismatchError,
     MalformedError,
+    PeerRejectedError,
     PeerUnavailableError,
-    StorageFullError,
-    WorkerLostError,
 )
 from scp.model import DeliveryItem
 
 logger = logging.getLogger(__name__)
 
-EXPLICIT_LITTLE: Final = "1.2.840.10008.1.2.1"
-NATIVE: Final = (EXPLICIT_LITTLE, IMPLICIT_LITTLE)
-
 LOST_IN_A_ROW: Final = 2
 """Associations that break in the middle of an instance before the peer counts as unavailable. One
 may be the instance's fault, and must not keep the others from being delivered."""
 
-_LOSSY: Final = re.compile(
-    r"1\.2\.840\.10008\.1\.2\.4\."
-    r"(5[0-6]|59|6[0-4]|81|91|93|10[0-6](\.1)?|107|108|111|112|203)"
-)
-"""Syntaxes whose pixels may differ from what was acquired (PS3.5 annex A)."""
 
+def proposals_of(item: DeliveryItem, accepts: Collection[str] | None = None) -> list[Proposal]:
+    """The contexts that may carry an instance, the most wanted first.
 
-def proposals_of(item: DeliveryItem) -> list[Proposal]:
-    """The contexts that may carry an instance, the most wanted first."""
+    ``accepts`` is what the configuration says of the destination; None: everything.
+    """
     if not item.identity.sop_instance_uid.isascii():
         return []
-    syntaxes = dict.fromkeys((item.transfer_syntax, item.original_transfer_syntax, *NATIVE))
-    proposals = [Proposal(item.identity.sop_class_uid, syntax) for syntax in syntaxes]
+    original = item.original_transfer_syntax
+    proposals = [
+        Proposal(item.identity.sop_class_uid, syntax)
+        for syntax in dict.fromkeys((item.transfer_syntax, original, *NATIVE))
+        if is_accepted(syntax, original, accepts)
+    ]
     return [proposal for proposal in proposals if proposal.is_encodable]
 
 
 class DicomDestination:
     """One node, as :class:`scp.deliver.ports.Destination`.
 
-    An association that the peer rejects for good raises PeerRejectedError; whatever else keeps an
-    association from being made raises PeerUnavailableError. One that breaks in the middle of an
-    instance makes a TRANSIENT receipt for it, and a new association carries the rest.
+    An association that the peer rejects for good raises PeerRejectedError, unless each sender has
+    its own: then it counts for the instances of that sender. Whatever else keeps an association from
+    being made raises PeerUnavailableError. One that breaks in the middle of an instance makes a
+    TRANSIENT receipt for it, and a new association carries the rest.
     """
 
-    def __init__(self, name: str, section: DicomSection, decode: DecodeForPeer) -> None:
+    def __init__(
+        self,
+        name: str,
+        section: DicomSection,
+        decode: DecodeForPeer,
+        *,
+        refusals: Refusals | None = None,
+        own_title: str = "DCMPRESS",
+    ) -> None:
         self.name = name
         self._section = section
         self._decode = decode
+        self._refusals = refusals or Refusals(None, name)
+        self._own_title = own_title if section.calls_as_sender else section.calling_ae_title
+        """Where the sender of an instance is not known, or cannot be called so."""
 
     def deliver(
         self, items: Sequence[DeliveryItem], should_stop: Callable[[], bool]
     ) -> Iterator[Receipt]:
         position = lost = 0
         while position < len(items) and not should_stop():
-            end, proposals = _one_association(items, position)
-            if not proposals:
-                yield _held(items[position], "uid_unusable", "its UIDs cannot be sent")
+            span = self._span(items, position)
+            if isinstance(span, Receipt):
+                yield span
                 position += 1
                 continue
-            with associate(self._section, proposals) as association:
-                logger.debug(
-                    "%s accepted %d of %d contexts",
-                    self.name,
-                    len(association.contexts),
-                    len(proposals),
+            try:
+                association = self._associate(span)
+            except PeerRejectedError as error:
+                if not self._section.calls_as_sender:
+                    raise
+                detail = f"{error} as {span.calling_ae_title}"
+                yield from (
+                    _receipt(i, Verdict.LIMITED, detail) for i in items[position : span.end]
                 )
-                while position < end and not should_stop():
-                    item, position = items[position], position + 1
-                    form = self._form(association, item)
-                    if isinstance(form, Receipt):
-                        yield form
-                        continue
-                    try:
-                        receipt = _store(association, item, form)
-                    except PeerUnavailableError as error:
-                        lost += 1
-                        yield _receipt(item, Verdict.TRANSIENT, str(error))
-                        if lost == LOST_IN_A_ROW:
-                            raise
+                position = span.end
+                continue
+            with association:
+                while position < span.end and not should_stop():
+                    sent = self._send(association, items[position])
+                    position += 1
+                    lost = lost + 1 if sent.is_lost else 0 if sent.receipt.status else lost
+                    yield sent.receipt
+                    if sent.is_lost and lost == LOST_IN_A_ROW:
+                        raise PeerUnavailableError(sent.receipt.detail)
+                    if sent.is_over:
                         break
-                    except DigestMismatchError as error:
-                        yield _held(item, "digest_mismatch", str(error))
-                        break
-                    except DeliveryError as error:
-                        yield _receipt(item, Verdict.LIMITED, str(error))
-                        break
-                    finally:
-                        if form.is_copy:
-                            with contextlib.suppress(OSError):  # The answer counts, not the copy.
-                                form.path.unlink()
-                    lost = 0 if receipt.status else lost
-                    yield receipt
                 else:
                     association.release()
 
     def check(self) -> str:
         """C-ECHO (PS3.4 annex A)."""
-        section = self._section
         proposal = Proposal(VERIFICATION, IMPLICIT_LITTLE)
+        section = self._as(self._own_title)
         started = time.monotonic()
-        with associate(section, [proposal]) as association:
+        try:
+            association = associate(section, [proposal])
+        except PeerRejectedError as error:
+            if not self._section.calls_as_sender:
+                raise
+            # It is there; whom it lets in is seen with the senders' titles.
+            raise DeliveryError(f"{error}, called as {self._own_title}") from error
+        with association:
             if proposal not in association.contexts:
                 raise DeliveryError("the peer accepts the association, but no verification")
             status = association.echo()
@@ -127,61 +131,124 @@ class DicomDestination:
         where = f"{section.ae_title}@{section.host}:{section.port}"
         return f"{where} answers C-ECHO ({milliseconds:.0f} ms)"
 
-    def _form(self, association: Association, item: DeliveryItem) -> "_Form | Receipt":
+    # -- associations --------------------------------------------------------------------------
+
+    def _span(self, items: Sequence[DeliveryItem], start: int) -> "_Span | Receipt":
+        """How far one association reaches and what it proposes; or why that item fits in none."""
+        title = self._calling(items[start])
+        proposals: dict[Proposal, None] = {}
+        wanted: dict[tuple[str, str, str], list[Proposal]] = {}
+        end = start
+        for item in items[start:]:
+            if self._calling(item) != title:
+                break
+            key = (
+                item.identity.sop_class_uid,
+                item.transfer_syntax,
+                item.original_transfer_syntax,
+            )
+            if key not in wanted:
+                accepted = proposals_of(item, self._section.accepts)
+                wanted[key] = self._refusals.usable(title, accepted)
+            together = proposals | dict.fromkeys(wanted[key])
+            is_sendable = wanted[key] and item.identity.sop_instance_uid.isascii()
+            if len(together) > MAX_CONTEXTS or not is_sendable:
+                break
+            proposals = together
+            end += 1
+        if end == start:
+            return self._unsendable(items[start])
+        return _Span(end, title, list(proposals))
+
+    def _unsendable(self, item: DeliveryItem) -> Receipt:
+        """Why no association would carry an instance."""
+        if not proposals_of(item):
+            return _held(item, "uid_unusable", "its UIDs cannot be sent")
+        accepted = proposals_of(item, self._section.accepts)
+        if not accepted:
+            return _refused(item, "not_accepted", "`accepts` names none of its transfer syntaxes")
+        is_class = any(each.transfer_syntax in NATIVE for each in accepted)
+        reason = "sop_class_refused" if is_class else "transfer_syntax_refused"
+        return _refused(item, reason, "the peer has just refused every context that could carry it")
+
+    def _associate(self, span: "_Span") -> Association:
+        association = associate(self._as(span.calling_ae_title), span.proposals)
+        accepted, refused = association.contexts, association.refused
+        self._refusals.note(
+            span.calling_ae_title,
+            dict.fromkeys(accepted, True) | dict.fromkeys(refused, False),
+        )
+        logger.debug("%s accepted %d of %d contexts", self.name, len(accepted), len(span.proposals))
+        return association
+
+    def _as(self, calling: str) -> DicomSection:
+        return self._section.model_copy(update={"calling_ae_title": calling})
+
+    def _calling(self, item: DeliveryItem) -> str:
+        if not self._section.calls_as_sender:
+            return self._own_title
+        try:
+            return check_ae_title(item.calling_ae_title)
+        except ValueError:
+            return self._own_title
+
+    # -- one instance --------------------------------------------------------------------------
+
+    def _send(self, association: Association, item: DeliveryItem) -> "_Sent":
+        form = self._form(association, item)
+        if isinstance(form, Receipt):
+            return _Sent(form)
+        try:
+            return _Sent(_store(association, form))
+        except PeerUnavailableError as error:
+            receipt = _receipt(item, Verdict.TRANSIENT, str(error))
+            return _Sent(receipt, is_over=True, is_lost=True)
+        except DigestMismatchError as error:
+            return _Sent(_held(item, "digest_mismatch", str(error)), is_over=True)
+        except DeliveryError as error:
+            return _Sent(_receipt(item, Verdict.LIMITED, str(error)), is_over=True)
+        finally:
+            form.drop()
+
+    def _form(self, association: Association, item: DeliveryItem) -> Form | Receipt:
         """The best form that the peer takes, or why there is none."""
         sop_class = item.identity.sop_class_uid
-        for form in (
-            _Form(item.path, item.transfer_syntax, sha256=item.sha256),
-            _Form(item.original, item.original_transfer_syntax),
-        ):
+        accepts = self._section.accepts
+        for form in stored_forms(item, accepts):
             if Proposal(sop_class, form.transfer_syntax) in association.contexts:
                 return form
         native = [
-            syntax for syntax in NATIVE if Proposal(sop_class, syntax) in association.contexts
+            syntax
+            for syntax in NATIVE
+            if Proposal(sop_class, syntax) in association.contexts
+            and is_accepted(syntax, item.original_transfer_syntax, accepts)
         ]
         if not native:
             is_known = any(each.sop_class_uid == sop_class for each in association.contexts)
             reason = "transfer_syntax_refused" if is_known else "sop_class_refused"
             return _refused(item, reason, "the peer accepts no context that could carry it")
-        if _LOSSY.fullmatch(item.original_transfer_syntax) and not self._section.decode_lossy:
-            return _refused(item, "lossy_syntax_refused", item.original_transfer_syntax)
-        try:
-            return _Form(self._decode(item, native[0]), native[0], is_copy=True)
-        except WorkerLostError as error:
-            return _receipt(item, Verdict.TRANSIENT, f"decode_failed: {error}")
-        except ConversionError as error:
-            return _held(item, "decode_failed", str(error))
-        except StorageFullError as error:
-            return _receipt(item, Verdict.TRANSIENT, f"no room to decode: {error}")
-        except OSError as error:
-            return _receipt(item, Verdict.TRANSIENT, f"decode_failed: {error.strerror}")
+        decode_lossy = self._section.decode_lossy
+        return native_form(item, native[0], self._decode, decode_lossy=decode_lossy)
 
 
-class _Form(NamedTuple):
-    """A file that the peer takes."""
+class _Span(NamedTuple):
+    """The items up to ``end`` go over one association."""
 
-    path: Path
-    transfer_syntax: str
-    sha256: str = ""
-    """Empty: not known."""
-    is_copy: bool = False
-    """Made for this peer, and deleted once it was sent."""
+    end: int
+    calling_ae_title: str
+    proposals: list[Proposal]
 
 
-def _one_association(items: Sequence[DeliveryItem], start: int) -> tuple[int, list[Proposal]]:
-    """How far one association reaches and what it proposes; nothing: that item fits in none."""
-    proposals: dict[Proposal, None] = {}
-    for position in range(start, len(items)):
-        wanted = proposals_of(items[position])
-        together = proposals | dict.fromkeys(wanted)
-        if len(together) > MAX_CONTEXTS or not wanted:
-            return position, list(proposals)
-        proposals = together
-    return len(items), list(proposals)
+class _Sent(NamedTuple):
+    receipt: Receipt
+    is_over: bool = False
+    """The association is."""
+    is_lost: bool = False
+    """By the peer or the network, for all we know."""
 
 
-def _store(association: Association, item: DeliveryItem, form: _Form) -> Receipt:
-    syntax = form.transfer_syntax
+def _store(association: Association, form: Form) -> Receipt:
+    item, syntax = form.item, form.transfer_syntax
     try:
         descriptor = os.open(form.path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:

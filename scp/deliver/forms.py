@@ -2,10 +2,12 @@
 
 import contextlib
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from scp.config.accepts import is_accepted
 from scp.deliver.ports import DecodeForPeer, Receipt, Verdict
 from scp.errors import ConversionError, StorageFullError, WorkerLostError
 from scp.model import DeliveryItem
@@ -36,8 +38,8 @@ class Form:
                 self.path.unlink()
 
 
-def stored_forms(item: DeliveryItem) -> list[Form]:
-    """Those that are there, the wanted one first."""
+def stored_forms(item: DeliveryItem, accepts: Collection[str] | None = None) -> list[Form]:
+    """Those that are there and that the configuration accepts, the wanted one first."""
     forms = [
         Form(item=item, path=item.path, transfer_syntax=item.transfer_syntax, sha256=item.sha256)
     ]
@@ -46,7 +48,8 @@ def stored_forms(item: DeliveryItem) -> list[Form]:
             item=item, path=item.original, transfer_syntax=item.original_transfer_syntax
         )
         forms.append(original)
-    return forms
+    original_syntax = item.original_transfer_syntax
+    return [f for f in forms if is_accepted(f.transfer_syntax, original_syntax, accepts)]
 
 
 def native_form(

@@ -29,6 +29,8 @@ MAX_RECEIVED_PDU: Final = 16384
 _APPLICATION_CONTEXT: Final = UID("1.2.840.10008.3.1.1.1")
 _IMPLEMENTATION_CLASS: Final = UID(IMPLEMENTATION_CLASS_UID)
 _DEFAULT_PDU: Final = 16384
+_NOT_SUPPORTED: Final = (3, 4)
+"""Abstract syntax, transfer syntaxes (PS3.8 table 9-18); other refusals may pass."""
 _UID: Final = re.compile(r"[0-9.]{1,64}")
 _DECODING_FAULTS: Final = (
     AttributeError,
@@ -58,6 +60,8 @@ class Accepted:
 
     contexts: Mapping[Proposal, int]
     """Context numbers of the accepted proposals."""
+    refused: Collection[Proposal]
+    """Those that the peer's implementation does not support, whatever the occasion."""
     max_pdu: int
     """The longest P-DATA-TF that the peer takes, headers of the PDU not counted; 0: any."""
 
@@ -109,10 +113,13 @@ def decode_acceptance(pdu: bytes, proposals: Sequence[Proposal]) -> Accepted:
     """
     answer = A_ASSOCIATE_AC()
     contexts: dict[Proposal, int] = {}
+    refused: list[Proposal] = []
     try:
         answer.decode(pdu)
         for item in answer.presentation_context:
             index = (item.context_id or 0) // 2
+            if item.result in _NOT_SUPPORTED and index < len(proposals):
+                refused.append(proposals[index])
             if item.result == 0 and index < len(proposals):
                 proposal = proposals[index]
                 if item.transfer_syntax == proposal.transfer_syntax:
@@ -121,7 +128,8 @@ def decode_acceptance(pdu: bytes, proposals: Sequence[Proposal]) -> Accepted:
         announced = user.maximum_length if user else None
     except _DECODING_FAULTS as error:
         raise PeerUnavailableError("the peer's A-ASSOCIATE-AC cannot be read") from error
-    return Accepted(contexts=contexts, max_pdu=_DEFAULT_PDU if announced is None else announced)
+    max_pdu = _DEFAULT_PDU if announced is None else announced
+    return Accepted(contexts=contexts, refused=refused, max_pdu=max_pdu)
 
 
 def rejection(pdu: bytes) -> PeerRejectedError | PeerUnavailableError:

@@ -43,6 +43,7 @@ class DestinationQueue:
         report: Callable[[Event], None],
         *,
         policy: Policy | None = None,
+        on_retry: Callable[[], None] = lambda: None,
         backoff: Backoff | None = None,
         wall: Callable[[], float] = time.time,
         now: Callable[[], float] = time.monotonic,
@@ -64,6 +65,7 @@ class DestinationQueue:
             changed=self._changed,
             max_lanes=len(lanes),
         )
+        self._on_retry = on_retry
         self._wall = wall
         self._now = now
         self._attempts: list[Attempt] = []
@@ -107,7 +109,11 @@ class DestinationQueue:
             self._changed.notify_all()
 
     def retry_now(self, job: str | None = None) -> None:
-        """Try a job, or all, at once: what waits, and what is held of unfinished jobs."""
+        """Try a job, or all, at once: what waits, and what is held of unfinished jobs.
+
+        ``on_retry`` is called first: what is known of the destination may be known no longer.
+        """
+        self._on_retry()
         with self._changed:
             self._retries.add(job)
             self._changed.notify_all()

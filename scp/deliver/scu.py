@@ -7,13 +7,13 @@ system call, so that neither Nagle's algorithm nor Python costs much.
 import hashlib
 import os
 import socket
-import struct
 import time
 from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Final, Self
 
 from scp.config.schema import DicomDestination
+from scp.deliver.connect import connect, limit_waiting, write, write_last
 from scp.deliver.messages import (
     ABORT,
     PDU_HEADER_BYTES,
@@ -48,8 +48,6 @@ from scp.errors import (
 
 IMPLICIT_LITTLE: Final = "1.2.840.10008.1.2"
 
-_LONGEST_PDU: Final = 1 << 18
-"""Of ours, where the peer takes any; longer ones saved nothing on loopback."""
 _WINDOW: Final = 1 << 20
 """Bytes of a file read at a time."""
 _BUFFERS_A_CALL: Final = 800
@@ -67,15 +65,18 @@ type _Part = bytes | memoryview
 class Association:
     """An accepted association. Leaving the context aborts it unless it was released."""
 
-    def __init__(self, connection: socket.socket, answer_seconds: float) -> None:
+    def __init__(self, connection: socket.socket, answer_seconds: float, max_pdu: int) -> None:
         self._socket = connection
         self._answer_seconds = answer_seconds
+        self._max_pdu = max_pdu
         self._inbox = bytearray()
         self._message_id = 0
         self._chunk = 0
         self._buffer = memoryview(b"")
         self.contexts: dict[Proposal, int] = {}
         """What the peer accepted; the rest it refused."""
+        self.refused: Collection[Proposal] = ()
+        """What it refused because it does not support it."""
 
     def __enter__(self) -> Self:
         return self
@@ -167,12 +168,7 @@ class Association:
         """End at once; nothing happens where it is over already."""
         if self._socket.fileno() < 0:
             return
-        try:
-            self._socket.send(ABORT, socket.MSG_DONTWAIT)
-        except OSError:
-            pass
-        finally:
-            self._socket.close()
+        write_last(self._socket, ABORT)
 
     # -- negotiation ---------------------------------------------------------------------------
 
@@ -206,7 +202,8 @@ class Association:
             raise self._ended(kind)
         accepted = decode_acceptance(pdu, proposals)
         self.contexts = dict(accepted.contexts)
-        self._chunk = _chunk_for(accepted)
+        self.refused = accepted.refused
+        self._chunk = _chunk_for(accepted, self._max_pdu)
         fragments = max(1, min(_WINDOW // self._chunk, _BUFFERS_A_CALL // 2))
         self._buffer = memoryview(bytearray(fragments * self._chunk))
 
@@ -237,14 +234,14 @@ class Association:
         remaining = sum(map(len, parts))
         try:
             while True:
-                sent = self._socket.sendmsg(parts)
+                sent = write(self._socket, parts)
                 remaining -= sent
                 if not remaining:
                     return
                 parts = _without(parts, sent)
                 if time.monotonic() > deadline:
                     raise PeerUnavailableError("timeout: the peer takes the data too slowly")
-        except BlockingIOError as error:
+        except (BlockingIOError, TimeoutError) as error:
             raise PeerUnavailableError("timeout: the peer takes no more data") from error
         except OSError as error:
             raise PeerUnavailableError(f"connection lost: {error.strerror}") from error
@@ -296,7 +293,7 @@ class Association:
         while len(self._inbox) < size:
             try:
                 data = self._socket.recv(_READ)
-            except BlockingIOError as error:
+            except (BlockingIOError, TimeoutError) as error:
                 raise PeerUnavailableError("timeout: the peer does not answer") from error
             except OSError as error:
                 raise PeerUnavailableError(f"connection lost: {error.strerror}") from error
@@ -332,22 +329,12 @@ def associate_as[A: Association](
     Raises
     ------
     PeerRejectedError
-        The peer rejects the association for good.
+        The peer rejects the association for good, or is not to be believed.
     PeerUnavailableError
         It cannot be reached, rejects for now or does not answer.
     """
+    association = kind(connect(section), section.answer_seconds, section.max_pdu)
     try:
-        connection = socket.create_connection(
-            (section.host, section.port), timeout=section.connect_seconds
-        )
-    except OSError as error:
-        raise PeerUnavailableError(f"no connection: {error.strerror or error}") from error
-    association = kind(connection, section.answer_seconds)
-    try:
-        # Limits of the kernel cost nothing a call, where settimeout adds a poll to each.
-        connection.settimeout(None)
-        limit_waiting(connection, section.answer_seconds)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         association.request(section.ae_title, section.calling_ae_title, proposals, provider_of)
     except BaseException:
         association.abort()
@@ -355,19 +342,9 @@ def associate_as[A: Association](
     return association
 
 
-def limit_waiting(connection: socket.socket, seconds: float) -> None:
-    """Let no single system call wait longer; it fails with EAGAIN then."""
-    limit = struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000) or 1)
-    try:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-    except OSError as error:
-        raise PeerUnavailableError(f"connection lost: {error.strerror}") from error
-
-
-def _chunk_for(accepted: Accepted) -> int:
+def _chunk_for(accepted: Accepted, max_pdu: int) -> int:
     """Bytes of data in one PDU: even, and no more than the peer or we want (PS3.8 D.1)."""
-    longest = min(accepted.max_pdu or _LONGEST_PDU, _LONGEST_PDU)
+    longest = min(accepted.max_pdu or max_pdu, max_pdu)
     chunk = (longest - PDV_HEADER_BYTES) // 2 * 2
     if chunk <= 0:
         raise PeerRejectedError(

@@ -3,10 +3,10 @@
 import functools
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from scp.buffer.job import Job, JobInstance, JobVolume
+from scp.buffer.job import Job, JobForm, JobInstance, JobVolume
 from scp.buffer.layout import INSTANCE_ENDING, Layout
 from scp.choose.rules import Decision
 from scp.convert.enhanced.collapsed import Collapsed
@@ -29,9 +29,15 @@ class Collapser:
     """Has workers collapse what may be collapsed. On the coordinator's thread."""
 
     def __init__(
-        self, layout: Layout, pool: WorkerPool, history_of: Callable[[str], SeriesHistory]
+        self,
+        layout: Layout,
+        pool: WorkerPool,
+        history_of: Callable[[str], SeriesHistory],
+        accepting: Collection[str],
     ) -> None:
         self._layout = layout
+        self._accepting = accepting
+        """The destinations that take volumes."""
         self._pool = pool
         self._history_of = history_of
         """What was made of a series, by its UID, before."""
@@ -68,7 +74,10 @@ class Collapser:
         groups: dict[tuple[str, ...], list[JobInstance]] = {}
         for instance in wanted:
             if instance.is_delivered:
-                groups.setdefault(tuple(sorted(instance.send_to)), []).append(instance)
+                takers = tuple(sorted(set(instance.send_to).intersection(self._accepting)))
+                groups.setdefault(takers, []).append(instance)
+        nobodys = groups.pop((), [])
+        job = _single(job, {i.name: CollapseReason.NOT_ACCEPTED for i in nobodys})
         members = [i for group in groups.values() for i in group]
         only = self._only(closed, members) if members else frozenset[str]()
         if not members or isinstance(only, CollapseReason):
@@ -77,20 +86,22 @@ class Collapser:
             return
         left = len(groups)
 
-        def collapsed(group: list[JobInstance], answer: Answer | Lost) -> None:
+        def collapsed(
+            takers: tuple[str, ...], group: list[JobInstance], answer: Answer | Lost
+        ) -> None:
             nonlocal job, left
-            job = _applied(closed, job, group, answer)
+            job = _applied(closed, job, takers, group, answer)
             left -= 1
             if not left:
                 done(job)
 
-        # Instances with destinations of their own become volumes of their own.
-        for group in groups.values():
+        # Instances that other destinations take in volumes become volumes of their own.
+        for takers, group in groups.items():
             folder = self._layout.encoded / f"volumes-{next(self._numbers)}"
             closed.volume_folders.append(folder)
             slices = tuple(self._slice_of(closed, instance) for instance in group)
             task = CollapseTask(slices=slices, folder=folder, only=only)
-            self._pool.submit(task, CLOSED, functools.partial(collapsed, group))
+            self._pool.submit(task, CLOSED, functools.partial(collapsed, takers, group))
 
     def _only(
         self, closed: ClosedJob, members: Sequence[JobInstance]
@@ -138,8 +149,17 @@ class Collapser:
         )
 
 
-def _applied(closed: ClosedJob, job: Job, group: list[JobInstance], answer: Answer | Lost) -> Job:
-    """The job, with one group of its instances as they became."""
+def _applied(
+    closed: ClosedJob,
+    job: Job,
+    takers: tuple[str, ...],
+    group: list[JobInstance],
+    answer: Answer | Lost,
+) -> Job:
+    """The job, with one group of its instances as they became; ``takers`` get volumes.
+
+    The single frames that volumes were made of are kept for the other destinations, if any.
+    """
     if isinstance(answer, Lost):
         is_late = answer.reason == PassReason.DEADLINE
         reason = CollapseReason.DEADLINE if is_late else CollapseReason.WORKER_LOST
@@ -153,7 +173,7 @@ def _applied(closed: ClosedJob, job: Job, group: list[JobInstance], answer: Answ
     volumes = list(job.volumes)
     for path, made in answer.volumes:
         # Not its UID: the same datasets, sent to one place and then to another, are two volumes of it.
-        volume = _volume(f"volume-{len(volumes) + 1}{INSTANCE_ENDING}", made, group[0])
+        volume = _volume(f"volume-{len(volumes) + 1}{INSTANCE_ENDING}", made, group[0], takers)
         volumes.append(volume)
         closed.volumes[volume.name] = path
         parts = shares(made.result_bytes, len(made.frames))
@@ -165,6 +185,7 @@ def _applied(closed: ClosedJob, job: Job, group: list[JobInstance], answer: Answ
                 transfer_syntax=volume.transfer_syntax,
                 result_bytes=share,
                 result_sha256=volume.result_sha256,
+                forms=_single_frame(instances[name], takers),
             )
     whole = replace(
         job, instances=tuple(instances[i.name] for i in job.instances), volumes=tuple(volumes)
@@ -172,7 +193,23 @@ def _applied(closed: ClosedJob, job: Job, group: list[JobInstance], answer: Answ
     return _single(whole, refused)
 
 
-def _volume(name: str, made: Collapsed, member: JobInstance) -> JobVolume:
+def _single_frame(instance: JobInstance, takers: Collection[str]) -> tuple[JobForm, ...]:
+    """The converted instance by itself, for the destinations that do not take its volume."""
+    others = tuple(name for name in instance.send_to if name not in takers)
+    if not others:
+        return ()
+    return (
+        JobForm(
+            form=Form.HTJ2K.value,
+            transfer_syntax=instance.transfer_syntax,
+            result_bytes=instance.result_bytes,
+            result_sha256=instance.result_sha256,
+            send_to=others,
+        ),
+    )
+
+
+def _volume(name: str, made: Collapsed, member: JobInstance, takers: tuple[str, ...]) -> JobVolume:
     return JobVolume(
         name=name,
         identity=Identity(
@@ -182,7 +219,7 @@ def _volume(name: str, made: Collapsed, member: JobInstance) -> JobVolume:
             series_instance_uid=made.series_instance_uid,
         ),
         transfer_syntax=made.transfer_syntax,
-        send_to=member.send_to,
+        send_to=takers,
         result_bytes=made.result_bytes,
         result_sha256=made.result_sha256,
         has_sidecar=made.sidecar is not None,

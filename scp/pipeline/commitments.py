@@ -78,17 +78,18 @@ class Policy:
 
     def of_live(self, live: Live, instance: JobInstance) -> Standing:
         """Of one that is in the spool and no repeat."""
-        name = instance.delivered_as
-        to_have_it = set(instance.send_to) - live.skipped.get(name, {}).keys()
+        keys = {name: instance.key_for(name) for name in instance.send_to}
+        to_have_it = {name for name, key in keys.items() if name not in live.skipped.get(key, {})}
         wanted = to_have_it if self._to is None else set(self._to)
         if not wanted or not wanted <= to_have_it:
             return Standing.FAILED
-        if all(live.has(destination, name) for destination in wanted):
-            records = [v.restore_record for v in live.job.volumes if v.name == name]
-            taken_by = live.taken.get(name, {})
+        if all(live.has(destination, keys[destination]) for destination in wanted):
+            volumes = {keys[destination] for destination in wanted}
+            records = [v.restore_record for v in live.job.volumes if v.name in volumes]
+            taken_by = live.taken.get(instance.delivered_as, {})
             is_safe = all(self._is_restorable(record, taken_by) for record in records)
             return Standing.COMMITTED if is_safe else Standing.FAILED
-        is_held = any(name in live.held.get(destination, ()) for destination in wanted)
+        is_held = any(keys[name] in live.held.get(name, ()) for name in wanted)
         return Standing.FAILED if is_held else Standing.PENDING
 
     def of_row(self, row: LedgerRow) -> Standing:

@@ -114,14 +114,15 @@ class Committer:
         )
 
     def _move_results(self, closed: ClosedJob, job: Job) -> None:
-        for form in {i.form for i in job.instances if i.form != ORIGINAL}:
+        kinds = {i.form for i in job.instances} | {f.form for i in job.instances for f in i.forms}
+        for form in kinds - {ORIGINAL}:
             self._folders.make_results(job.name, form)
         for instance in job.instances:
             encoded = closed.instances[instance.name].encoded
-            if encoded is not None and instance.form != ORIGINAL and not instance.volume:
-                self._disk.rename(
-                    encoded, self._folders.result(job.name, instance.form, instance.name)
-                )
+            forms = [each.form for each in instance.forms]
+            forms += [instance.form] if not instance.volume else []
+            if encoded is not None and forms and forms != [ORIGINAL]:
+                self._disk.rename(encoded, self._folders.result(job.name, forms[0], instance.name))
         for volume in job.volumes:
             made = closed.volumes[volume.name]
             target = self._folders.result(job.name, Form.ENHANCED, volume.name)

@@ -29,7 +29,7 @@ from scp.pipeline.commitments import Commitments
 from scp.pipeline.committer import Committer
 from scp.pipeline.control import ControlServer, Reply
 from scp.pipeline.converter import Converter
-from scp.pipeline.destinations import build_queues
+from scp.pipeline.destinations import build_queues, taking_volumes
 from scp.pipeline.dispatch import Dispatch
 from scp.pipeline.intake import Intake
 from scp.pipeline.notices import AT_ONCE, read_notices, send_needs
@@ -109,7 +109,7 @@ class Coordinator:
             self._chores,
             self._timers.later,
             self._dispatch,
-            Collapser(self._layout, self._pool, self._history_of),
+            Collapser(self._layout, self._pool, self._history_of, taking_volumes(config)),
         )
         self._intake = Intake(config, self._layout, folders, converter, self._committer)
         self._requests = Requests(

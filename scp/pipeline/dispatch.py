@@ -69,7 +69,7 @@ class Dispatch:
     @property
     def bytes_waiting(self) -> int:
         """What deliveries to folders may still write."""
-        return sum(live.waiting_bytes() for live in self.live.values())
+        return sum(live.waiting_bytes for live in self.live.values())
 
     def history_of(self, series_instance_uid: str) -> SeriesHistory:
         """What collapsing has made of this series before, as far as the spool knows."""
@@ -279,7 +279,7 @@ class Dispatch:
             return
         del self.live[name]
         self._accounts.forget(name)
-        live.folder = self._folders.held_folder(name)
+        live.move(self._folders.held_folder(name))
         self.held[name] = live
         self.changed(live)
         logger.error("job %s is held for a person: %s; see dcmpress held", name, reasons)
@@ -334,11 +334,13 @@ class Dispatch:
         name = live.job.name
         for destination in live.held:
             self._release_receipts(live, destination)
+            if self._queues is not None and destination in self._queues:
+                self._queues[destination].retry_now(name)
         self._folders.release(name)
         self._accounts.remember(live.job)
         del self.held[name]
         live.held = {}
-        live.folder = self._folders.folder(name)
+        live.move(self._folders.folder(name))
         self._deliver(live)
 
     def _release_receipts(self, live: Live, destination: str) -> None:
@@ -359,7 +361,7 @@ class Dispatch:
         live = self.held.pop(name, None)
         if live is None:
             raise NodeError(f"no job {name} is held; see dcmpress held")
-        count = sum(live.state_of(instance) is None for instance in live.job.instances)
+        count = live.instances_open
         self.live[name] = live
         self._recorder.record(live, reason)
         logger.warning("job %s was discarded: %d instances", name, count)

@@ -38,7 +38,7 @@ def held_jobs(
     return lost + [
         {
             "job": job,
-            "instances": sum(live.is_held(i) for i in live.job.instances),
+            "instances": live.instances_held,
             "created": datetime.fromtimestamp(live.job.created, UTC).isoformat(),
             "reasons": {d: dict(Counter(held.values())) for d, held in live.held.items()},
             "folder": str(live.folder),

@@ -1,6 +1,7 @@
 """A committed job on its way to its destinations, and what each has said so far."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -19,7 +20,10 @@ LEFT_CONFIGURATION = "destination_left_configuration"
 
 @dataclass(slots=True)
 class Live:
-    """Receipts lie in files beside the job; this is what they add up to."""
+    """Receipts lie in files beside the job; this is what they add up to.
+
+    Sums are kept as answers come, so that a long job costs no more than a short one to look at.
+    """
 
     job: Job
     folder: Path
@@ -35,40 +39,116 @@ class Live:
     is_recording: bool = False
     vouching: frozenset[str] = frozenset()
     """Destinations that have an instance for good only when they vouch for it."""
+    destinations: list[str] = field(init=False)
+    """Of what is delivered, in order."""
+    waiting_bytes: int = field(init=False, default=0)
+    """What is still to be delivered, each instance counted once."""
+    states: Counter[State] = field(init=False, default_factory=Counter)
+    """How many instances have ended their way, and how."""
+    converted: int = field(init=False, default=0)
+    reasons: Counter[str] = field(init=False, default_factory=Counter)
+    """Why originals are delivered."""
+    not_collapsed: Counter[str] = field(init=False, default_factory=Counter)
+    _open: dict[str, JobInstance] = field(init=False, default_factory=dict)
+    """Instances that some destination is still to have."""
+    _members: dict[str, list[JobInstance]] = field(init=False, default_factory=dict)
+    """What is delivered under each key of receipts."""
+    _items: dict[str, DeliveryItem] = field(init=False, default_factory=dict)
+    """Of single frames: destinations share them."""
+    _folders: dict[str, Path] = field(init=False, default_factory=dict)
 
-    @property
-    def destinations(self) -> list[str]:
-        return sorted({name for i in self.job.instances if i.is_delivered for name in i.send_to})
+    def __post_init__(self) -> None:
+        names: set[str] = set()
+        for instance in self.job.instances:
+            state = self.state_of(instance)
+            if state is not None:
+                self.states[state] += 1
+            if not instance.is_delivered:
+                continue
+            names.update(instance.send_to)
+            self._members.setdefault(instance.delivered_as, []).append(instance)
+            if instance.forms and instance.volume:
+                self._members.setdefault(instance.name, []).append(instance)
+            if instance.lost_volume:
+                self._members.setdefault(instance.lost_volume, []).append(instance)
+            if state is None:
+                self._open[instance.name] = instance
+                self.waiting_bytes += instance.result_bytes
+            if instance.not_collapsed:
+                self.not_collapsed[instance.not_collapsed] += 1
+            if instance.reason:
+                self.reasons[instance.reason] += 1
+            else:
+                self.converted += 1
+        self.destinations = sorted(names)
 
     def receipts_path(self, destination: str) -> Path:
         return self.folder / f"receipts-{destination}"
 
+    # -- what goes where -----------------------------------------------------------------------
+
     def items_for(self, destination: str) -> list[DeliveryItem]:
         """What this destination is to have: single frames in order of arrival, then volumes."""
-        single = [
-            DeliveryItem(
-                instance=i.name,
-                identity=i.identity,
-                path=self.path_of(i),
-                transfer_syntax=i.transfer_syntax,
-                original=self.folder / SOURCE / i.name,
-                original_transfer_syntax=i.source_transfer_syntax,
-                sha256=i.result_sha256,
-                is_conflict=i.is_conflict,
-                is_urgent=i.is_urgent,
-                calling_ae_title=i.origin.calling_ae_title,
-            )
+        volumes = [v for v in self.job.volumes if destination in v.send_to]
+        return [self._item(i) for i in self._singles(destination)] + [
+            self._volume_item(volume) for volume in volumes
+        ]
+
+    def waiting_for(self, destination: str) -> list[str]:
+        """Instances and volumes that this destination has not taken and is still to have."""
+        names = [i.name for i in self._singles(destination)]
+        names += [v.name for v in self.job.volumes if destination in v.send_to]
+        return [name for name in names if not self._is_settled_by(destination, name)]
+
+    def _singles(self, destination: str) -> list[JobInstance]:
+        return [
+            i
             for i in self.job.instances
-            if i.is_delivered
-            and not i.volume
-            and destination in i.send_to
+            if destination in i.send_to
+            and not i.repeat_of
+            and (not i.volume or i.form_for(destination) is not None)
             and destination not in self.taken.get(i.lost_volume, {})
         ]
-        return single + [self._item_of(v) for v in self.job.volumes if destination in v.send_to]
 
-    def _item_of(self, volume: JobVolume) -> DeliveryItem:
-        path = self.folder / RESULTS / Form.ENHANCED / volume.name
-        members = [i for i in self.job.instances if i.volume == volume.name]
+    def _item(self, instance: JobInstance) -> DeliveryItem:
+        """An instance by itself: as it was committed first, or beside its volume."""
+        known = self._items.get(instance.name)
+        if known is not None:
+            return known
+        form = instance.forms[0] if instance.volume else instance
+        original = self._folder(SOURCE) / instance.name
+        is_original = form.form == ORIGINAL
+        item = DeliveryItem(
+            instance=instance.name,
+            identity=instance.identity,
+            path=original if is_original else self._folder(form.form) / instance.name,
+            transfer_syntax=form.transfer_syntax,
+            original=original,
+            original_transfer_syntax=instance.source_transfer_syntax,
+            sha256=form.result_sha256,
+            is_conflict=instance.is_conflict,
+            is_urgent=instance.is_urgent,
+            calling_ae_title=instance.origin.calling_ae_title,
+        )
+        self._items[instance.name] = item
+        return item
+
+    def _folder(self, form: str) -> Path:
+        """Where the files of one form lie; joining paths is most of the work otherwise."""
+        if form not in self._folders:
+            folder = self.folder / SOURCE if form == SOURCE else self.folder / RESULTS / form
+            self._folders[form] = folder
+        return self._folders[form]
+
+    def move(self, folder: Path) -> None:
+        """The job lies somewhere else now."""
+        self.folder = folder
+        self._folders.clear()
+        self._items.clear()
+
+    def _volume_item(self, volume: JobVolume) -> DeliveryItem:
+        path = self._folder(Form.ENHANCED) / volume.name
+        members = self._members[volume.name]
         return DeliveryItem(
             instance=volume.name,
             identity=volume.identity,
@@ -111,6 +191,8 @@ class Live:
             taken = self.taken.get(name, {})
             if destination in taken:
                 taken[destination] = replace(taken[destination], committed_at=at)
+                for instance in self._members.get(name, ()):
+                    self._settle(instance)
         for name in refused:
             self.taken.get(name, {}).pop(destination, None)
 
@@ -123,20 +205,17 @@ class Live:
         for name, at in known.items():
             self.vouch(destination, [name], [], datetime.fromtimestamp(at, UTC))
 
-    def waiting_for(self, destination: str) -> list[str]:
-        """Instances and volumes that this destination has not taken and is still to have."""
-        names = [item.instance for item in self.items_for(destination)]
-        return [name for name in names if destination not in self._settled(name)]
-
-    def path_of(self, instance: JobInstance) -> Path:
-        if instance.form == ORIGINAL:
-            return self.folder / SOURCE / instance.name
-        return self.folder / RESULTS / instance.form / instance.name
+    # -- what was said -------------------------------------------------------------------------
 
     def take(self, destination: str, receipts: Mapping[str, Receipt], at: datetime) -> None:
-        """Note what a destination accepted, and what it wants a person for."""
+        """Note what a destination accepted, skips, and wants a person for."""
         for name, receipt in receipts.items():
-            if receipt.verdict.is_done:
+            if receipt.verdict is Verdict.HELD:
+                self.held.setdefault(destination, {})[name] = receipt.detail
+                continue
+            if receipt.verdict is Verdict.SKIPPED:
+                self.skipped.setdefault(name, {})[destination] = receipt.detail
+            elif receipt.verdict.is_done:
                 self.taken.setdefault(name, {})[destination] = Delivered(
                     status=receipt.status,
                     at=at,
@@ -144,12 +223,17 @@ class Live:
                     transfer_syntax=receipt.transfer_syntax,
                     is_collapsed=any(volume.name == name for volume in self.job.volumes),
                 )
-                self.held.get(destination, {}).pop(name, None)
-            elif receipt.verdict is Verdict.SKIPPED:
-                self.skipped.setdefault(name, {})[destination] = receipt.detail
-                self.held.get(destination, {}).pop(name, None)
-            elif receipt.verdict is Verdict.HELD:
-                self.held.setdefault(destination, {})[name] = receipt.detail
+            else:
+                continue
+            self.held.get(destination, {}).pop(name, None)
+            for instance in self._members.get(name, ()):
+                self._settle(instance)
+
+    def _settle(self, instance: JobInstance) -> None:
+        state = self.state_of(instance)
+        if state is not None and self._open.pop(instance.name, None) is not None:
+            self.states[state] += 1
+            self.waiting_bytes -= instance.result_bytes
 
     def state_of(self, instance: JobInstance) -> State | None:
         """The end of the instance's way; None while it is pending or held."""
@@ -157,7 +241,11 @@ class Live:
             return State.REPEAT
         if not instance.send_to:
             return State.SKIPPED
-        if not self._is_settled(instance):
+        lost = self.taken.get(instance.lost_volume, ())
+        if not all(
+            self._is_settled_by(destination, instance.key_for(destination)) or destination in lost
+            for destination in instance.send_to
+        ):
             return None
         return State.DELIVERED if self._taken_by(instance) else State.SKIPPED
 
@@ -167,15 +255,40 @@ class Live:
         return any(self.held.values())
 
     def is_held(self, instance: JobInstance) -> bool:
-        return self.state_of(instance) is None and any(
-            instance.delivered_as in names for names in self.held.values()
+        return instance.name in self._open and any(
+            instance.key_for(destination) in names
+            for destination, names in self.held.items()
+            if destination in instance.send_to
         )
 
-    def waiting_bytes(self) -> int:
-        """What is still to be delivered, each instance counted once."""
-        return sum(
-            i.result_bytes for i in self.job.instances if i.is_delivered and not self._is_settled(i)
-        )
+    @property
+    def instances_held(self) -> int:
+        """How many instances need a person."""
+        concerned = {
+            member.name: member
+            for names in self.held.values()
+            for name in names
+            for member in self._members.get(name, ())
+        }
+        return sum(self.is_held(member) for member in concerned.values())
+
+    @property
+    def instances_open(self) -> int:
+        """How many some destination is still to have, those that need a person included."""
+        return len(self._open)
+
+    def _is_settled_by(self, destination: str, name: str) -> bool:
+        """Whether it has an instance or volume for good, or is not to have it."""
+        return self.has(destination, name) or destination in self.skipped.get(name, ())
+
+    def _said[T](self, said: Mapping[str, Mapping[str, T]], instance: JobInstance) -> dict[str, T]:
+        """Destination to its word for an instance, in whichever form it got it."""
+        found = {}
+        for destination in instance.send_to:
+            words = said.get(instance.key_for(destination), {})
+            if destination in words:
+                found[destination] = words[destination]
+        return found
 
     def rows(self, discarded: str = "") -> Iterator[LedgerRow]:
         """The ledger's rows; with a reason, what was not delivered counts as discarded."""
@@ -184,7 +297,7 @@ class Live:
         for instance in self.job.instances:
             state = self.state_of(instance)
             volume = volumes.get(instance.volume)
-            skipped = self.skipped.get(instance.delivered_as, {})
+            skipped = self._said(self.skipped, instance)
             note = "; ".join(f"{name}: {why}" for name, why in skipped.items()) or instance.remark
             if state is None:
                 state, note = State.DISCARDED, discarded
@@ -223,20 +336,9 @@ class Live:
                 note=note,
             )
 
-    def _settled(self, name: str) -> set[str]:
-        """The destinations that have an instance or volume, or are not to have it."""
-        taken = {each for each in self.taken.get(name, {}) if self.has(each, name)}
-        return taken | self.skipped.get(name, {}).keys()
-
     def _taken_by(self, instance: JobInstance) -> Mapping[str, Delivered]:
         """Who has it: by itself, or in the volume that it is, or was, a frame of."""
-        return self.taken.get(instance.lost_volume, {}) | self.taken.get(instance.delivered_as, {})
-
-    def _is_settled(self, instance: JobInstance) -> bool:
-        settled = (
-            self._settled(instance.delivered_as) | self.taken.get(instance.lost_volume, {}).keys()
-        )
-        return set(instance.send_to) <= settled
+        return self.taken.get(instance.lost_volume, {}) | self._said(self.taken, instance)
 
 
 def _moment(seconds: float, otherwise: datetime) -> datetime:

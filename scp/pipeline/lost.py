@@ -42,10 +42,11 @@ def with_what_is_there(job: Job, folders: JobFolders) -> Job:
 
 
 def _results(job: Job, instance: JobInstance, folders: JobFolders) -> list[Path]:
-    """What the delivery of an instance takes."""
+    """What the deliveries of an instance take."""
     result = folders.result(job.name, instance.form, instance.delivered_as)
     has_sidecar = any(v.has_sidecar for v in job.volumes if v.name == instance.volume)
-    return [result, sidecar_of(result)] if has_sidecar else [result]
+    others = [folders.result(job.name, form.form, instance.name) for form in instance.forms]
+    return [result, *others, sidecar_of(result)] if has_sidecar else [result, *others]
 
 
 def _digest_of_original(path: Path, instance: JobInstance) -> str:

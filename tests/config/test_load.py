@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from scp.config import network, schema
 from scp.config.load import load, parse
-from scp.config.network import ListenerSection
+from scp.config.network import ListenerSection, RequestorTls
 from scp.config.schema import Config, DicomDestination, FolderDestination
 from scp.config.values import Section
 from scp.config.yaml_tree import MAX_BYTES
@@ -520,3 +520,53 @@ def test_receivers_are_counted_or_left_to_the_machine(count: str) -> None:
 
     with pytest.raises(ConfigError):
         config_of(f"node: {{receivers: {count}}}")
+
+
+def test_what_a_peer_is_to_get_is_said_in_words_names_and_uids() -> None:
+    text = (
+        "destinations:\n"
+        "  pacs:\n"
+        "    kind: dicom\n"
+        "    host: pacs\n"
+        "    port: 104\n"
+        "    ae_title: PACS\n"
+        "    calling_ae_title: sender\n"
+        "    accepts: [htj2k, original, native, JPEGLSLossless, 1.2.840.10008.1.2.4.70]\n"
+        "    accepts_collapsed: true\n"
+        "    max_pdu: 64KiB\n"
+        "    tls: {ca: ./ca.pem, check_host: false}\n"
+        "default: {send_to: [pacs]}\n"
+    )
+
+    pacs = parse(text.encode(), "c.yaml").destinations["pacs"]
+
+    assert isinstance(pacs, DicomDestination)
+    assert pacs.accepts == (
+        "htj2k",
+        "original",
+        "native",
+        "1.2.840.10008.1.2.4.80",
+        "1.2.840.10008.1.2.4.70",
+    )
+    assert pacs.calls_as_sender
+    assert (pacs.accepts_collapsed, pacs.max_pdu) == (True, 65536)
+    assert pacs.tls == RequestorTls(ca=Path("./ca.pem"), check_host=False)
+
+
+@pytest.mark.parametrize(
+    ("keys", "fault"),
+    [
+        ("accepts: []", "destinations.pacs.accepts: "),
+        ("accepts: [htj2]", "'htj2' is no transfer syntax"),
+        ("max_associations: 0", "destinations.pacs.max_associations: "),
+        ("max_pdu: 100", "destinations.pacs.max_pdu: "),
+        ("tls: {key: ./key.pem}", "a key needs its certificate"),
+        ("tls: {ca: ./a.pem, verify: false}", "unknown key 'verify' in destinations.pacs.tls"),
+    ],
+)
+def test_what_cannot_be_meant_of_a_peer_is_a_fault(keys: str, fault: str) -> None:
+    peer = f"{{kind: dicom, host: pacs, port: 104, ae_title: PACS, {keys}}}"
+
+    (found,) = faults_of(f"destinations: {{pacs: {peer}}}\ndefault: {{send_to: [pacs]}}\n")
+
+    assert fault in found

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import ssl
 import struct
 import subprocess
 import threading
@@ -39,6 +40,9 @@ class HandPeer:
     accepts: Callable[[str, str], bool] = lambda sop_class, syntax: True
     max_pdu: int = 65536
     reject: tuple[int, int, int] | None = None
+    rejects_callers: frozenset[str] | set[str] = frozenset()
+    """As calling AE titles that are not recognised, for good."""
+    tls: ssl.SSLContext | None = None
     on_request: str = ""
     """What to do instead of answering the A-ASSOCIATE-RQ: abort, close, silence, nonsense."""
     stored: list[Stored] = field(default_factory=list)
@@ -48,6 +52,8 @@ class HandPeer:
     proposed: list[tuple[str, str]] = field(default_factory=list)
     called: str = ""
     calling: str = ""
+    callers: list[str] = field(default_factory=list)
+    """Of all associations that were accepted."""
     faults: list[BaseException] = field(default_factory=list)
 
     def __enter__(self) -> Self:
@@ -85,8 +91,11 @@ class HandPeer:
             self._connections.append(connection)
             with connection:
                 try:
-                    self._talk(connection)
-                except (ConnectionError, EOFError):
+                    if self.tls is not None:
+                        connection = self.tls.wrap_socket(connection, server_side=True)
+                    with connection:
+                        self._talk(connection)
+                except (ConnectionError, EOFError, ssl.SSLError):
                     pass
                 except BaseException as fault:
                     self.faults.append(fault)
@@ -100,6 +109,11 @@ class HandPeer:
         if self.reject:
             connection.sendall(struct.pack(">BxLx3B", 3, 4, *self.reject))
             return
+        caller = body[20:36].decode().strip()
+        if caller in self.rejects_callers:
+            connection.sendall(struct.pack(">BxLx3B", 3, 4, 1, 1, 3))
+            return
+        self.callers.append(caller)
         contexts = self._accept(connection, body)
         command, dataset = b"", b""
         while True:

@@ -308,6 +308,123 @@ def test_a_missing_file_costs_only_its_own_instance(tmp_path: Path) -> None:
     assert verdicts == [Verdict.DELIVERED, Verdict.LIMITED, Verdict.DELIVERED]
 
 
+# -- what the configuration says of a peer ---------------------------------------------------------
+
+
+def test_only_what_the_configuration_accepts_is_proposed(tmp_path: Path) -> None:
+    item = rle_item(tmp_path, original_is_native=True)
+
+    with HandPeer() as peer:
+        (receipt,) = deliver(peer.section(accepts=["native"]), [item])
+
+    assert [syntax for _, syntax in peer.proposed] == [EXPLICIT, IMPLICIT]
+    assert receipt.transfer_syntax == EXPLICIT
+    assert peer.stored[0].dataset == dataset_bytes(item.original)
+
+
+def test_a_peer_that_is_to_have_explicit_little_endian_gets_a_decoded_copy_each_time_the_same(
+    tmp_path: Path,
+) -> None:
+    item = rle_item(tmp_path, original_is_native=False)
+
+    with HandPeer() as peer:
+        section = peer.section(accepts=["ExplicitVRLittleEndian"])
+        receipts = [*deliver(section, [item], decoder(tmp_path))]
+        receipts += deliver(section, [item], decoder(tmp_path))
+
+    assert [each.transfer_syntax for each in receipts] == [EXPLICIT, EXPLICIT]
+    assert peer.stored[0].dataset == peer.stored[1].dataset
+
+
+def test_what_the_configuration_accepts_in_no_form_is_refused_without_a_call(
+    tmp_path: Path,
+) -> None:
+    with HandPeer() as peer:
+        receipts = deliver(peer.section(accepts=["htj2k"]), ct_items(tmp_path, 2))
+
+    assert [each.verdict for each in receipts] == [Verdict.REFUSED] * 2
+    assert receipts[0].detail.startswith("not_accepted: ")
+    assert peer.associations == 0
+
+
+def test_what_a_peer_refused_is_not_proposed_to_it_again(tmp_path: Path) -> None:
+    item = rle_item(tmp_path, original_is_native=True)
+
+    with HandPeer(accepts=only(EXPLICIT, IMPLICIT)) as peer:
+        destination = DicomDestination("peer", peer.section(), no_decoder)
+        for _ in range(2):
+            (receipt,) = destination.deliver([item], lambda: False)
+            assert receipt.verdict is Verdict.DELIVERED
+
+    syntaxes = [syntax for _, syntax in peer.proposed]
+    assert syntaxes == [RLE, EXPLICIT, IMPLICIT, EXPLICIT, IMPLICIT]
+
+
+def test_a_refused_sop_class_costs_no_association_the_next_time(tmp_path: Path) -> None:
+    items = ct_items(tmp_path, 2)
+
+    with HandPeer(accepts=only()) as peer:
+        destination = DicomDestination("peer", peer.section(), no_decoder)
+        receipts = [r for item in items for r in destination.deliver([item], lambda: False)]
+
+    assert [each.verdict for each in receipts] == [Verdict.REFUSED] * 2
+    assert {each.detail.split(":")[0] for each in receipts} == {"sop_class_refused"}
+    assert peer.associations == 1
+
+
+def test_each_sender_is_called_by_its_own_title_on_its_own_association(tmp_path: Path) -> None:
+    titles = ["CT1", "CT1", "MR1", "", "no\\title"]
+    items = [
+        replace(item, calling_ae_title=title)
+        for item, title in zip(ct_items(tmp_path, 5), titles, strict=True)
+    ]
+
+    with HandPeer() as peer:
+        destination = DicomDestination(
+            "peer", peer.section(calling_ae_title="sender"), no_decoder, own_title="NODE"
+        )
+        receipts = list(destination.deliver(items, lambda: False))
+
+    assert [each.verdict for each in receipts] == [Verdict.DELIVERED] * 5
+    assert peer.callers == ["CT1", "MR1", "NODE"]
+
+
+def test_a_sender_that_the_peer_rejects_does_not_keep_the_others_from_being_delivered(
+    tmp_path: Path,
+) -> None:
+    items = [
+        replace(item, calling_ae_title=title)
+        for item, title in zip(ct_items(tmp_path, 3), ["CT1", "BAD", "MR1"], strict=True)
+    ]
+
+    with HandPeer(rejects_callers={"BAD"}) as peer:
+        section = peer.section(calling_ae_title="sender")
+        receipts = deliver(section, items)
+
+    verdicts = [each.verdict for each in receipts]
+    assert verdicts == [Verdict.DELIVERED, Verdict.LIMITED, Verdict.DELIVERED]
+    assert receipts[1].detail.endswith("calling AE title not recognised (permanent) as BAD")
+
+
+def test_a_probe_by_a_title_that_a_peer_of_many_senders_does_not_know_is_an_answer(
+    tmp_path: Path,
+) -> None:
+    with HandPeer(rejects_callers={"DCMPRESS"}) as peer:
+        destination = DicomDestination("p", peer.section(calling_ae_title="sender"), no_decoder)
+        with pytest.raises(DeliveryError, match="called as DCMPRESS") as raised:
+            destination.check()
+
+    assert type(raised.value) is DeliveryError
+
+
+def test_no_pdu_is_longer_than_configured(tmp_path: Path) -> None:
+    with HandPeer() as peer:
+        deliver(peer.section(max_pdu=8192), ct_items(tmp_path, 2, rows=256))
+
+    assert max(peer.pdu_lengths) <= 8192
+    assert len(peer.pdu_lengths) > 30
+
+
 # -- answers ---------------------------------------------------------------------------------------
 
 

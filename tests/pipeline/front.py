@@ -18,6 +18,7 @@ from scp.model import Origin, StoreRequest
 from scp.pipeline.collapser import Collapser
 from scp.pipeline.committer import Committer
 from scp.pipeline.converter import Converter
+from scp.pipeline.destinations import taking_volumes
 from scp.pipeline.intake import Intake
 from scp.pipeline.notices import NoticeSender, notice_pair, read_notices
 from tests.pipeline.parts import SECONDS, Parts
@@ -41,7 +42,7 @@ class Front(Parts):
             self.chores,
             self.timers.later,
             self.dispatch,
-            Collapser(self.layout, crew.pool, self._history_of),
+            Collapser(self.layout, crew.pool, self._history_of, taking_volumes(config)),
         )
         self.intake = Intake(config, self.layout, self.folders, self.converter, self.committer)
         self.receivers_end, self.notices = notice_pair()

@@ -81,7 +81,7 @@ def test_skipped_instances_and_repeats_go_nowhere_and_wait_for_nobody() -> None:
     assert [item.instance for item in job.items_for("archive")] == ["a.dcm"]
     assert (job.state_of(skipped), job.state_of(repeat)) == (State.SKIPPED, State.REPEAT)
     assert job.waiting_for("pacs") == ["a.dcm"]
-    assert job.waiting_bytes() == 200
+    assert job.waiting_bytes == 200
 
 
 def test_what_a_destination_skips_is_not_waited_for_and_is_skipped_where_nobody_has_it() -> None:
@@ -93,7 +93,7 @@ def test_what_a_destination_skips_is_not_waited_for_and_is_skipped_where_nobody_
 
     assert job.waiting_for("pacs") == []
     assert (job.state_of(half), job.state_of(none)) == (State.DELIVERED, State.SKIPPED)
-    assert job.waiting_bytes() == 0
+    assert job.waiting_bytes == 0
     rows = {row.instance: row for row in job.rows()}
     assert {row.note for row in rows.values()} == {"pacs: why"}
     assert [list(rows[name].destinations) for name in ("a.dcm", "b.dcm")] == [["archive"], []]
@@ -132,11 +132,11 @@ def test_a_conversion_is_sent_with_its_original_at_hand_and_an_original_alone() 
 def test_bytes_wait_until_the_last_destination_has_them_and_are_counted_once() -> None:
     job = live(instance(), instance("b.dcm", result_bytes=300))
     takes("archive", ["a.dcm", "b.dcm"], job)
-    assert job.waiting_bytes() == 500
+    assert job.waiting_bytes == 500
 
     takes("pacs", ["a.dcm"], job)
 
-    assert job.waiting_bytes() == 300
+    assert job.waiting_bytes == 300
 
 
 def test_rows_say_what_became_of_each_instance() -> None:
