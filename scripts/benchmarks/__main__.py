@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from scripts.benchmarks import convert, gpu, ingest, ledger, memory, receive, send, sizes
+from scripts.benchmarks import convert, deliver, gpu, ingest, ledger, memory, receive, send, sizes
 from scripts.benchmarks.measure import fsync_milliseconds
 
 BENCHMARKS: dict[str, Callable[[Path], None]] = {
@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, Callable[[Path], None]] = {
     "memory": memory.run,
     "memory-large": memory.run_large,
     "convert": convert.run,
+    "deliver": deliver.run,
     "gpu": gpu.run,
     "ledger": ledger.run,
     "sizes": sizes.run,

@@ -105,10 +105,11 @@ def node(
     *,
     environment: Mapping[str, str] | None = None,
     node: Mapping[str, Any] | None = None,
+    waits: bool = True,
     **sections: Any,
 ) -> Iterator[tuple[int, int, Path]]:
-    """Our node; its port, its process, its archive."""
-    folder.mkdir()
+    """Our node; its port, its process, its archive. Without ``waits`` it has only been started."""
+    folder.mkdir(exist_ok=True)
     archive = folder / "archive"
     config = {
         "node": {"bind": "127.0.0.1", "port": 0, "data": str(folder / "data"), **(node or {})},
@@ -126,10 +127,14 @@ def node(
         )
         try:
             deadline = time.monotonic() + _START_SECONDS
-            while (found := status(folder)) is None or found["workers"]["ready"] < _WORKERS:
+            found: dict[str, Any] | None = None if waits else {"port": 0}
+            while waits and (
+                (found := status(folder)) is None or found["workers"]["ready"] < _WORKERS
+            ):
                 if time.monotonic() > deadline or process.poll() is not None:
                     raise SystemExit((folder / "node.log").read_text())
                 time.sleep(0.05)
+            assert found is not None
             yield int(found["port"]), process.pid, archive
         finally:
             process.terminate()
