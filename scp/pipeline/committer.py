@@ -152,7 +152,7 @@ class Committer:
         self._release(closed)
         logger.info(
             "series closed: job %s, %d instances, %d converted%s, %d passed through, "
-            "%.1f MB to %.1f MB%s",
+            "%.1f MB to %.1f MB, %d repeats, %d conflicts%s",
             job.name,
             len(job.instances),
             sum(i.is_delivered and not i.reason for i in job.instances),
@@ -160,6 +160,8 @@ class Committer:
             sum(i.is_delivered and bool(i.reason) for i in job.instances),
             sum(i.source_bytes for i in job.instances) / 1e6,
             sum(i.result_bytes for i in job.instances) / 1e6,
+            sum(bool(i.repeat_of) for i in job.instances),
+            sum(i.is_conflict for i in job.instances),
             ", cut" if job.was_cut else "",
         )
         self._dispatch.start(job)
@@ -233,6 +235,9 @@ class Committer:
         assert outcome is not None
         assert decision is not None
         repeat_of, is_conflict = self._accounts.find_repeat(spooled, outcome, decision.send_to)
+        # Where two rules share a destination, it gets what came under both titles once.
+        left = self._accounts.left_for(spooled, outcome, decision.send_to)
+        send_to = decision.send_to if repeat_of else left
         if not repeat_of:
             self._accounts.remember_one(
                 job,
@@ -240,7 +245,7 @@ class Committer:
                 spooled.transfer_syntax,
                 outcome.dataset_sha256,
                 outcome.normal_sha256,
-                decision.send_to,
+                send_to,
             )
         plan = plan_for(decision, _refusal(outcome))
         is_converted = outcome.is_converted and plan.reason is None
@@ -255,7 +260,7 @@ class Committer:
             form=decision.convert if is_converted else ORIGINAL,
             reason=plan.reason or "",
             remark="" if is_converted else plan.detail,
-            send_to=plan.destinations,
+            send_to=send_to,
             is_urgent=decision.is_urgent,
             repeat_of=repeat_of,
             is_conflict=is_conflict,

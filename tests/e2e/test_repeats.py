@@ -55,7 +55,7 @@ def test_what_comes_under_two_titles_goes_where_the_rules_of_both_say(tmp_path: 
                 {
                     "name": "research",
                     "match": {"called_ae_title": "RESEARCH"},
-                    "send_to": ["research"],
+                    "send_to": ["archive", "research"],
                 }
             ],
         },

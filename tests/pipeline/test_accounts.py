@@ -1,6 +1,7 @@
 """Counters at every stage of an instance's way, and what counts as the same dataset again."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -208,6 +209,26 @@ def test_of_several_jobs_the_one_that_served_all_its_destinations_is_repeated(
     remember(accounts, instance(dataset_sha256="dataset", send_to=("research",)), "job-2")
 
     assert accounts.find_repeat(*come_again(SOURCE), ["research"]) == ("job-2", False)
+
+
+@given(st.lists(st.sets(st.sampled_from(["archive", "pacs", "research"])), max_size=6))
+def test_whatever_titles_it_comes_under_each_destination_gets_it_once(
+    wanted: list[set[str]],
+) -> None:
+    accounts = Accounts(MemoryLedger(), WINDOW)
+    given_to: list[str] = []
+
+    for number, each in enumerate(wanted):
+        again = come_again(SOURCE)
+        repeat_of, is_conflict = accounts.find_repeat(*again, sorted(each))
+        left = accounts.left_for(*again, sorted(each))
+        assert not is_conflict
+        assert not (repeat_of and left)
+        if not repeat_of:
+            remember(accounts, replace(SOURCE, send_to=left), f"job-{number}")
+            given_to += left
+
+    assert sorted(given_to) == sorted(set().union(*wanted))
 
 
 def test_it_is_known_while_it_is_in_the_spool_and_for_the_window_after(
