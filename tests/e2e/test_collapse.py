@@ -10,6 +10,7 @@ import pydicom
 import pytest
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, evt
+from pynetdicom.dimse_primitives import C_STORE
 
 from scp.ledger.ports import State
 from scp.ledger.sql import SqlLedger
@@ -178,7 +179,7 @@ def test_after_a_kill_the_same_object_is_delivered(tmp_path: Path) -> None:
     assert contents[0] == contents[1]
 
 
-def test_a_peer_that_refuses_volumes_holds_its_share_and_the_other_has_them(
+def test_a_peer_that_knows_no_volumes_gets_single_frames_and_the_other_the_volume(
     tmp_path: Path,
 ) -> None:
     with only_ct_images(tmp_path / "pacs") as port:
@@ -186,17 +187,14 @@ def test_a_peer_that_refuses_volumes_holds_its_share_and_the_other_has_them(
         config = volumes_to("archive", "pacs")
         config["destinations"] = {"pacs": pacs}
         node = RunningNode(tmp_path / "node", config).start()
+        try:
+            node.send(write_all(ct_series(FRAMES, 32, 32, seed=80), tmp_path / "ct"))
 
-        node.send(write_all(ct_series(FRAMES, 32, 32, seed=80), tmp_path / "ct"))
-
-        node.wait_for(held=FRAMES)
-        (job,) = node.held()
-        ((destination, reasons),) = job["reasons"].items()
-        (reason,) = reasons
-        assert (destination, reason.partition(":")[0]) == ("pacs", "sop_class_refused")
-        assert len(node.archived()) == 1
-        assert list((tmp_path / "pacs").iterdir()) == []
-        node.close()
+            node.wait_for(delivered=FRAMES, pending=0)
+            assert len(node.archived()) == 1
+            assert len(list((tmp_path / "pacs").iterdir())) == FRAMES
+        finally:
+            node.close()
 
 
 @contextmanager
@@ -205,7 +203,8 @@ def only_ct_images(folder: Path) -> Iterator[int]:
     folder.mkdir()
 
     def keep(event: evt.Event) -> int:
-        (folder / "received").touch()
+        assert isinstance(event.request, C_STORE)
+        (folder / str(event.request.AffectedSOPInstanceUID)).touch()
         return 0x0000
 
     entity = AE("PACS")
