@@ -65,7 +65,7 @@ class DestinationSection(Section):
 
     on_refused: Literal["hold", "skip"] = "hold"
     """What becomes of an instance that the destination will not take, whoever sends it."""
-    skip_sop_classes: frozenset[SopClass] = frozenset()
+    skip_sop_classes: tuple[SopClass, ...] = ()
     """Not offered to it: skipped, and counted."""
     accepts_collapsed: bool = True
     """Of a series that a rule collapses it gets the volume; else its single frames."""

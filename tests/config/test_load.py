@@ -492,11 +492,11 @@ def test_sop_classes_that_a_destination_skips_are_named_or_numbered() -> None:
     pacs = config.destinations["pacs"]
     assert isinstance(pacs, DicomDestination)
     assert (pacs.on_refused, pacs.max_associations) == ("skip", 4)
-    assert pacs.skip_sop_classes == {
+    assert pacs.skip_sop_classes == (
         "1.2.840.10008.5.1.4.1.1.104.1",
         "1.2.840.10008.5.1.4.1.1.88.11",
         "1.2.3",
-    }
+    )
     assert config.default.priority is Priority.URGENT
 
 
