@@ -84,6 +84,7 @@ class CommitmentAsks:
         self._sections = vouching_destinations(config)
         self.vouching = frozenset(self._sections)
         """Destinations whose word for a delivery is not enough."""
+        self._own_title = config.node.ae_title
         self._files = files
         self._disk = disk
         self._inbox = inbox
@@ -196,6 +197,9 @@ class CommitmentAsks:
             for key in ("ae_title", "host", "port")
             if (value := getattr(commitment, key)) is not None
         }
+        if section.calls_as_sender:
+            # Instances of many senders are asked for together, and it is the node that waits.
+            given["calling_ae_title"] = self._own_title
         transaction.is_busy = True
         threading.Thread(
             target=self._send,
