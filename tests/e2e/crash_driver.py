@@ -126,6 +126,7 @@ class Node:
 
     def run(self, before: Iterable[Path], folder: Path | None) -> None:
         """Recover, have everything of ``before`` delivered in peace, then all of ``folder``."""
+        _, ready = os.pipe()
         orders = Orders(
             config=self._config,
             rules=self._rules,
@@ -134,11 +135,10 @@ class Node:
             log_format="console",
             log_level="INFO",
             lock=self._lock,
-            sockets=(self._theirs.detach(),),
+            sockets=(ready, self._theirs.detach()),
         )
         coordinator = Coordinator(orders, self._disk)
         threading.Thread(target=self._feed, args=(list(before), folder), daemon=True).start()
-        _, ready = os.pipe()
         coordinator.run(ready)
 
     def _feed(self, before: list[Path], folder: Path | None) -> None:
