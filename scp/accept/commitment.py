@@ -2,6 +2,8 @@
 
 import ipaddress
 import logging
+import threading
+from collections.abc import Callable
 from typing import Final
 
 from scp.accept.commands import Command, CommandField
@@ -25,6 +27,9 @@ logger = logging.getLogger(__name__)
 MAX_DATASET_BYTES: Final = 4 * 2**20
 """For what one operation names: 30,000 instances and more. A longer one is refused."""
 
+MAX_HELD_BYTES: Final = 2 * MAX_DATASET_BYTES
+"""Of all operations on their way into a receiver. One that finds no room in it is refused."""
+
 
 class CommitmentService:
     """What all associations share. Used by many at once."""
@@ -33,17 +38,17 @@ class CommitmentService:
         self._desk = desk
         self._access = access
         self._is_offered = is_offered
+        self._held_bytes = 0
+        self._counting = threading.Lock()
+        self._taking = threading.Lock()
 
     def begin(self, command: Command, origin: Origin, transfer_syntax: str) -> "Operation":
         """One N-ACTION or N-EVENT-REPORT whose dataset comes next."""
         return Operation(self, command, origin, transfer_syntax)
 
-    def take(
-        self, command: Command, origin: Origin, dataset: bytes | bytearray, transfer_syntax: str
-    ) -> None:
-        """Keep what an operation says; on return it is durable."""
+    def admit(self, command: Command, origin: Origin) -> None:
+        """Refuse with :class:`CommitmentRefusedError` what needs no dataset to be refused."""
         if command.field == CommandField.N_EVENT_REPORT_RQ:
-            self._desk.take_report(origin, decode_report(dataset, transfer_syntax))
             return
         if not self._is_offered:
             raise CommitmentRefusedError("storage commitment is not offered: commit.when is never")
@@ -52,11 +57,37 @@ class CommitmentService:
                 f"nobody knows where to report to {origin.calling_ae_title} at "
                 f"{origin.peer_address}: give it a report_to in access.peers"
             )
-        self._desk.take_request(origin, decode_request(dataset, transfer_syntax))
+
+    def take(
+        self, command: Command, origin: Origin, dataset: bytes | bytearray, transfer_syntax: str
+    ) -> None:
+        """Keep what an operation says; on return it is durable."""
+        # One at a time: decoded, a dataset takes up to seven times its room.
+        with self._taking:
+            if command.field == CommandField.N_EVENT_REPORT_RQ:
+                self._desk.take_report(origin, decode_report(dataset, transfer_syntax))
+            else:
+                self._desk.take_request(origin, decode_request(dataset, transfer_syntax))
+
+    def hold(self, count: int) -> None:
+        """Set ``count`` bytes aside for an operation, unless all of them would hold too many."""
+        with self._counting:
+            if self._held_bytes + count > MAX_HELD_BYTES:
+                raise StorageFullError("other operations on their way in hold what there is")
+            self._held_bytes += count
+
+    def let_go(self, count: int) -> None:
+        """Give back what :meth:`hold` has set aside."""
+        with self._counting:
+            self._held_bytes -= count
 
 
 class Operation:
-    """The dataset of one operation on its way in; held in memory up to a bound."""
+    """The dataset of one operation on its way in, held in memory up to a bound.
+
+    Once it is refused, the rest is dropped as it comes: the peer learns the status only when it has
+    sent everything.
+    """
 
     def __init__(
         self, service: CommitmentService, command: Command, origin: Origin, transfer_syntax: str
@@ -66,41 +97,56 @@ class Operation:
         self._origin = origin
         self._transfer_syntax = transfer_syntax
         self._dataset = bytearray()
+        self._status = self._fault() or OperationStatus.SUCCESS
         self.received_bytes = 0
+        if self._status != OperationStatus.SUCCESS:
+            logger.warning("%s refused with %04X", self._name, self._status)
+        else:
+            self._attempt(service.admit, command, origin)
 
     def write(self, *pieces: memoryview) -> None:
         """Take the next bytes of the dataset."""
         self.received_bytes += sum(map(len, pieces))
-        if self.received_bytes <= MAX_DATASET_BYTES:
-            self._dataset += b"".join(pieces)
-        else:
-            self._dataset.clear()
+        if self._status == OperationStatus.SUCCESS:
+            self._attempt(self._hold, *pieces)
 
     def finish(self) -> OperationStatus:
-        """Keep it, unless it has to be refused; on return the status may be sent."""
-        status = self._fault()
-        if status is not None:
-            logger.warning("%s refused with %04X", self._name, status)
-            return status
-        try:
-            if self.received_bytes > MAX_DATASET_BYTES:
-                raise StorageFullError(f"a dataset of {self.received_bytes} bytes")
-            self._service.take(self._command, self._origin, self._dataset, self._transfer_syntax)
-        except Exception as error:
-            status = operation_status_for(error)
-            if not isinstance(error, ScpError):
-                logger.exception("storage commitment failed in an unexpected way")
-            logger.warning(
-                "%s refused with %04X: %s: %.200s", self._name, status, type(error).__name__, error
+        """Keep it, unless it was refused; on return the status may be sent."""
+        if self._status == OperationStatus.SUCCESS:
+            self._attempt(
+                self._service.take,
+                *(self._command, self._origin, self._dataset, self._transfer_syntax),
             )
-            return status
-        return OperationStatus.SUCCESS
+        self.abandon()
+        return self._status
 
     def tidy(self) -> None:
         """Nothing is left to do after the answer."""
 
     def abandon(self) -> None:
-        """Nothing was kept."""
+        """Forget what is held."""
+        self._service.let_go(len(self._dataset))
+        self._dataset = bytearray()
+
+    def _hold(self, *pieces: memoryview) -> None:
+        if self.received_bytes > MAX_DATASET_BYTES:
+            raise StorageFullError(f"a dataset of more than {MAX_DATASET_BYTES} bytes")
+        self._service.hold(sum(map(len, pieces)))
+        for piece in pieces:
+            self._dataset += piece
+
+    def _attempt[**P](self, action: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            action(*args, **kwargs)
+        except Exception as error:
+            self._status = operation_status_for(error)
+            if not isinstance(error, ScpError):
+                logger.exception("storage commitment failed in an unexpected way")
+            logger.warning(
+                *("%s refused with %04X: %s: %.200s", self._name, self._status),
+                *(type(error).__name__, error),
+            )
+            self.abandon()
 
     @property
     def _name(self) -> str:

@@ -36,7 +36,7 @@ from tests.accept.raw_peer import (
     associate_request,
     p_data,
 )
-from tests.accept.stores import Node, serving
+from tests.accept.stores import Node, eventually, serving
 
 DEFLATED, BIG = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
 ACCESS = AccessSection.model_validate(
@@ -214,6 +214,44 @@ def test_a_request_longer_than_the_bound_is_refused_and_the_association_goes_on(
         assert ask(association, information("1.2.4", "1.2.5")) == 0x0000
 
     assert desk.requests == [("CT1", REQUEST)]
+
+
+@pytest.mark.parametrize("title", ["STRANGER", "CT1"])
+def test_what_operations_hold_together_is_bounded(
+    title: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commitment, "MAX_HELD_BYTES", 1000)
+    desk = MemoryDesk()
+    request = associate_request([(PUSH_MODEL, [EXPLICIT])], calling=title)
+    begun = p_data((1, COMMAND | LAST, action_command())) + p_data((1, 0, bytes(600)))
+    with desk_on(desk) as node, RawPeer(node.address) as first, RawPeer(node.address) as second:
+        for peer in (first, second):
+            peer.associate(request)
+            peer.send(begun)
+        statuses = []
+        for peer in (first, second):
+            peer.send(p_data((1, LAST, bytes(1))))
+            statuses.append(peer.read_response().Status)
+        with associated(node) as association:
+            assert ask(association, information("1.2.4", "1.2.5")) == 0x0000
+
+    # Who is refused anyway holds nothing. The first of the others had a damaged dataset.
+    assert sorted(statuses) == ([0x0124, 0x0124] if title == "STRANGER" else [0x0115, 0x0213])
+    assert desk.requests == [("CT1", REQUEST)]
+
+
+def test_a_connection_lost_inside_a_request_gives_its_room_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(commitment, "MAX_HELD_BYTES", 1000)
+    desk = MemoryDesk()
+    with desk_on(desk) as node:
+        with RawPeer(node.address) as peer:
+            peer.associate(associate_request([(PUSH_MODEL, [EXPLICIT])], calling="CT1"))
+            peer.send(p_data((1, COMMAND | LAST, action_command())) + p_data((1, 0, bytes(990))))
+        assert eventually(lambda: node.store.closed)
+        with associated(node) as association:
+            assert ask(association, information("1.2.4", "1.2.5")) == 0x0000
 
 
 def test_a_request_in_many_fragments_arrives_whole() -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from scp.commitment import PUSH_MODEL
 from tests.accept.raw_peer import (
     COMMAND,
     CT,
     EXPLICIT,
     LAST,
     RawPeer,
+    action_command,
     associate_request,
     p_data,
     store_command,
@@ -62,14 +64,33 @@ def header_that_never_ends(peer: RawPeer) -> None:
     peer.send(p_data((1, 0, bytes(131_000)))[:-1])
 
 
+def request_for_commitment_that_never_ends(peer: RawPeer) -> None:
+    """Just below what one may be, from a peer that reports could go to."""
+    peer.associate(associate_request([(PUSH_MODEL, [EXPLICIT])], calling="CT1"))
+    peer.send(p_data((1, COMMAND | LAST, action_command())))
+    for _ in range(31):
+        peer.send(p_data((1, 0, bytes(131_000))))
+
+
 @pytest.mark.parametrize(
-    "attack", [cut_request, whole_request, cut_command, header_that_never_ends]
+    "attack",
+    [
+        *(cut_request, whole_request, cut_command, header_that_never_ends),
+        request_for_commitment_that_never_ends,
+    ],
 )
 def test_the_memory_of_a_receiver_stays_within_bounds(
     node: StartNode, attack: Callable[[RawPeer], None]
 ) -> None:
     limits = {"max_associations": PEERS + 1, "busy_seconds": 60}
-    running = node({"node": {"receivers": 1}, "limits": limits})
+    peer = {"ae_title": "CT1", "report_to": {"host": "127.0.0.1", "port": 1}}
+    running = node(
+        {
+            "node": {"receivers": 1},
+            "limits": limits,
+            "access": {"peers": [peer]},
+        }
+    )
     assert echoscu(running.port) == 0
     (receiver,) = running.processes("scp.pipeline.receiver")
     idle = resident_mib(receiver)
