@@ -218,7 +218,7 @@ def test_a_request_longer_than_the_bound_is_refused_and_the_association_goes_on(
 
 @pytest.mark.parametrize("title", ["STRANGER", "CT1"])
 def test_what_operations_hold_together_is_bounded(
-    title: str, monkeypatch: pytest.MonkeyPatch
+    title: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(commitment, "MAX_HELD_BYTES", 1000)
     desk = MemoryDesk()
@@ -228,6 +228,8 @@ def test_what_operations_hold_together_is_bounded(
         for peer in (first, second):
             peer.associate(request)
             peer.send(begun)
+        refused = 2 if title == "STRANGER" else 1
+        assert eventually(lambda: caplog.text.count("N-ACTION refused") == refused)
         statuses = []
         for peer in (first, second):
             peer.send(p_data((1, LAST, bytes(1))))
