@@ -95,6 +95,14 @@ class Deliver(StrEnum):
     AT_ONCE = "at_once"
 
 
+class Conflict(StrEnum):
+    """What is done when another dataset comes under a known SOP Instance UID."""
+
+    DELIVER = "deliver"
+    NEWEST = "newest"
+    HOLD = "hold"
+
+
 class Priority(StrEnum):
     """Which of two instances goes first where both wait for one destination."""
 

@@ -59,6 +59,8 @@ class JobInstance:
     """The job whose instance is the same dataset; such a repeat is not delivered."""
     is_conflict: bool = False
     """Another dataset came under the same SOP Instance UID."""
+    hold_reason: str = ""
+    """Why a person decides before it goes anywhere; its receipts said so before the commit."""
     transfer_syntax: str = ""
     """Of what is delivered."""
     result_bytes: int = 0

@@ -131,8 +131,10 @@ class JobFolders:
         return results / form
 
     def drop_results(self, job: str) -> None:
-        """Delete what was made before a commit that never came."""
+        """Delete what was made before a commit that never came, and what was to be held after it."""
         self._disk.remove_tree(self._layout.jobs / job / RESULTS)
+        for receipts in (self._layout.jobs / job).glob("receipts-*"):
+            self._disk.unlink(receipts)
 
     def commit(self, job: Job, synced: Collection[str] = ()) -> None:
         """Make the results durable, then the commit: the single point after which nothing is made again.

@@ -50,6 +50,8 @@ def show_status(path: Path | None, *, as_json: bool, must_run: bool) -> None:
     )
     if status.get("verify") == "off":
         print("verify is off: conversions are not proved")
+    if status.get("conflicts"):
+        print(f"{status['conflicts']} conflicts since the start: other datasets under known UIDs")
     show_gpus(status)
     ledger = status.get("ledger", {})
     if ledger.get("problem"):

@@ -31,7 +31,7 @@ from scp.config.values import (
     Size,
     Template,
 )
-from scp.model import Deliver, Form, Priority
+from scp.model import Conflict, Deliver, Form, Priority
 
 SENDER: Final = "sender"
 """In the place of a calling AE title."""
@@ -111,6 +111,9 @@ class SeriesSection(Section):
     """It is cut when it has been open for so long."""
     resend_window_seconds: Annotated[float, Field(ge=0)] = 600.0
     """The same dataset again within this time after its delivery is not delivered again."""
+    conflict: Conflict = Conflict.DELIVER
+    """Another dataset under the same UID within that time. ``deliver``: both are delivered in order of
+    arrival; ``newest``: of those in one job only the last; ``hold``: what comes after the first is held."""
 
 
 class LimitsSection(Section):

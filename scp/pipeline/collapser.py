@@ -71,6 +71,10 @@ class Collapser:
         wanted = [i for i in job.instances if i.form == Form.ENHANCED]
         # What nobody gets is no part of a volume, and there is nothing to say of it.
         job = _single(job, {i.name: None for i in wanted if not i.is_delivered})
+        # A person decides about it by itself, and the volume does not wait for that.
+        held = [i for i in wanted if i.hold_reason]
+        job = _single(job, {i.name: CollapseReason.DUPLICATE_UID for i in held if i.is_delivered})
+        wanted = [i for i in wanted if not i.hold_reason]
         groups: dict[tuple[str, ...], list[JobInstance]] = {}
         for instance in wanted:
             if instance.is_delivered:

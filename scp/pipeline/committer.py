@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from scp.buffer.job import Job, JobInstance
@@ -11,9 +11,11 @@ from scp.buffer.jobs import ORIGINAL, JobFolders
 from scp.choose.eligibility import Refusal
 from scp.choose.plan import plan_for
 from scp.convert.enhanced.record import sidecar_of
+from scp.deliver import receipts as receipt_files
+from scp.deliver.ports import Receipt, Verdict
 from scp.durable import Disk
 from scp.errors import StorageFullError
-from scp.model import Form, PassReason
+from scp.model import Conflict, Form, PassReason
 from scp.pipeline.accounts import Accounts
 from scp.pipeline.collapser import Collapser
 from scp.pipeline.converter import AT_ONCE, CLOSED, Converter
@@ -25,6 +27,7 @@ from scp.pipeline.tracked import ClosedJob, Tracked
 logger = logging.getLogger(__name__)
 
 _AGAIN_SECONDS = 5.0
+_UID_CONFLICT = "uid_conflict"
 
 type Later = Callable[[float, Callable[[], None]], None]
 
@@ -42,6 +45,7 @@ class Committer:
         later: Later,
         dispatch: Dispatch,
         collapser: Collapser,
+        conflict: Conflict,
     ) -> None:
         self._folders = folders
         self._disk = disk
@@ -51,6 +55,7 @@ class Committer:
         self._later = later
         self._dispatch = dispatch
         self._collapser = collapser
+        self._conflict = conflict
         self._in_work: dict[str, ClosedJob] = {}
         self._ready: set[str] = set()
 
@@ -100,6 +105,7 @@ class Committer:
         def work() -> Job:
             self._move_results(closed, job)
             whole = self._with_digests(job)
+            self._hold(whole)  # Before the commit: after it nothing keeps it from being sent.
             self._folders.commit(
                 whole,
                 {i.name for i in closed.instances.values() if i.outcome and i.outcome.is_synced}
@@ -129,6 +135,17 @@ class Committer:
             if volume.has_sidecar:  # First, so that no volume is there without it.
                 self._disk.rename(sidecar_of(made), sidecar_of(target))
             self._disk.rename(made, target)
+
+    def _hold(self, job: Job) -> None:
+        held = [i for i in job.instances if i.hold_reason]
+        for destination in sorted({name for i in held for name in i.send_to}):
+            answers = [
+                Receipt(instance=i.name, verdict=Verdict.HELD, status="", detail=i.hold_reason)
+                for i in held
+                if destination in i.send_to
+            ]
+            path = self._folders.folder(job.name) / f"receipts-{destination}"
+            receipt_files.hold(self._disk, path, answers, time.time())
 
     def _with_digests(self, job: Job) -> Job:
         """Digests for what no worker came to digest: delivery checks them, and `dcmpress verify`."""
@@ -217,7 +234,10 @@ class Committer:
 
     def _job_of(self, closed: ClosedJob) -> Job:
         ordered = sorted(closed.instances.values(), key=lambda i: i.received)
-        instances = tuple(self._instance_of(closed.name, tracked) for tracked in ordered)
+        if self._conflict is Conflict.NEWEST:
+            instances = self._newest_of(closed.name, ordered)
+        else:
+            instances = tuple(self._instance_of(closed.name, each) for each in ordered)
         encoders = {i.outcome.encoder for i in ordered if i.outcome and i.outcome.encoder}
         return Job(
             name=closed.name,
@@ -230,15 +250,32 @@ class Committer:
             instances=instances,
         )
 
-    def _instance_of(self, job: str, tracked: Tracked) -> JobInstance:
+    def _newest_of(self, job: str, ordered: list[Tracked]) -> tuple[JobInstance, ...]:
+        """In order of arrival; each destination gets only the last of the datasets under one UID.
+
+        Looked at from the last on, so that the same dataset again is a repeat of what is delivered.
+        """
+        taken: dict[str, set[str]] = {}
+        made: list[JobInstance] = []
+        for tracked in reversed(ordered):
+            assert tracked.decision is not None
+            later = taken.setdefault(tracked.spooled.identity.sop_instance_uid, set())
+            made.append(self._instance_of(job, tracked, later))
+            later.update(tracked.decision.send_to)
+        return tuple(reversed(made))
+
+    def _instance_of(self, job: str, tracked: Tracked, later: Collection[str] = ()) -> JobInstance:
+        """What job.json says of it; the destinations in ``later`` get a newer one under its UID."""
         outcome, decision, spooled = tracked.outcome, tracked.decision, tracked.spooled
         assert outcome is not None
         assert decision is not None
         repeat_of, is_conflict = self._accounts.find_repeat(spooled, outcome, decision.send_to)
         # Where two rules share a destination, it gets what came under both titles once.
         left = self._accounts.left_for(spooled, outcome, decision.send_to)
-        send_to = decision.send_to if repeat_of else left
-        if not repeat_of:
+        wanted = tuple(destination for destination in left if destination not in later)
+        send_to = decision.send_to if repeat_of else wanted
+        is_held = is_conflict and self._conflict is Conflict.HOLD and bool(send_to)
+        if not repeat_of and not is_held:
             self._accounts.remember_one(
                 job,
                 spooled.identity.sop_instance_uid,
@@ -259,11 +296,12 @@ class Committer:
             rule=plan.rule,
             form=decision.convert if is_converted else ORIGINAL,
             reason=plan.reason or "",
-            remark="" if is_converted else plan.detail,
+            remark=_superseded(left, wanted) or ("" if is_converted else plan.detail),
             send_to=send_to,
             is_urgent=decision.is_urgent,
             repeat_of=repeat_of,
             is_conflict=is_conflict,
+            hold_reason=_UID_CONFLICT if is_held else "",
             transfer_syntax=outcome.transfer_syntax if is_converted else spooled.transfer_syntax,
             result_bytes=outcome.result_bytes if is_converted else spooled.file_bytes,
             dataset_sha256=outcome.dataset_sha256,
@@ -275,6 +313,14 @@ class Committer:
             modality=outcome.modality,
             patient_id_hash=outcome.patient_id_hash,
         )
+
+
+def _superseded(left: tuple[str, ...], wanted: tuple[str, ...]) -> str:
+    """Why some destinations do not get it; empty where all do."""
+    if left == wanted:
+        return ""
+    others = ", ".join(name for name in left if name not in wanted)
+    return f"{_UID_CONFLICT}: a newer dataset under its UID is for {others}"
 
 
 def _is_for_volume(instance: Tracked) -> bool:

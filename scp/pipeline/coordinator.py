@@ -110,6 +110,7 @@ class Coordinator:
             self._timers.later,
             self._dispatch,
             Collapser(self._layout, self._pool, self._history_of, taking_volumes(config)),
+            config.series.conflict,
         )
         self._intake = Intake(config, self._layout, folders, converter, self._committer)
         self._requests = Requests(

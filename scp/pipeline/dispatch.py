@@ -65,6 +65,8 @@ class Dispatch:
         """Held jobs whose commit cannot be understood, and how many instances lie there."""
         self.late_instances = 0
         """Committed since the start, whose series had been collapsed before they came."""
+        self.conflicts = 0
+        """Committed since the start, whose UIDs other datasets have too."""
 
     @property
     def bytes_waiting(self) -> int:
@@ -95,7 +97,10 @@ class Dispatch:
         self.late_instances += sum(
             i.not_collapsed == CollapseReason.LATE_INSTANCE for i in job.instances
         )
-        self._deliver(self._live(job, self._folders.folder(job.name)))
+        self.conflicts += sum(i.is_conflict for i in job.instances)
+        live = self._live(job, self._folders.folder(job.name))
+        live.hold_as_committed()
+        self._deliver(live)
 
     def _live(self, job: Job, folder: Path) -> Live:
         return Live(job=job, folder=folder, vouching=self.vouching)
@@ -130,7 +135,7 @@ class Dispatch:
             logger.error("job %s is held: %s", name, error)
             self._hold_unreadable(name)
             return True
-        self._accounts.remember(job)
+        self._remember(live)
         self._deliver(live)
         return True
 
@@ -179,6 +184,11 @@ class Dispatch:
                 reason = next(iter(said.get(destination, ())), _NOT_TAKEN)
                 live.held[destination] = dict.fromkeys(waiting, reason)
         self.held[name] = live
+        self._remember(live, is_over=True)
+
+    def _remember(self, live: Live, *, is_over: bool = False) -> None:
+        """Know the datasets of a job but for what is held: a person may give that up."""
+        self._accounts.remember(live.job, without=live.names_held, is_over=is_over)
 
     def _hold_unreadable(self, name: str) -> None:
         self.unreadable[name] = _count(self._folders.folder(name))
@@ -237,7 +247,7 @@ class Dispatch:
             if event.held:
                 live.held[event.destination] = dict(event.held)
                 # A person may give it up: what is sent again must not be a repeat of that.
-                self._accounts.forget(event.job)
+                self._remember(live)
             self._finish_if_done(live)
         self.changed(live)
 
@@ -248,7 +258,7 @@ class Dispatch:
         live.unfinished.discard(destination)
         if refused:
             live.held[destination] = live.held.get(destination, {}) | dict(refused)
-            self._accounts.forget(live.job.name)
+            self._remember(live)
         self._finish_if_done(live)
         self.changed(live)
 
@@ -278,7 +288,7 @@ class Dispatch:
             self._later(_AGAIN_SECONDS, lambda: self._finish_if_done(live))
             return
         del self.live[name]
-        self._accounts.forget(name)
+        self._remember(live, is_over=True)
         live.move(self._folders.held_folder(name))
         self.held[name] = live
         self.changed(live)
@@ -320,9 +330,7 @@ class Dispatch:
             del live.held[destination]
             if self._queues is not None:
                 self._enqueue(live, destination, queues.get(destination))
-        self._accounts.forget(live.job.name)
-        if not live.needs_a_person:  # What was held was not known, and goes out after all.
-            self._accounts.remember(live.job)
+        self._remember(live)  # What was held was not known, and goes out after all.
         for queue in queues.values():
             queue.retry_now(live.job.name)
 
@@ -337,9 +345,9 @@ class Dispatch:
             if self._queues is not None and destination in self._queues:
                 self._queues[destination].retry_now(name)
         self._folders.release(name)
-        self._accounts.remember(live.job)
         del self.held[name]
         live.held = {}
+        self._remember(live)
         live.move(self._folders.folder(name))
         self._deliver(live)
 

@@ -261,6 +261,18 @@ class Live:
             if destination in instance.send_to
         )
 
+    def hold_as_committed(self) -> None:
+        """Note what the commit holds for a person; a later start finds it among the receipts."""
+        for instance in self.job.instances:
+            if instance.hold_reason:
+                for destination in instance.send_to:
+                    self.held.setdefault(destination, {})[instance.name] = instance.hold_reason
+
+    @property
+    def names_held(self) -> set[str]:
+        """Of instances that need a person."""
+        return {instance.name for instance in self._open.values() if self.is_held(instance)}
+
     @property
     def instances_held(self) -> int:
         """How many instances need a person."""

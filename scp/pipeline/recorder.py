@@ -148,7 +148,8 @@ class Recorder:
         for live, discarded in batch:
             self._accounts.finished(live.job.name, totals)
             if discarded:
-                self._accounts.forget(live.job.name)
+                given_up = {i.name for i in live.job.instances if live.state_of(i) is None}
+                self._accounts.remember(live.job, without=given_up, is_over=True)
             self.done(live)
 
         def empty() -> None:

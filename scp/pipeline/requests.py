@@ -56,6 +56,7 @@ class Requests:
         node = self._config.node
         return {
             **counters.as_json(),
+            "conflicts": self._dispatch.conflicts,
             "source_bytes": totals.source_bytes,
             "result_bytes": totals.result_bytes,
             "ae_title": node.ae_title,

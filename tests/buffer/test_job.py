@@ -49,6 +49,7 @@ _INSTANCES = st.builds(
     send_to=st.lists(_TEXT, max_size=3).map(tuple),
     repeat_of=_TEXT,
     is_conflict=st.booleans(),
+    hold_reason=st.sampled_from(["", "uid_conflict"]),
     transfer_syntax=_TEXT,
     result_bytes=_COUNT,
     dataset_sha256=_TEXT,

@@ -200,6 +200,7 @@ def test_three_faults_are_reported_in_one_run_in_file_order() -> None:
         ("access: {peers: [{}]}", "1:18: access.peers[0]: a peer needs an ae_title, an address or"),
         ("access: {peers: [{adress: A}]}", "1:19: unknown key 'adress' in access.peers[0]: did"),
         ("series: {quiet_seconds: 0}", "1:25: series.quiet_seconds: must be greater than 0, not"),
+        ("series: {conflict: oldest}", "1:20: series.conflict: must be"),
         ("series: {quiet_seconds: inf}", "1:25: series.quiet_seconds: must be a number, not 'inf'"),
         ("codec: {workers: 1025}", "1:18: codec.workers: must be at most 1024, not '1025'"),
         ("limits: {max_pdu_bytes: 2MiB}", "1:25: limits.max_pdu_bytes: must be at most 1048576,"),

@@ -43,6 +43,7 @@ class Front(Parts):
             self.timers.later,
             self.dispatch,
             Collapser(self.layout, crew.pool, self._history_of, taking_volumes(config)),
+            config.series.conflict,
         )
         self.intake = Intake(config, self.layout, self.folders, self.converter, self.committer)
         self.receivers_end, self.notices = notice_pair()

@@ -141,6 +141,121 @@ def test_other_pixels_under_the_same_uid_are_a_conflict_and_both_are_sent(
     assert len(front.dispatch.live[job.name].items_for("archive")) == 2
 
 
+def conflicting(folder: Path) -> tuple[Path, Path]:
+    """Two slices under one UID with other pixels."""
+    (path,) = slices(folder / "ct")
+    dataset = pydicom.dcmread(path)
+    dataset.PixelData = bytes(len(dataset.PixelData))
+    return path, write(dataset, folder)
+
+
+def test_with_newest_only_the_last_under_a_uid_is_sent_and_the_others_are_skipped(
+    make_front: MakeFront, tmp_path: Path
+) -> None:
+    front = make_front(series={"conflict": "newest"})
+    first, second = conflicting(tmp_path)
+    front.receive(first, second)
+
+    front.close_quiet()
+    front.until(lambda: sum(front.states().values()) == 2)
+
+    assert front.states() == {State.SKIPPED: 1, State.DELIVERED: 1}
+    last, earlier = front.ledger.recent(9)
+    assert (earlier.state, earlier.is_conflict, earlier.form) == (State.SKIPPED, True, None)
+    assert earlier.note.startswith("uid_conflict: ")
+    assert (last.state, last.is_conflict) == (State.DELIVERED, False)
+    assert front.counters().is_balanced
+
+
+def test_with_newest_the_last_counts_also_where_it_is_the_first_one_again(
+    make_front: MakeFront, tmp_path: Path
+) -> None:
+    front = make_front(series={"conflict": "newest"})
+    first, second = conflicting(tmp_path)
+    again = pydicom.dcmread(first)
+    again.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    implicit = tmp_path / "implicit.dcm"
+    again.save_as(implicit, implicit_vr=True, little_endian=True, enforce_file_format=True)
+    front.receive(first, second, implicit)
+
+    front.close_quiet()
+    front.until(lambda: sum(front.states().values()) == 3)
+
+    assert [row.state for row in front.ledger.recent(9)][::-1] == [
+        State.REPEAT,
+        State.SKIPPED,
+        State.DELIVERED,
+    ]
+
+
+def test_with_newest_what_comes_after_a_delivery_is_delivered_too(
+    make_front: MakeFront, tmp_path: Path
+) -> None:
+    front = make_front(series={"conflict": "newest"})
+    for path in conflicting(tmp_path):
+        front.receive(path)
+        front.close_quiet()
+        front.settle()
+        front.until(lambda: not front.dispatch.live and not front.committer.instances_in_work)
+
+    assert front.states() == {State.DELIVERED: 2}
+
+
+@pytest.mark.parametrize("is_one_job", [True, False], ids=["in one job", "in the next job"])
+def test_with_hold_the_first_is_delivered_and_the_next_waits_for_a_person(
+    make_front: MakeFront, tmp_path: Path, *, is_one_job: bool
+) -> None:
+    front = make_front(series={"conflict": "hold"})
+    first, second = conflicting(tmp_path)
+    front.receive(first)
+    if not is_one_job:
+        front.close_quiet()
+        front.until(lambda: front.states() == {State.DELIVERED: 1})
+    front.receive(second)
+
+    front.close_quiet()
+    front.until(lambda: front.dispatch.held)
+
+    ((name, live),) = front.dispatch.held.items()
+    assert [list(held.values()) for held in live.held.values()] == [["uid_conflict"]]
+    assert (live.instances_held, front.counters().held) == (1, 1)
+    assert front.counters().is_balanced
+    assert len(front.archived()) == 1
+
+    # It came again: still another one than what was delivered, whether the first is held or not.
+    front.receive(second)
+    front.close_quiet()
+    front.until(lambda: len(front.dispatch.held) == 2)
+    assert len(front.archived()) == 1
+
+    front.dispatch.retry([name])
+    front.until(lambda: len(front.archived()) == 2)
+    (other,) = front.dispatch.held
+    front.dispatch.discard(other, "the sender was wrong")
+    front.until(lambda: front.states() == {State.DELIVERED: 2, State.DISCARDED: 1})
+    front.settle()
+    assert front.counters().is_balanced
+
+
+def test_what_was_to_be_held_by_a_commit_that_never_came_is_forgotten(
+    make_front: MakeFront, tmp_path: Path
+) -> None:
+    front = make_front(series={"conflict": "hold"})
+    front.receive(*conflicting(tmp_path))
+    front.close_quiet()
+    front.until(lambda: front.dispatch.held)
+    (name,) = front.dispatch.held
+    held = front.folders.held_folder(name)
+    front.close()
+    (held / "job.json").unlink()
+    held.rename(front.layout.jobs / name)
+
+    again = make_front(series={"conflict": "deliver"})
+    again.intake.recover_job(name)
+
+    again.until(lambda: again.states() == {State.DELIVERED: 2})
+
+
 def test_a_job_without_instances_leaves_nothing(make_front: MakeFront, tmp_path: Path) -> None:
     front = make_front()
     (path,) = slices(tmp_path / "ct")

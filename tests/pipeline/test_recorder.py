@@ -348,10 +348,15 @@ def test_only_what_was_not_discarded_makes_its_datasets_repeats(
     make_parts: MakeParts, discarded: str, known: str
 ) -> None:
     parts = make_parts()
-    live = done(parts)
+    job = parts.job(count=2)
+    live = Live(job=job, folder=parts.folders.folder(job.name))
+    taken, other = job.instances
+    takes("archive", [taken.name] if discarded else [taken.name, other.name], live)
+    parts.accounts.remember(job)
+    parts.dispatch.live[job.name] = live
 
     record(parts, live, discarded=discarded)
 
     parts.until(lambda: not parts.dispatch.live)
-    again = come_again(live.job.instances[0])
-    assert parts.accounts.find_repeat(*again, ["archive"]) == (known, False)
+    assert parts.accounts.find_repeat(*come_again(taken), ["archive"]) == (job.name, False)
+    assert parts.accounts.find_repeat(*come_again(other), ["archive"]) == (known, False)
