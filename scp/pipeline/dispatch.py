@@ -153,10 +153,12 @@ class Dispatch:
 
     def recover_held(self) -> None:
         """Know what is held, for the counters."""
-        for name in self._folders.held():
-            self._recognise(name)
+        names = self._folders.held()
+        recorded = self._recorder.recorded(names)
+        for name in names:
+            self._recognise(name, recorded)
 
-    def _recognise(self, name: str) -> None:
+    def _recognise(self, name: str, recorded: Collection[str]) -> None:
         folder = self._folders.held_folder(name)
         job: Job | None = None
         try:
@@ -164,7 +166,7 @@ class Dispatch:
         except (NodeError, OSError) as error:
             logger.error("held job %s: %s", name, error)
         self.unreadable.pop(name, None)
-        if job is not None and self._recorder.recorded([name]):
+        if job is not None and name in recorded:
             self._recorder.throw_away(name, from_held=True)
             return
         if job is None:
@@ -309,7 +311,7 @@ class Dispatch:
         tried = []
         for name in wanted or [*self.live, *self.held, *self.unreadable]:
             if name in self.unreadable:
-                self._recognise(name)  # It may have been mended.
+                self._recognise(name, self._recorder.recorded([name]))  # It may have been mended.
             if name in self.held:
                 self._release(self.held[name])
             elif name in self.live:

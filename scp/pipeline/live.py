@@ -241,6 +241,8 @@ class Live:
             return State.REPEAT
         if not instance.send_to:
             return State.SKIPPED
+        if not self.taken and not self.skipped:
+            return None  # As of nearly all at a start, and it costs much to find out one by one.
         lost = self.taken.get(instance.lost_volume, ())
         if not all(
             self._is_settled_by(destination, instance.key_for(destination)) or destination in lost

@@ -29,7 +29,7 @@ from scripts.benchmarks.measure import settle
 
 COUNT, ROUNDS = 400, 5
 JOBS, BAD_ROUNDS = 1000, 3
-PENDING, PENDING_JOBS = 100_000, 100
+PENDING, PENDING_JOBS, STATUS_ROUNDS = 100_000, 100, 20
 _CT = "1.2.840.10008.5.1.4.1.1.2"
 
 
@@ -150,13 +150,25 @@ def _start_with_much_pending(folder: Path) -> None:
             waits=False,
         ):
             first = peers.wait_for_files(folder / "first", 1) - started
-            asked = time.perf_counter()
-            status = ask(here / "data" / "control", {"command": "status"})
-            answered = 1000 * (time.perf_counter() - asked)
-    assert status is not None
+            answers = [_status(here / "data" / "control") for _ in range(STATUS_ROUNDS)]
+    took, status = [1000 * seconds for seconds, _ in answers], answers[0][1]
     print(f"{PENDING} pending instances in {PENDING_JOBS} jobs:")
     print(f"  start of the process to the first delivery {first:.2f} s (<= 5)")
-    print(f"  status of {status['pending']} pending {answered:.0f} ms (<= 200)")
+    print(
+        f"  status of {status['pending']} pending, once the ports are open: first {took[0]:.0f} ms,"
+        f" median of {STATUS_ROUNDS} {statistics.median(took):.0f} ms, longest {max(took):.0f} ms"
+        " (<= 200)"
+    )
+
+
+def _status(control: Path) -> tuple[float, dict[str, Any]]:
+    """How long a status took, and what it said; until the spool is recovered there is none."""
+    while True:
+        asked = time.perf_counter()
+        status = ask(control, {"command": "status"})
+        if status is not None:
+            return time.perf_counter() - asked, status
+        time.sleep(0.02)
 
 
 def _fill(data: Path, sample: Path) -> None:
