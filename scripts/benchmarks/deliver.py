@@ -141,6 +141,7 @@ def _refusing_every_second() -> Iterator[int]:
 def _start_with_much_pending(folder: Path) -> None:
     here = folder / "pending"
     _fill(here / "data", folder)
+    settle(folder, 2**20)  # Else the start waits for what the jobs left to write back.
     with peers.storescp(folder / "first") as (port, _):
         started = time.perf_counter()
         with peers.node(
