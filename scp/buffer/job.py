@@ -32,6 +32,21 @@ class JobForm:
 
 @with_config(_AS_WRITTEN)
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """What differs between two datasets under one UID: no values, for those may be a patient's."""
+
+    elements: int
+    """Top-level elements that differ, as they are written."""
+    pixel_data: str
+    """``equal``, ``different`` or ``not compared``."""
+    listed: tuple[str, ...]
+    """The first of them: tag, VR and lengths, of what came first and then of this one."""
+    is_whole: bool
+    """False: there was more than is looked at."""
+
+
+@with_config(_AS_WRITTEN)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobInstance:
     """One source instance of a job and what was decided and made of it."""
 
@@ -59,6 +74,8 @@ class JobInstance:
     """The job whose instance is the same dataset; such a repeat is not delivered."""
     is_conflict: bool = False
     """Another dataset came under the same SOP Instance UID."""
+    difference: Difference | None = None
+    """From the other one; None where that had left the spool, or they could not be compared."""
     hold_reason: str = ""
     """Why a person decides before it goes anywhere; its receipts said so before the commit."""
     transfer_syntax: str = ""

@@ -112,6 +112,21 @@ def show_held(job: str | None, path: Path | None, *, as_json: bool) -> None:
         ],
         footer="dcmpress retry JOB delivers again; dcmpress discard JOB --reason TEXT gives up",
     )
+    for entry in jobs:
+        for conflict in entry.get("conflicts", []):
+            _show_conflict(conflict)
+
+
+def _show_conflict(conflict: dict[str, Any]) -> None:
+    at_least = "" if conflict["is_whole"] else "at least "
+    print(
+        f"{conflict['instance']} has the UID of another dataset: {at_least}{conflict['elements']} "
+        f"elements differ, pixel data {conflict['pixel_data']}"
+    )
+    for line in conflict["listed"]:
+        print(f"  {line}")
+    if len(conflict["listed"]) < conflict["elements"]:
+        print("  and more")
 
 
 def retry_jobs(jobs: list[str], path: Path | None) -> None:

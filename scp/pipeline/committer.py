@@ -1,11 +1,14 @@
 """From a closed series to its commit: everything examined and converted, then one job.json."""
 
 import hashlib
+import itertools
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from pathlib import Path
 
+from scp.buffer.difference import difference_of
 from scp.buffer.job import Job, JobInstance
 from scp.buffer.jobs import ORIGINAL, JobFolders
 from scp.choose.eligibility import Refusal
@@ -28,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 _AGAIN_SECONDS = 5.0
 _UID_CONFLICT = "uid_conflict"
+_COMPARED = 20
+"""Conflicts of one job whose datasets are compared."""
 
 type Later = Callable[[float, Callable[[], None]], None]
 
@@ -102,9 +107,11 @@ class Committer:
     # -- the commit ----------------------------------------------------------------------------
 
     def _commit(self, closed: ClosedJob, job: Job) -> None:
+        others = self._others_of(job)
+
         def work() -> Job:
             self._move_results(closed, job)
-            whole = self._with_digests(job)
+            whole = self._with_differences(self._with_digests(job), others)
             self._hold(whole)  # Before the commit: after it nothing keeps it from being sent.
             self._folders.commit(
                 whole,
@@ -135,6 +142,35 @@ class Committer:
             if volume.has_sidecar:  # First, so that no volume is there without it.
                 self._disk.rename(sidecar_of(made), sidecar_of(target))
             self._disk.rename(made, target)
+
+    def _others_of(self, job: Job) -> dict[str, Path]:
+        """The files that some conflicts, by name, are compared with, as far as the spool has them."""
+        others: dict[str, Path] = {}
+        for instance in itertools.islice((i for i in job.instances if i.is_conflict), _COMPARED):
+            uid = instance.identity.sop_instance_uid
+            known = [
+                self._folders.source(job.name) / i.name
+                for i in job.instances
+                if i.identity.sop_instance_uid == uid
+                and i.dataset_sha256 != instance.dataset_sha256
+            ]
+            for name in self._accounts.jobs_with(uid):
+                known = known or self._dispatch.files_of(name, uid)
+            if known:
+                others[instance.name] = known[0]
+        return others
+
+    def _with_differences(self, job: Job, others: Mapping[str, Path]) -> Job:
+        source = self._folders.source(job.name)
+        return replace(
+            job,
+            instances=tuple(
+                replace(i, difference=difference_of(others[i.name], source / i.name))
+                if i.name in others
+                else i
+                for i in job.instances
+            ),
+        )
 
     def _hold(self, job: Job) -> None:
         held = [i for i in job.instances if i.hold_reason]
@@ -169,7 +205,7 @@ class Committer:
         self._release(closed)
         logger.info(
             "series closed: job %s, %d instances, %d converted%s, %d passed through, "
-            "%.1f MB to %.1f MB, %d repeats, %d conflicts%s",
+            "%.1f MB to %.1f MB, %d repeats, %d conflicts%s%s",
             job.name,
             len(job.instances),
             sum(i.is_delivered and not i.reason for i in job.instances),
@@ -179,6 +215,7 @@ class Committer:
             sum(i.result_bytes for i in job.instances) / 1e6,
             sum(bool(i.repeat_of) for i in job.instances),
             sum(i.is_conflict for i in job.instances),
+            _differences_in_words(job),
             ", cut" if job.was_cut else "",
         )
         self._dispatch.start(job)
@@ -313,6 +350,15 @@ class Committer:
             modality=outcome.modality,
             patient_id_hash=outcome.patient_id_hash,
         )
+
+
+def _differences_in_words(job: Job) -> str:
+    found = [i.difference for i in job.instances if i.difference is not None]
+    if not found:
+        return ""
+    pixels = sum(difference.pixel_data == "different" for difference in found)
+    elements = max(difference.elements for difference in found)
+    return f" ({len(found)} compared: up to {elements} elements differ, pixel data in {pixels})"
 
 
 def _superseded(left: tuple[str, ...], wanted: tuple[str, ...]) -> str:

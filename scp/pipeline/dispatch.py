@@ -90,6 +90,17 @@ class Dispatch:
             ),
         )
 
+    def files_of(self, job: str, sop_instance_uid: str) -> list[Path]:
+        """What was received under a UID and lies in a committed job."""
+        live = self.live.get(job) or self.held.get(job)
+        if live is None:
+            return []
+        return [
+            live.folder / SOURCE / instance.name
+            for instance in live.job.instances
+            if instance.identity.sop_instance_uid == sop_instance_uid
+        ]
+
     # -- start and recovery --------------------------------------------------------------------
 
     def start(self, job: Job) -> None:

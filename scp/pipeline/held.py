@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -15,7 +16,9 @@ UNREADABLE: Final = "job_unreadable"
 def held_jobs(
     name: str | None, jobs: Mapping[str, Live], unreadable: Mapping[str, int], folders: JobFolders
 ) -> list[dict[str, Any]]:
-    """The jobs that need a person, or the one named; ``unreadable`` are those without a commit.
+    """The jobs that need a person, or the one named, which has its conflicts said too.
+
+    ``unreadable`` are those without a commit.
 
     Raises
     ------
@@ -42,7 +45,17 @@ def held_jobs(
             "created": datetime.fromtimestamp(live.job.created, UTC).isoformat(),
             "reasons": {d: dict(Counter(held.values())) for d, held in live.held.items()},
             "folder": str(live.folder),
+            **({} if name is None else {"conflicts": _conflicts(live)}),
         }
         for job, live in sorted(jobs.items())
         if name in (None, job)
+    ]
+
+
+def _conflicts(live: Live) -> list[dict[str, Any]]:
+    """How the datasets that share a UID with another one differ from it, where that is known."""
+    return [
+        {"instance": instance.name, **asdict(instance.difference)}
+        for instance in live.job.instances
+        if instance.difference is not None
     ]

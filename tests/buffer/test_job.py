@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scp.buffer.job import FORMAT, Job, JobInstance, JobVolume
+from scp.buffer.job import FORMAT, Difference, Job, JobInstance, JobVolume
 from scp.errors import NodeError
 from scp.model import CollapseReason, Form, Identity, Origin, PassReason
 
@@ -49,6 +49,14 @@ _INSTANCES = st.builds(
     send_to=st.lists(_TEXT, max_size=3).map(tuple),
     repeat_of=_TEXT,
     is_conflict=st.booleans(),
+    difference=st.none()
+    | st.builds(
+        Difference,
+        elements=_COUNT,
+        pixel_data=st.sampled_from(["equal", "different", "not compared"]),
+        listed=st.lists(_TEXT, max_size=3).map(tuple),
+        is_whole=st.booleans(),
+    ),
     hold_reason=st.sampled_from(["", "uid_conflict"]),
     transfer_syntax=_TEXT,
     result_bytes=_COUNT,

@@ -41,6 +41,9 @@ def test_each_policy_delivers_what_it_says_and_accounts_for_the_rest(
         until(lambda: bool(node.held()), "nothing is held")
         (held,) = node.json("held")
         assert held["reasons"] == {"archive": {"uid_conflict": 1}}
+        assert "(7FE0,0010) OW 2048 bytes, then OW 2048 bytes" in node.command("held", held["job"])
+        ((conflict,),) = [each["conflicts"] for each in node.json("held", held["job"])]
+        assert (conflict["elements"], conflict["pixel_data"]) == (1, "different")
         status = node.status()
         assert (status["received"], status["held"], status["pending"]) == (2, 1, 0)
         assert not numbered.exists()
@@ -49,6 +52,7 @@ def test_each_policy_delivers_what_it_says_and_accounts_for_the_rest(
     status = node.status()
     assert status["conflicts"] == 1
     assert "1 conflicts since the start" in node.command("status")
+    assert "1 conflicts (1 compared: up to 1 elements differ, pixel data in 1)" in node.log()
     states = [row.state for row in rows_of(node, [first])]
     if policy == "newest":
         assert_converted(second, delivered)
