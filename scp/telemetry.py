@@ -109,7 +109,7 @@ def configure(log_format: LogFormat, level: str = "INFO", stream: TextIO | None 
     logging.captureWarnings(True)
     for name in ("pydicom", "py.warnings"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    for name in ("pynetdicom", "highdicom"):
+    for name in ("pynetdicom", "highdicom", "alembic"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 

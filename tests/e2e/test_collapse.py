@@ -184,7 +184,6 @@ def test_a_peer_that_knows_no_volumes_gets_single_frames_and_the_other_the_volum
 ) -> None:
     with only_ct_images(tmp_path / "pacs") as port:
         pacs = {"kind": "dicom", "host": "127.0.0.1", "port": port, "ae_title": "PACS"}
-        pacs["accepts_collapsed"] = True
         config = volumes_to("archive", "pacs")
         config["destinations"] = {"pacs": pacs}
         node = RunningNode(tmp_path / "node", config).start()
