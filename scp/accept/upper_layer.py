@@ -1,38 +1,56 @@
 """pynetdicom's upper layer and association control, without the threads that poll.
 
-What differs from pynetdicom 3.0.4, and which behaviour of it makes that necessary:
+What differs from pynetdicom 3.0.4, which behaviour of it makes that necessary, and the test of
+tests/accept/test_upstream.py that shows it and fails when a newer pynetdicom has mended it:
 
 ``PumpedDul`` is no thread
-    dul.py:403 polls with sleeps of 1 ms, and so does a second thread at association.py:714. Sending
-    at once also ends the race in which ``is_established`` is set before the accept is on the wire
-    (acse.py:427-433).
-``PumpedDul.receive``, ``HandedSocket.recv``
-    dul.py:302 reads as many bytes as a PDU announces, 4 KiB at a time into a growing copy
-    (transport.py:598), without a deadline. Here ``PduReader`` has bounded and read it before.
+    dul.py:403 polls with sleeps of 1 ms, and so does a second thread at association.py:714
+    (an_association_is_one_thread). Sending at once also ends the race in which ``is_established``
+    is set before the accept is on the wire, acse.py:427-433
+    (an_association_is_established_when_the_accept_is_sent).
+``PduReader``, ``PumpedDul.receive``, ``HandedSocket.recv``
+    dul.py:302 reads as many bytes as a PDU announces, without a deadline
+    (a_pdu_that_is_too_long_is_answered_before_it_is_read,
+    a_peer_that_stalls_inside_a_pdu_is_dropped), 4 KiB at a time into a growing copy,
+    transport.py:598 (a_pdu_that_has_come_is_read_at_once). Timers measure wall time, timer.py:95
+    (a_clock_that_is_set_ends_no_association).
 ``StorageAcse``
-    acse.py:319 admits by calling title alone, counts threads to limit associations (:378), and
-    negotiates with contexts that transport.py:765 copies deeply for each association (60 ms).
+    acse.py:319 admits by calling title alone and looks at no application context
+    (another_application_than_dicom_is_rejected), says nothing of an operations window
+    (an_operations_window_is_answered_without_being_asked), and negotiates with contexts that
+    transport.py:765 copies deeply for each association: 60 ms
+    (associations_share_what_is_supported).
+``positive_answer``
+    acse.py:248 never tells a user who came by name alone that it was recognised
+    (a_user_that_was_recognised_by_name_is_told).
 ``PumpedDul.answers``, ``read_request``
     pdu.py and presentation.py check every UID of every context several times by regular
-    expressions: 15 ms for the 120 contexts that DCMTK's storescu proposes.
+    expressions: 15 ms for the 120 contexts that DCMTK's storescu proposes (a_uid_is_checked_once).
 ``plain_title``
-    _validators.py:12 refuses titles that are blank, padded with NUL or not ASCII, which are sent.
+    _validators.py:12 and utils.py:175 refuse titles that are blank, padded with NUL or not ASCII,
+    which are sent (a_title_outside_the_standard_is_read, a_peer_without_a_name_is_accepted).
 ``StorageAssociation`` is made by ``Listener``
-    transport.py:745 makes associations of a fixed class, and the server binds its port itself
-    (:984); here the listening socket is inherited.
+    transport.py:745 makes associations of a fixed class, and the server binds its port itself,
+    :984; here the listening socket is inherited (a_socket_that_listens_can_be_handed_over).
+``StorageAssociation`` shakes hands
+    transport.py:969 shakes hands where it accepts, and meanwhile accepts nobody else
+    (a_peer_that_stalls_in_its_tls_handshake_keeps_nobody_waiting).
 ``StorageAssociation._await_close``
-    After a release, rejection or abort fsm.py leaves closing to the polling thread, and ``abort``
-    waits for that (association.py:541). Timers measure wall time (timer.py:95), ``PduReader``
-    measures monotonic time.
+    After a release, rejection or abort dul.py:171 closes at once instead of leaving it to the peer
+    (the_peer_closes_first), and ``abort`` waits for the polling thread, association.py:541; that
+    goes with the thread (an_association_is_one_thread).
 ``StorageAssociation._close``
-    transport.py:641 leaves the descriptor open when the peer has closed the connection first.
+    transport.py:641 leaves the descriptor open when the peer has ended the connection first
+    (a_connection_that_the_peer_has_reset_is_closed).
 ``Messages`` reads P-DATA
-    dimse.py:248 holds a whole message in memory without a bound, decoding drops what follows it in
-    the same PDU (dimse_messages.py:502), and an unknown command field is a KeyError (:443) that
-    ends the thread.
+    dimse.py:248 holds a whole message in memory without a bound
+    (a_command_without_an_end_is_aborted), decoding drops what follows it in the same PDU,
+    dimse_messages.py:502 (two_messages_in_one_pdu_are_both_answered), and an unknown command field
+    is a KeyError that ends the thread, :443 (an_unknown_command_is_aborted).
 ``quiet_pynetdicom``
-    association.py:317 binds handlers that log identifiers, and each module logs at INFO; we log
-    one line an association.
+    association.py:317 binds handlers that log identifiers (an_instance_is_not_named_in_the_log),
+    and each module logs at INFO; we log one line an association
+    (an_association_is_one_line_in_the_log).
 
 So EVT_C_STORE, EVT_C_ECHO, EVT_DATA_RECV and EVT_PDU_RECV never fire for messages.
 """
