@@ -1,5 +1,6 @@
 """How a node starts, and does not; how it stops, and is stopped."""
 
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,10 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from scp.buffer.job import Job
+from scp.buffer.jobs import ORIGINAL, JobFolders
+from scp.buffer.layout import JOB_FILE, Layout
+from scp.durable import Disk
 from tests.accept.raw_peer import RawPeer
 from tests.conftest import REPOSITORY
 from tests.e2e.conftest import StartNode
@@ -17,6 +22,7 @@ from tests.e2e.judges import assert_converted
 from tests.e2e.node import COMMAND, RunningNode, command, is_alive, until
 from tests.e2e.peers import echoscu, first_half, free_port, second_half
 from tests.material import ct_series, write_all
+from tests.pipeline.jobs import instance_of, job_of
 
 pytestmark = pytest.mark.xdist_group("e2e start and stop")
 
@@ -54,6 +60,42 @@ def test_sigterm_lets_an_association_finish_and_leaves_the_rest_on_disk(
     running.wait_for(delivered=3, pending=0)
     for path in (first, second, third):
         assert_converted(path, running.delivered(pydicom.dcmread(path)))
+
+
+@pytest.mark.timeout(240)
+def test_the_first_job_is_delivered_while_the_next_is_read_and_the_port_waits_for_all(
+    node: StartNode, tmp_path: Path
+) -> None:
+    running = node()
+    assert running.terminate() == 0
+    _leave_job(running, "20260101T000000000000Z-first", tmp_path / "first", seed=811)
+    second = _leave_job(running, "20260101T000000000001Z-second", tmp_path / "second", seed=812)
+    # Whoever reads the commit of the second job waits until it is written.
+    commit = Layout(running.data).jobs / second.name / JOB_FILE
+    commit.unlink()
+    os.mkfifo(commit)
+    starting = threading.Thread(target=running.start)
+    starting.start()
+
+    until(lambda: len(running.archived()) == 1, "the first waits for the second")
+
+    assert not running.is_ready()
+    commit.write_text(json.dumps(second.to_json()))
+    starting.join(90)
+    running.wait_for(delivered=2, pending=0)
+    assert len(running.archived()) == 2
+
+
+def _leave_job(running: RunningNode, name: str, material: Path, *, seed: int) -> Job:
+    """A committed job of one instance, as a node leaves it."""
+    (path,) = write_all(ct_series(1, 64, 64, seed=seed), material)
+    folders = JobFolders(Layout(running.data), Disk())
+    folders.source(name).mkdir(parents=True)
+    path.rename(folders.source(name) / path.name)
+    instance = instance_of(folders.source(name) / path.name, form=ORIGINAL)
+    job = job_of(name, [instance])
+    folders.commit(job)
+    return job
 
 
 @pytest.mark.timeout(240)
