@@ -23,13 +23,15 @@ from tests.accept.raw_peer import (
 from tests.e2e.conftest import StartNode
 from tests.e2e.node import until
 from tests.e2e.peers import echoscu
+from tests.encodings import deflated
 
 PEERS = 200
+DEFLATED = "1.2.840.10008.1.2.1.99"
 MOST_MIB = 64.0
 
 
-def resident_mib(pid: int) -> float:
-    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+def resident_mib(pid: int, what: str = "VmRSS") -> float:
+    found = re.search(rf"{what}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert found
     return int(found[1]) / 1024
 
@@ -105,6 +107,27 @@ def test_the_memory_of_a_receiver_stays_within_bounds(
     until(lambda: threads(receiver) < 20, "associations outlive their peers")
     assert echoscu(running.port) == 0
     until(lambda: running.arriving_bytes() == 0, "parts of instances outlive their peers")
+
+
+def test_a_deflate_bomb_is_answered_and_costs_little(node: StartNode) -> None:
+    bomb = deflated(b"\x09\0\x10\x10OB\0\0\0\0\0\x10" + bytes(2**28), level=9)
+    running = node({"node": {"receivers": 1}})
+    assert echoscu(running.port) == 0
+    (receiver,) = running.processes("scp.pipeline.receiver")
+    idle = resident_mib(receiver)
+
+    with RawPeer(("127.0.0.1", running.port)) as peer:
+        peer.associate(associate_request([(CT, [DEFLATED])]))
+        peer.send(p_data((1, COMMAND | LAST, store_command())))
+        for start in range(0, len(bomb), 100_000):
+            peer.send(p_data((1, 0, bomb[start : start + 100_000])))
+        peer.send(p_data((1, LAST, b"")))
+        assert peer.read_response().Status == 0xC000
+        peer.release()
+
+    assert resident_mib(receiver, "VmHWM") - idle <= MOST_MIB
+    assert running.wait_idle()["received"] == 0
+    until(lambda: running.arriving_bytes() == 0, "the bomb stays")
 
 
 def threads(pid: int) -> int:
