@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Final
+from typing import Any, Final
 
 from highdicom.legacy import (
     LegacyConvertedEnhancedCTImage,
@@ -22,7 +22,7 @@ from pydicom.config import disable_value_validation
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.tag import BaseTag
+from pydicom.tag import BaseTag, TagType
 from pydicom.valuerep import format_number_as_ds
 
 from scp.convert.enhanced.eligible import INTERCEPT, SLOPE
@@ -31,10 +31,26 @@ from scp.convert.enhanced.refusals import NotCollapsedError
 from scp.convert.enhanced.slices import SliceHeader, value_of
 from scp.model import CollapseReason
 
+
+class _NoTables:
+    """highdicom would go through all frames again, for tables to look them up in."""
+
+    def _build_luts(self) -> None: ...
+
+
+class _CT(_NoTables, LegacyConvertedEnhancedCTImage): ...
+
+
+class _MR(_NoTables, LegacyConvertedEnhancedMRImage): ...
+
+
+class _PET(_NoTables, LegacyConvertedEnhancedPETImage): ...
+
+
 _CLASSES: Final = {
-    str(uid.CTImageStorage): LegacyConvertedEnhancedCTImage,
-    str(uid.MRImageStorage): LegacyConvertedEnhancedMRImage,
-    str(uid.PositronEmissionTomographyImageStorage): LegacyConvertedEnhancedPETImage,
+    str(uid.CTImageStorage): _CT,
+    str(uid.MRImageStorage): _MR,
+    str(uid.PositronEmissionTomographyImageStorage): _PET,
 }
 _SOP_CLASS, _CHARACTER_SET, _SERIES_NUMBER = 0x00080016, 0x00080005, 0x00200011
 _PIXEL_DATA: Final = BaseTag(0x7FE00010)
@@ -150,7 +166,7 @@ class _Placeholders:
         # Its trigger time would move the acquisition by days (see repairs.correct_trigger_times).
         self._withheld = withheld | {_TRIGGER_TIME}
         self._encodings = convert_encodings(list(first.texts(_CHARACTER_SET)) or "iso8859")
-        self._converted: dict[bytes, DataElement] = {}
+        self._converted: dict[bytes, tuple[BaseTag, DataElement, str, Any]] = {}
         self._meta = FileMetaDataset()
         self._meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
 
@@ -172,17 +188,36 @@ class _Placeholders:
     def _dataset(self, elements: dict[int, bytes], more: dict[str, str]) -> Dataset:
         converted = self._converted
         content: dict[BaseTag, DataElement | RawDataElement] = {}
+        values: dict[str, Any] = {}
         for tag, element in elements.items():
             found = converted.get(element)
             if found is None:
-                found = converted[element] = data_element(tag, element, self._encodings)
-            content[found.tag] = found
+                made = data_element(tag, element, self._encodings)
+                # A sequence is told its dataset when it is asked for, so it stays with pydicom.
+                keyword = "" if made.VR == "SQ" else keyword_for_tag(tag)
+                found = converted[element] = (made.tag, made, keyword, made.value)
+            content[found[0]] = found[1]
+            if found[2]:
+                values[found[2]] = found[3]
         content[_PIXEL_DATA] = DataElement(_PIXEL_DATA, "OW", b"\0\0")
-        dataset = Dataset(content)
+        dataset = _Placeholder(content)
         for keyword, value in more.items():
             setattr(dataset, keyword, value)
+            values[keyword] = getattr(dataset, keyword)
         dataset.file_meta = self._meta
+        dataset.remember(values)
         return dataset
+
+
+class _Placeholder(Dataset):
+    """Answers by keyword at once: highdicom asks every slice for every attribute, several times."""
+
+    def remember(self, values: dict[str, Any]) -> None:
+        """Keep values of the elements by keyword, where Python looks before it asks pydicom."""
+        self.__dict__.update(values)
+
+    def __contains__(self, name: TagType) -> bool:
+        return (name.__class__ is str and name in self.__dict__) or super().__contains__(name)
 
 
 def data_element(tag: int, element: bytes, encodings: list[str]) -> DataElement:

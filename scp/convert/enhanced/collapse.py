@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import gc
 import hashlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -48,7 +50,7 @@ def collapse(volume: Volume, target: Path, *, restore_record: RestoreRecord) -> 
     started = time.perf_counter()
     beside = sidecar_of(target) if restore_record == "sidecar" else None
     try:
-        with target.open("w+b") as file:
+        with target.open("w+b") as file, _without_collector():
             made = _collapse(volume, file, restore_record, beside)
     except BaseException as error:
         for path in (target, beside):
@@ -73,6 +75,18 @@ def collapse(volume: Volume, target: Path, *, restore_record: RestoreRecord) -> 
         record_bytes=made.record_bytes,
         seconds=time.perf_counter() - started,
     )
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Searching the many small objects of a header for cycles is a tenth of the time, for little."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,15 +4,17 @@ import hashlib
 import os
 import struct
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, cast
 
 from pydicom.charset import convert_encodings
 from pydicom.config import disable_value_validation
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset
+from pydicom.filewriter import write_dataset, writers
+from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, VR
 
 from scp.convert.encapsulation import EncapsulatedPixels
 from scp.convert.enhanced.build import Draft, data_element
@@ -29,6 +31,17 @@ BASIC_TABLE_ENDS: Final = 2**32
 
 _VERBATIM: Final = frozenset(b"AE AS CS DA DS DT IS LO LT PN SH SQ ST TM UC UI UR UT".split())
 """VRs whose bytes mean the same in the object as in its sources."""
+_PLAIN: Final = frozenset(
+    VR(vr)
+    for vr in (
+        *("AE", "AS", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO"),
+        *("SH", "SL", "SS", "TM", "UI", "UL", "US"),
+    )
+)
+"""VRs of nearly all elements of functional groups, written by pydicom's writers of values."""
+_LONGEST: Final = 0xFFFF
+"""Bytes of a value whose length field has 16 bits; pydicom has another VR for longer ones."""
+_CHARACTER_SET: Final = 0x00080005
 _SHARED_GROUPS, _PER_FRAME_GROUPS = 0x52009229, 0x52009230
 
 
@@ -113,12 +126,16 @@ class _Encoder:
 
     def __init__(self, character_set: Sequence[str]) -> None:
         self._encodings = convert_encodings(list(character_set) or "iso8859")
+        self._buffer = DicomBytesIO()
+        self._buffer.is_implicit_VR, self._buffer.is_little_endian = False, True
 
     def dataset(self, dataset: Dataset) -> bytes:
         output = DicomBytesIO()
         output.is_implicit_VR, output.is_little_endian = False, True
         try:
             with disable_value_validation():
+                if (plain := self._plain(dataset)) is not None:
+                    return plain
                 write_dataset(output, dataset, self._encodings)
         except (
             Exception
@@ -127,6 +144,51 @@ class _Encoder:
                 CollapseReason.LIBRARY_REFUSED, f"{type(error).__name__} when writing"
             ) from error
         return output.getvalue()
+
+    def _plain(self, dataset: Dataset) -> bytes | None:
+        """As pydicom writes it, without what it looks at for other syntaxes and lengths.
+
+        None where there is more to it than short elements of a few VRs.
+        """
+        pieces: list[bytes] = []
+        for tag in sorted(dataset.keys()):
+            element = dataset.get_item(tag)
+            if not isinstance(element, DataElement) or element.is_undefined_length:
+                return None
+            if element.VR == "SQ":
+                content = self._plain_items(element)
+            elif element.VR in _PLAIN and tag != _CHARACTER_SET and tag & 0xFFFF:
+                content = self._plain_value(element)
+            else:
+                return None
+            if content is None:
+                return None
+            pieces += (element_header(tag, element.VR.encode(), len(content)), content)
+        return b"".join(pieces)
+
+    def _plain_items(self, sequence: DataElement) -> bytes | None:
+        items: list[bytes] = []
+        for item in sequence.value:
+            content = None if item.is_undefined_length_sequence_item else self._plain(item)
+            if content is None:
+                return None
+            items.append(_item(content))
+        return b"".join(items)
+
+    def _plain_value(self, element: DataElement) -> bytes | None:
+        if element.is_empty:
+            return b""
+        buffer, writer = self._buffer, writers[VR(element.VR)]
+        write_value, form = cast("tuple[Callable[..., None], str | None]", writer)
+        buffer.seek(0)
+        if element.VR in CUSTOMIZABLE_CHARSET_VR:
+            write_value(buffer, element, encodings=convert_encodings(self._encodings))
+        elif form is None:
+            write_value(buffer, element)
+        else:
+            write_value(buffer, element, form)
+        length = buffer.tell()
+        return buffer.getvalue()[:length] if length <= _LONGEST else None
 
     def top_level(self, image: Dataset, headers: Sequence[SliceHeader]) -> bytes:
         """The dataset, with the sources' own bytes wherever it says what all of them say.
