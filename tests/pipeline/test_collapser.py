@@ -141,6 +141,26 @@ def test_two_datasets_of_one_uid_are_both_delivered_by_themselves(
     assert len(front.archived()) == 3
 
 
+def test_what_is_held_for_a_conflict_is_no_frame_and_the_volume_does_not_wait(
+    make_front: MakeFront, tmp_path: Path
+) -> None:
+    front = make_front(rules=[volumes_to("archive")], series={"conflict": "hold"})
+    paths = slices(tmp_path / "ct")
+    dataset = pydicom.dcmread(paths[0])
+    dataset.PixelData = bytes(len(dataset.PixelData))
+    other = tmp_path / "other.dcm"
+    dataset.save_as(other)
+    front.receive(*paths, other)
+
+    front.close_quiet()
+    front.until(lambda: front.dispatch.held)
+
+    ((_, live),) = front.dispatch.held.items()
+    assert len(live.job.volumes) == 1
+    assert [i.volume for i in live.job.instances if i.hold_reason] == [""]
+    assert (live.instances_held, live.states[State.DELIVERED]) == (1, len(paths))
+
+
 def test_a_repeat_is_no_frame(front: Front, tmp_path: Path) -> None:
     paths = slices(tmp_path / "ct")
     implicit = pydicom.dcmread(paths[0])
