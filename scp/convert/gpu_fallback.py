@@ -53,15 +53,23 @@ class GpuWithCpuFallback(_Named):
         Raises :class:`GpuError` where the CPU is to do all of it.
     worth_bytes
         Smaller frames, in native bytes, are the CPU's.
+    below_bytes
+        Frames of so many native bytes and more are the CPU's too. None: there is no such limit.
     """
 
     def __init__(
-        self, gpu: PartialEncoder, cpu: FrameEncoder, worth_bytes: int = WORTH_BYTES
+        self,
+        gpu: PartialEncoder,
+        cpu: FrameEncoder,
+        worth_bytes: int = WORTH_BYTES,
+        below_bytes: int | None = None,
     ) -> None:
         super().__init__(gpu.name, cpu.name)
         self._gpu = gpu
         self._cpu = cpu
         self._worth_bytes = worth_bytes
+        self._below_bytes = below_bytes
+        self._is_cpus_alone = False
         self._by_cpu: set[bytes] = set()
         """Of what the CPU compressed, where the GPU was asked as well: few, and as digests."""
 
@@ -70,18 +78,26 @@ class GpuWithCpuFallback(_Named):
     ) -> list[bytes]:
         """Compress; see :class:`scp.convert.ports.FrameEncoder`."""
         codestreams: list[bytes | None] = [None] * len(frames)
-        if frames.nbytes >= self._worth_bytes * len(frames):
+        if self._is_worth(frames):
             with contextlib.suppress(GpuError):
                 codestreams = self._gpu.encode_some(frames, frame_format, parameters)
+        elif not self.shares.gpu:
+            self._is_cpus_alone = True
         missing = [number for number, each in enumerate(codestreams) if each is None]
         self._count(gpu=len(codestreams) - len(missing), cpu=len(missing))
         if missing:
             rest = frames if len(missing) == len(frames) else frames[missing]
             again = self._cpu.encode(rest, frame_format, parameters)
-            self._by_cpu.update(map(_digest, again))
+            if not self._is_cpus_alone:
+                self._by_cpu.update(map(_digest, again))
             for number, codestream in zip(missing, again, strict=True):
                 codestreams[number] = codestream
         return [each for each in codestreams if each is not None]
+
+    def _is_worth(self, frames: Frames) -> bool:
+        size = frames.nbytes / max(1, len(frames))
+        is_small = self._below_bytes is None or size < self._below_bytes
+        return not self._is_cpus_alone and size >= self._worth_bytes and is_small
 
     def is_by_gpu(self, codestream: bytes) -> bool:
         """Whether the GPU wrote it, of what this encoder has given out."""

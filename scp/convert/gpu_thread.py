@@ -31,6 +31,9 @@ _FORGETTING: Final = 0.98
 _FAILURES: Final = 3
 """In a row; after most CUDA errors only a new process helps."""
 
+type _Kind = Literal["encode", "decode", "differing"]
+_KINDS: Final[tuple[_Kind, ...]] = ("encode", "decode", "differing")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuLimits:
@@ -46,6 +49,8 @@ class GpuLimits:
     cpu_bytes_a_second: float | None = None
     """What a core of the host does instead. Work that it would have done before the GPU comes to it is sent
     away; small frames are, before large ones. None: all work waits."""
+    cpu_encoded_bytes_a_second: float | None = None
+    """The same for what is to be encoded, where that differs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +80,7 @@ class GpuStatus:
 
 @dataclass(slots=True, eq=False)
 class _Work:
-    kind: Literal["encode", "decode", "differing"]
+    kind: _Kind
     settings: EncodeSettings | None
     codestreams: list[bytes]
     frames: list[Frame]
@@ -140,7 +145,7 @@ class GpuThread:
         self._frames = self._refused = self._batches = self._failures = self._hangs = 0
         self._last_error = ""
         self._sent_away = 0
-        self._seconds_per_cost = 0.0
+        self._seconds_per_cost = dict.fromkeys(_KINDS, 0.0)
 
     @property
     def status(self) -> GpuStatus:
@@ -230,12 +235,18 @@ class GpuThread:
         cpu = self._limits.cpu_bytes_a_second
         if cpu is None or work.kind == "decode":
             return ""
-        ahead = sum(other.cost for other in (*self._running, *self._queue))
-        if (ahead + work.cost) * self._seconds_per_cost <= work.size / cpu:
+        if work.kind == "encode":
+            cpu = self._limits.cpu_encoded_bytes_a_second or cpu
+        until = sum(self._seconds(each) for each in (*self._running, *self._queue, work))
+        if until <= work.size / cpu:
             return ""
         self._sent_away += 1
-        self._seconds_per_cost *= _FORGETTING
+        self._seconds_per_cost[work.kind] *= _FORGETTING
         return "the GPU is busy"
+
+    def _seconds(self, work: _Work) -> float:
+        """What the GPU is expected to take for it; 0 while nothing is known."""
+        return work.cost * self._seconds_per_cost[work.kind]
 
     def _is_hanging(self) -> bool:
         return self._hanging is not None and self._hanging.is_alive()
@@ -321,8 +332,9 @@ class GpuThread:
             done = sum(answer is not None for answer in answers)
             if self._batches:  # the first also loads what the library needs
                 now = seconds / sum(work.cost for work in batch)
-                before = self._seconds_per_cost or now
-                self._seconds_per_cost = _MEMORY * before + (1 - _MEMORY) * now
+                kind = batch[0].kind
+                before = self._seconds_per_cost[kind] or now
+                self._seconds_per_cost[kind] = _MEMORY * before + (1 - _MEMORY) * now
             self._batches += 1
             self._frames += done
             self._refused += len(answers) - done

@@ -248,6 +248,28 @@ def test_a_difference_is_found_whoever_wrote_the_frame(fault: Fault) -> None:
         assert judge.differs(codestreams, changed, FORMAT) == expected
 
 
+def test_what_is_too_large_for_the_gpu_to_encode_is_never_taken_for_its_work() -> None:
+    gpu = SoftwareGpu()
+    encoder = GpuWithCpuFallback(GpuEncoder(gpu), ENCODER, 0, below_bytes=NOISE[0].nbytes)
+    smaller: Array = np.ascontiguousarray(NOISE[:, :20])
+
+    codestreams = encoder.encode(NOISE, FORMAT, PLAIN)
+    codestreams += encoder.encode(smaller, format_of(smaller, 12), PLAIN)
+
+    assert not any(map(encoder.is_by_gpu, codestreams))
+    assert gpu.batches == [], "an instance whose first frames were the CPU's stays there"
+
+
+def test_large_frames_after_small_ones_are_told_apart() -> None:
+    encoder = GpuWithCpuFallback(GpuEncoder(SoftwareGpu()), ENCODER, 0, NOISE[0].nbytes)
+    smaller: Array = np.ascontiguousarray(NOISE[:, :20])
+
+    by_gpu = encoder.encode(smaller, format_of(smaller, 12), PLAIN)
+    by_cpu = encoder.encode(NOISE, FORMAT, PLAIN)
+
+    assert [encoder.is_by_gpu(each) for each in (*by_gpu, *by_cpu)] == [True] * 3 + [False] * 3
+
+
 def test_a_codestream_too_few_is_no_proof_of_what_two_wrote() -> None:
     encoder = GpuWithCpuFallback(GpuEncoder(SoftwareGpu()), ENCODER, 0)
     verifier = GpuVerifier(GpuDecoder(SoftwareGpu()), OPENJPEG, lambda why: None, 0)

@@ -19,7 +19,8 @@ def test_a_gpu_that_fails_in_the_middle_of_a_series_costs_no_frame(
     node: StartNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     software = SoftwareGpus(tmp_path / "software", monkeypatch, count=2)
-    datasets = list(ct_series(SLICES))
+    # Large enough for a GPU to prove.
+    datasets = list(ct_series(SLICES, 2048, 1024))
     (tmp_path / "sent").mkdir()
     files = [write(dataset, tmp_path / "sent") for dataset in datasets]
     running = node({"codec": {"workers": 2}})

@@ -21,8 +21,8 @@ SLICES = 3
 
 @pytest.fixture
 def sources(tmp_path: Path) -> list[Path]:
-    """Frames that are worth a GPU."""
-    return [write(one, tmp_path) for one in ct_series(SLICES)]
+    """Frames that are large enough for a GPU to prove."""
+    return [write(one, tmp_path) for one in ct_series(SLICES, 2048, 1024)]
 
 
 @contextmanager
@@ -80,7 +80,20 @@ def test_every_gpu_of_the_machine_has_a_process_and_its_share_of_the_workers(
     assert software.frames(0, "encode") > 0 < software.frames(1, "encode")
 
 
-def test_by_itself_a_gpu_proves_and_the_cpu_compresses(
+def test_by_itself_a_gpu_compresses_small_frames_and_the_cpu_proves_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    software = SoftwareGpus(tmp_path / "software", monkeypatch)
+    sources = [write(one, tmp_path) for one in ct_series(SLICES)]
+    with crew(tmp_path) as started:
+        until_ready(started, 1)
+        outcomes = convert(started, sources)
+
+    assert {each.encoder for each in outcomes} == {software.library}
+    assert {each.verified_by for each in outcomes} == {OPENJPH.name}
+
+
+def test_by_itself_a_gpu_proves_large_frames_and_the_cpu_compresses_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sources: list[Path]
 ) -> None:
     software = SoftwareGpus(tmp_path / "software", monkeypatch)
