@@ -21,6 +21,7 @@ import numpy as np
 
 from scp.convert.gpu_port import EncodeSettings, Frame, GpuError, GpuUnavailableError, SharedGpu
 from scp.pipeline.control import short_path
+from scp.pipeline.processes import receive
 
 logger = logging.getLogger(__name__)
 
@@ -183,7 +184,7 @@ class GpuLink:
             if not self._connection.poll(self._answer_seconds):
                 self._leave(self._answer_seconds)
                 raise GpuUnavailableError(f"no answer after {self._answer_seconds:g} s")
-            answer: _Answer = self._connection.recv()
+            answer: _Answer = receive(self._connection)
         except (EOFError, OSError) as error:
             self._leave(_AGAIN_SECONDS)
             raise GpuUnavailableError("the process that has the GPU is gone") from error
@@ -224,7 +225,7 @@ class GpuLink:
             return False
         self._connection, self._area = connection, area
         try:
-            if connection.poll(_GREETING_SECONDS) and connection.recv() == self.name:
+            if connection.poll(_GREETING_SECONDS) and receive(connection) == self.name:
                 return True
         except (EOFError, OSError):
             pass
@@ -282,7 +283,7 @@ class GpuServer:
             with connection:
                 connection.send(self._gpu.name)
                 while True:
-                    connection.send(self._answer(connection.recv(), area))
+                    connection.send(self._answer(receive(connection), area))
         except (EOFError, OSError, IndexError):
             return  # It has ended, or was killed.
         finally:

@@ -86,7 +86,7 @@ class GpuProcesses:
         gpu = next(gpu for gpu in self._gpus if gpu.connection is connection)
         now = time.monotonic()
         try:
-            report: GpuReport = connection.recv()
+            report: GpuReport = processes.receive(connection)
         except (EOFError, OSError):
             self._lost(gpu, now, "died")
             return

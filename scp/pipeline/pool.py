@@ -120,7 +120,7 @@ class WorkerPool:
             self.gpus.readable(connection)
             return
         try:
-            answer: Answer | Ready | Extent = connection.recv()
+            answer: Answer | Ready | Extent = processes.receive(connection)
         except (EOFError, OSError):
             self._replace(worker, PassReason.WORKER_LOST)
             return

@@ -9,7 +9,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from scp.config.schema import Config
 from scp.telemetry import LogFormat
@@ -71,6 +73,15 @@ def read_orders() -> Orders:
     if os.getppid() != orders.parent:
         os._exit(1)  # It died before we asked.
     return orders
+
+
+def receive(connection: Connection) -> Any:
+    """The next message, as :meth:`Connection.recv` gives it.
+
+    That one unpickles out of a buffer that CPython 3.12.1 crashes over when a collection of garbage
+    comes upon it (gh-111049).
+    """
+    return pickle.loads(connection.recv_bytes())  # noqa: S301 - written by our own processes
 
 
 def describe_exit(code: int | None) -> str:

@@ -36,7 +36,7 @@ from scp.errors import ConversionError, ScpError, StorageFullError
 from scp.model import CollapseReason, Form, PassReason
 from scp.pipeline.gpu_link import GpuLink
 from scp.pipeline.labels import Labels
-from scp.pipeline.processes import Orders, read_orders
+from scp.pipeline.processes import Orders, read_orders, receive
 from scp.pipeline.tasks import (
     Answer,
     Collapse,
@@ -71,7 +71,7 @@ def main() -> None:
         coordinator.send(Ready())
     while True:
         try:
-            task: Task = coordinator.recv()
+            task: Task = receive(coordinator)
             coordinator.send(work.do(task))
         except (EOFError, OSError):
             break  # The coordinator stops, or was killed; who comes after it starts workers anew.
