@@ -45,7 +45,7 @@ class Crew:
 
     def pids(self) -> list[int]:
         """The pool's processes, those that ended and were not reaped included."""
-        return [pid for pid in children() if pid not in self._others]
+        return [pid for pid in children() if pid not in self._others and _may_be_a_worker(pid)]
 
     def turn(self, seconds: float = 0.0) -> None:
         """One turn of the loop, ``seconds`` from now as far as the pool can tell."""
@@ -98,6 +98,15 @@ def children() -> list[int]:
         ):  # A thread that just ended.
             found += map(int, (task / "children").read_text().split())
     return found
+
+
+def _may_be_a_worker(pid: int) -> bool:
+    """Whether it is one or was one; a server that another test needs has started meanwhile, too."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return not command or b"scp.pipeline.worker" in command
 
 
 class Gate:
