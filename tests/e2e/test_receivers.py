@@ -20,7 +20,6 @@ pytestmark = pytest.mark.xdist_group("e2e receivers")
 A_ASSOCIATE_RJ = 3
 RECEIVERS = ("r0", "r1")
 PEERS = 8
-TRIES = 50
 
 
 @pytest.fixture(scope="module")
@@ -38,26 +37,42 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
 
 
 def begin(node: RunningNode, paths: list[Path], stack: contextlib.ExitStack) -> list[RawPeer]:
-    """An association each, all in the middle of their instances, shared by the receivers.
+    """An association each, all in the middle of their instances, half of them with each receiver.
 
-    Who accepts is for the receivers to settle, and one that has just started accepts nothing: so this
-    is tried until both have some.
+    Who accepts is for the receivers to settle: so one of them stands still meanwhile.
     """
-    for _ in range(TRIES):
-        with contextlib.ExitStack() as attempt:
-            peers = []
-            for path in paths:
-                peer = attempt.enter_context(RawPeer(("127.0.0.1", node.port)))
+    until(
+        lambda: len(node.processes("scp.pipeline.receiver")) == len(RECEIVERS), "a receiver lacks"
+    )
+    receivers = node.processes("scp.pipeline.receiver")
+    half = len(paths) // len(receivers)
+    peers: list[RawPeer] = []
+    for number in range(len(receivers)):
+        others = receivers[:number] + receivers[number + 1 :]
+        with frozen(others):
+            for path in paths[number * half : (number + 1) * half]:
+                peer = stack.enter_context(RawPeer(("127.0.0.1", node.port)))
                 peer.associate()
                 peer.send(first_half(path))
                 peers.append(peer)
-            until(lambda: arriving(node) == len(paths), lambda: f"{arriving(node)} arrive")
-            # Nothing vanishes while all of them are in the middle of an instance.
-            if all(node.arriving_bytes(receiver) for receiver in RECEIVERS):
-                stack.push(attempt.pop_all())
-                return peers
-        until(lambda: arriving(node) == 0, "what was given up stays")
-    raise AssertionError("one receiver takes all associations")
+            await_arriving(node, len(peers))
+    assert all(node.arriving_bytes(receiver) for receiver in RECEIVERS)
+    return peers
+
+
+def await_arriving(node: RunningNode, count: int) -> None:
+    until(lambda: arriving(node) == count, lambda: f"{arriving(node)} arrive, not {count}")
+
+
+@contextlib.contextmanager
+def frozen(processes: list[int]) -> Iterator[None]:
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            os.kill(process, signal.SIGCONT)
 
 
 def arriving(node: RunningNode) -> int:

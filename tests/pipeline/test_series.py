@@ -96,7 +96,7 @@ def test_a_gpu_takes_part_where_there_is_one(
 ) -> None:
     software = SoftwareGpus(tmp_path / "software", monkeypatch)
     (tmp_path / "in").mkdir()
-    files = [write(one, tmp_path / "in") for one in ct_series(2)]
+    files = [write(one, tmp_path / "in") for one in ct_series(2, 2048, 1024)]
 
     with SeriesConverter(codec=CodecSection(workers=1)) as converter:
         converter.wait_until_ready()
