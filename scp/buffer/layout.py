@@ -82,6 +82,11 @@ class Layout:
     def ledger(self) -> Path:
         return self.data / "ledger.sqlite"
 
+    @property
+    def node_name(self) -> Path:
+        """By what the node tells its rows in a ledger that others share from theirs."""
+        return self.data / "node-name"
+
     def refused_by(self, destination: str) -> Path:
         """What is known that the destination's peer does not take."""
         return self.data / f"refused-by-{destination}.json"

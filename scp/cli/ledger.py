@@ -145,6 +145,7 @@ def record_of(row: LedgerRow) -> dict[str, Any]:
             }
             for name, taken in row.destinations.items()
         },
+        "node": row.node,
         "why": row.note or str(row.reason or row.not_collapsed or ""),
     }
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,8 +15,9 @@ from scp.config.remote import DicomwebDestination
 from scp.config.schema import Config, DicomDestination, FolderDestination
 from scp.config.words import did_you_mean
 from scp.errors import NodeError, UnreadableInstanceError, UsageError
+from scp.ledger.nodes import known_name
 from scp.ledger.open import open_for_reading
-from scp.ledger.ports import Ledger, Search
+from scp.ledger.ports import LedgerRow, Search
 
 type Ask = Callable[[str], Iterable[str]]
 """Study Instance UID to the SOP Instance UIDs that the destination has of it."""
@@ -36,23 +38,25 @@ def reconcile(name: str, path: Path | None, *, since: str, until: str, style: St
         There is no such destination, or none that can be asked.
     """
     config = load_config(path)
+    layout = Layout(config.node.data)
     search = Search(
+        # Another node that shares the database may call another place so.
+        node=known_name(config.ledger, layout.node_name),
         destination=name,
         since=moment(since, "--since") if since else None,
         until=moment(until, "--until") if until else None,
     )
     with ExitStack() as ends:
         ask = _asking(config, name, ends)
-        ledger = ends.enter_context(
-            closing(open_for_reading(config.ledger, Layout(config.node.data).ledger))
-        )
+        ledger = ends.enter_context(closing(open_for_reading(config.ledger, layout.ledger)))
         studies = ledger.studies(search)
         missing = 0
 
         def differences() -> Iterator[dict[str, Any]]:
             nonlocal missing
             for study in studies:
-                for record in _compare(ledger, name, study, set(ask(study))):
+                wanted = replace(search, uid=study, since=None, until=None)
+                for record in _compare(ledger.search(wanted), name, study, set(ask(study))):
                     missing += record["difference"] == "missing"
                     yield record
 
@@ -65,7 +69,9 @@ def reconcile(name: str, path: Path | None, *, since: str, until: str, style: St
         print(f"{name} has everything of {len(studies)} {noun}{extra}")
 
 
-def _compare(ledger: Ledger, name: str, study: str, there: set[str]) -> Iterator[dict[str, Any]]:
+def _compare(
+    rows: Iterable[LedgerRow], name: str, study: str, there: set[str]
+) -> Iterator[dict[str, Any]]:
     """What differs in one study: ``missing`` there, or there and ``unknown`` to the ledger.
 
     ``original``: the destination got the object that this instance was collapsed into, and has the
@@ -73,7 +79,7 @@ def _compare(ledger: Ledger, name: str, study: str, there: set[str]) -> Iterator
     """
     delivered: dict[str, int] = {}
     originals: set[str] = set()
-    for row in ledger.search(Search(uid=study, destination=name)):
+    for row in rows:
         uid = row.identity.sop_instance_uid
         if row.destinations[name].is_collapsed:
             originals.add(uid)

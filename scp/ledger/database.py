@@ -15,6 +15,8 @@ class Database(Protocol):
     name: str
     """For messages; without a password."""
     engine: Engine
+    node: str
+    """Whose rows are added, and counted; empty where nobody else writes there."""
 
     def check(self) -> None:
         """Called before each transaction; raises LedgerError where none need be tried now."""

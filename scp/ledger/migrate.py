@@ -11,7 +11,7 @@ from scp.ledger.database import Database
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 """The newest file in ``migrations/versions``; 0 is a database without tables."""
 
 _FOLDER: Final = Path(__file__).with_name("migrations")
@@ -56,6 +56,7 @@ def migrate(database: Database, connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
     config.attributes["connection"] = connection
+    config.attributes["node"] = database.node
     if version == 1 and not _has_table(connection, "alembic_version"):
         command.stamp(config, "1")  # Written before there were migrations.
     command.upgrade(config, str(SCHEMA_VERSION))

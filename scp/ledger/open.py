@@ -11,10 +11,11 @@ from scp.ledger.sql import SqlLedger
 logger = logging.getLogger(__name__)
 
 
-def open_for_writing(section: LedgerSection, path: Path, disk: Disk) -> SqlLedger:
+def open_for_writing(section: LedgerSection, path: Path, disk: Disk, node: str = "") -> SqlLedger:
     """The ledger of a node that starts: the server's that ``section`` names, else SQLite at ``path``.
 
-    A server that cannot be reached is tried again with each call.
+    ``node`` tells its rows from those of others, see :mod:`scp.ledger.nodes`. A server that cannot be
+    reached is tried again with each call.
 
     Raises
     ------
@@ -23,7 +24,7 @@ def open_for_writing(section: LedgerSection, path: Path, disk: Disk) -> SqlLedge
     """
     if section.url is None:
         return SqlLedger.open_for_writing(path, disk)
-    ledger = _on_server(section, is_writer=True)
+    ledger = _on_server(section, node, is_writer=True)
     try:
         ledger.open()
     except LedgerError as error:
@@ -34,7 +35,7 @@ def open_for_writing(section: LedgerSection, path: Path, disk: Disk) -> SqlLedge
     return ledger
 
 
-def open_for_reading(section: LedgerSection, path: Path) -> SqlLedger:
+def open_for_reading(section: LedgerSection, path: Path, node: str = "") -> SqlLedger:
     """The ledger that a node, running or not, has written.
 
     Raises
@@ -44,13 +45,13 @@ def open_for_reading(section: LedgerSection, path: Path) -> SqlLedger:
     """
     if section.url is None:
         return SqlLedger.open_for_reading(path)
-    ledger = _on_server(section, is_writer=False)
+    ledger = _on_server(section, node, is_writer=False)
     ledger.must_open()
     return ledger
 
 
-def _on_server(section: LedgerSection, *, is_writer: bool) -> SqlLedger:
+def _on_server(section: LedgerSection, node: str, *, is_writer: bool) -> SqlLedger:
     # Here, because most nodes have no server, and every command would load its driver.
     from scp.ledger.postgres import PostgresDatabase
 
-    return SqlLedger(PostgresDatabase(section), is_writer=is_writer)
+    return SqlLedger(PostgresDatabase(section, node), is_writer=is_writer)

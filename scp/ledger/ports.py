@@ -91,6 +91,8 @@ class LedgerRow:
     """The decoder that proved the conversion; empty where nothing was proved."""
     note: str = ""
     """For a person; no patient data."""
+    node: str = ""
+    """Of those that share the database; empty where one has it alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +111,8 @@ class Search:
     state: State | None = None
     destination: str = ""
     """Which took it."""
+    node: str | None = None
+    """Whose rows; None: those of every node that writes there."""
 
     def matches(self, row: LedgerRow) -> bool:
         identity, origin = row.identity, row.origin
@@ -126,6 +130,7 @@ class Search:
             and (self.until is None or row.finished_at < self.until)
             and self.state in (None, row.state)
             and (not self.destination or self.destination in row.destinations)
+            and self.node in (None, row.node)
         )
 
 
@@ -166,12 +171,15 @@ class SeriesHistory:
 class Ledger(Protocol):
     """The account of what happened. One process writes, others may read meanwhile.
 
+    Several nodes may share a database. Counters, repeats, retention and storage commitment are each
+    node's own; what became of a series is asked for all.
+
     Every call may raise LedgerError: the account cannot be reached, and the same call may succeed
     later. None of them waits for long.
     """
 
     def record(self, rows: Sequence[LedgerRow]) -> None:
-        """Add all rows or none; durable on return. A row whose key is known already is left out.
+        """Add all rows or none, as this node's; durable on return. One whose key is known is left out.
 
         Raises
         ------
@@ -218,7 +226,7 @@ class Ledger(Protocol):
         ...
 
     def find_instances(self, uids: Collection[str]) -> list[LedgerRow]:
-        """Every row of these SOP Instance UIDs, in no order."""
+        """Every row of this node of these SOP Instance UIDs, in no order."""
         ...
 
     def recent(self, limit: int) -> list[LedgerRow]:

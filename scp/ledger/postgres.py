@@ -38,9 +38,14 @@ class PostgresDatabase:
     """A server, as :class:`~scp.ledger.database.Database`."""
 
     def __init__(
-        self, section: LedgerSection, *, now: Callable[[], float] = time.monotonic
+        self,
+        section: LedgerSection,
+        node: str = "",
+        *,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         assert section.url is not None
+        self.node = node
         self._section = section
         self._now = now
         self._rest_until = 0.0

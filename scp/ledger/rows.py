@@ -47,6 +47,7 @@ def values_of(row: LedgerRow) -> dict[str, Any]:
         "patient_id_hash": row.patient_id_hash,
         "verified_by": row.verified_by,
         "restore_record": row.restore_record,
+        "node": row.node,
     }
     # A sender may write what PostgreSQL refuses in a text.
     return {

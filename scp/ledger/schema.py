@@ -95,6 +95,7 @@ instances: Final = Table(
     _empty("patient_id_hash"),
     _empty("verified_by"),
     _empty("restore_record"),
+    _empty("node"),
     UniqueConstraint("job", "instance"),
     Index("instances_by_uid", "sop_instance_uid", "finished_at"),
     Index("instances_by_series", "series_instance_uid"),
@@ -120,6 +121,7 @@ version 1 wrote a list of status and time for these."""
 sums: Final = Table(
     "sums",
     metadata,
+    Column("node", Text, primary_key=True),
     Column("state", Text, primary_key=True),
     Column("form", Text, primary_key=True),
     Column("reason", Text, primary_key=True),
@@ -128,5 +130,5 @@ sums: Final = Table(
     Column("source_bytes", _whole(), nullable=False),
     Column("result_bytes", _whole(), nullable=False),
 )
-"""Sums of all rows that ever were in ``instances``, changed in the same transaction as these are
+"""Sums of each node's rows that ever were in ``instances``, changed in the same transaction as these are
 added; what is absent is empty."""

@@ -114,13 +114,15 @@ class SqlLedger:
             .returning(instances.c.job, instances.c.instance)
         )
         with self._transaction() as connection:
-            values = [values_of(row) for row in reversed(by_key.values())]
+            node = {"node": self._database.node}
+            values = [values_of(row) | node for row in reversed(by_key.values())]
             added = connection.execute(statement, values).all()
             self._add_up(connection, tally(by_key[job, instance] for job, instance in added))
 
     def totals(self) -> Totals:
         with self._transaction() as connection:
-            groups = connection.execute(select(sums)).mappings().all()
+            own = select(sums).where(sums.c.node == self._database.node)
+            groups = connection.execute(own).mappings().all()
         return totals_of(
             {
                 TallyKey(
@@ -158,7 +160,7 @@ class SqlLedger:
         )
 
     def finished_since(self, since: datetime) -> list[LedgerRow]:
-        return self._newest(instances.c.finished_at >= since)[::-1]
+        return self._newest(instances.c.finished_at >= since, self._is_own)[::-1]
 
     def find_results(
         self, *, result_sha256: str | None = None, sop_instance_uid: str | None = None
@@ -195,7 +197,7 @@ class SqlLedger:
     def forget(self, before: datetime, limit: int) -> int:
         oldest = (
             select(instances.c.number)
-            .where(instances.c.finished_at < before)
+            .where(instances.c.finished_at < before, self._is_own)
             .order_by(instances.c.finished_at, instances.c.number)
             .limit(limit)
         )
@@ -208,7 +210,7 @@ class SqlLedger:
     def find_instances(self, uids: Collection[str]) -> list[LedgerRow]:
         found: list[LedgerRow] = []
         for page in itertools.batched(sorted(uids), _NUMBERS_A_QUERY):
-            found += self._newest(instances.c.sop_instance_uid.in_(page))
+            found += self._newest(instances.c.sop_instance_uid.in_(page), self._is_own)
         return found
 
     def recent(self, limit: int) -> list[LedgerRow]:
@@ -216,6 +218,10 @@ class SqlLedger:
 
     def close(self) -> None:
         self._database.engine.dispose()
+
+    @property
+    def _is_own(self) -> ColumnElement[bool]:
+        return instances.c.node == self._database.node
 
     def _newest(
         self, *conditions: ColumnElement[bool], limit: int | None = None
@@ -245,6 +251,7 @@ class SqlLedger:
     def _add_up(self, connection: Connection, added: dict[TallyKey, Tally]) -> None:
         for key, group in added.items():
             statement = self._database.insert(sums).values(
+                node=self._database.node,
                 state=key.state,
                 form=key.form or "",
                 reason=key.reason or "",
@@ -256,7 +263,7 @@ class SqlLedger:
             counts = [column for column in sums.c if isinstance(column.type, Integer)]
             connection.execute(
                 statement.on_conflict_do_update(
-                    index_elements=["state", "form", "reason", "not_collapsed"],
+                    index_elements=["node", "state", "form", "reason", "not_collapsed"],
                     set_={column: column + statement.excluded[column.name] for column in counts},
                 )
             )
@@ -305,6 +312,8 @@ def _conditions(search: Search) -> list[ColumnElement[bool]]:
         conditions.append(columns.finished_at < search.until)
     if search.state is not None:
         conditions.append(columns.state == str(search.state))
+    if search.node is not None:
+        conditions.append(columns.node == search.node)
     if search.destination:
         # A name has no character that JSON escapes. Not LIKE, for which SQLite's "pacs" is "PACS".
         keys = (f'"{search.destination}": {bracket}' for bracket in "{[")

@@ -38,6 +38,7 @@ class SqliteDatabase:
 
     def __init__(self, path: Path, *, is_writer: bool) -> None:
         self.name = str(path)
+        self.node = ""  # The file is one node's.
         if is_writer:
             self.engine = _engine(path, "rw", _prepare_for_writing)
         else:

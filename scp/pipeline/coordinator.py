@@ -20,6 +20,7 @@ from scp.buffer.layout import Layout
 from scp.deliver.events import Event, QueueSnapshot
 from scp.durable import Disk
 from scp.errors import NodeError
+from scp.ledger.nodes import node_name
 from scp.ledger.open import open_for_writing
 from scp.ledger.patients import PatientHash
 from scp.ledger.ports import SeriesHistory
@@ -84,7 +85,8 @@ class Coordinator:
         self._chores = Chores(self._inbox)
         self._disk = disk = disk or Disk()
         folders = JobFolders(self._layout, disk)
-        self._ledger = open_for_writing(config.ledger, self._layout.ledger, disk)
+        name = node_name(config.ledger, self._layout.node_name, config.node.ae_title, disk)
+        self._ledger = open_for_writing(config.ledger, self._layout.ledger, disk, name)
         _make_patient_key(self._layout, disk)
         self._accounts = Accounts(self._ledger, config.series.resend_window_seconds)
         workers = config.codec.workers or os.cpu_count() or 1

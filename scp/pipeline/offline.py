@@ -10,6 +10,7 @@ from scp.buffer.layout import Layout, lock_data
 from scp.config.schema import Config
 from scp.durable import Disk
 from scp.errors import NodeError
+from scp.ledger.nodes import node_name
 from scp.ledger.open import open_for_writing
 from scp.ledger.ports import Ledger
 from scp.pipeline.accounts import Accounts
@@ -38,7 +39,8 @@ def answer_offline(config: Config, layout: Layout, request: Request) -> Reply:
     layout.make(disk)
     with contextlib.ExitStack() as ends:
         ends.callback(os.close, lock_data(layout, _LOCK_SECONDS))
-        ledger = open_for_writing(config.ledger, layout.ledger, disk)
+        name = node_name(config.ledger, layout.node_name, config.node.ae_title, disk)
+        ledger = open_for_writing(config.ledger, layout.ledger, disk, name)
         ends.callback(ledger.close)
         inbox = Inbox()
         chores = Chores(inbox)

@@ -139,7 +139,7 @@ def test_a_newer_server_is_refused_at_the_start_in_one_sentence(
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '7'")
 
     for open_it in (open_for_reading, lambda s, p: open_for_writing(s, p, Disk())):
-        with pytest.raises(NodeError, match=r"newer dcmpress \(format 7, this one knows 3\)"):
+        with pytest.raises(NodeError, match=r"newer dcmpress \(format 7, this one knows 4\)"):
             open_it(section, tmp_path)
 
 

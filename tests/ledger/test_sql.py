@@ -164,7 +164,7 @@ def test_a_file_of_a_newer_version_is_refused_in_one_sentence(tmp_path: Path) ->
         lambda path: SqlLedger.open_for_writing(path, Disk()),
         SqlLedger.open_for_reading,
     ):
-        with pytest.raises(NodeError, match=r"newer dcmpress \(format 7, this one knows 3\)"):
+        with pytest.raises(NodeError, match=r"newer dcmpress \(format 7, this one knows 4\)"):
             open_it(tmp_path / "ledger.sqlite")
 
 
