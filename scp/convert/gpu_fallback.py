@@ -168,7 +168,8 @@ class JudgeOfBoth:
 
 
 def _digest(codestream: bytes) -> bytes:
-    return hashlib.sha256(codestream).digest()
+    """The same whether or not the byte is there that makes the length even in a file (PS3.5 A.4)."""
+    return hashlib.sha256(codestream + b"\0" * (len(codestream) % 2)).digest()
 
 
 class GpuVerifier(_Named):

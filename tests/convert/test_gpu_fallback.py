@@ -234,6 +234,25 @@ def test_each_frame_is_proved_by_a_library_that_did_not_write_it(
     assert np.array_equal(judge.decode(codestreams, FORMAT), NOISE)
 
 
+def test_frames_are_told_apart_by_who_wrote_them_when_the_file_has_made_them_even(
+    tmp_path: Path,
+) -> None:
+    frames: Array = np.random.default_rng(3).integers(0, 4096, (12, 20, 24, 1)).astype("<u2")
+    source = save(image(frames, bits_stored=12), tmp_path / "source.dcm")
+    encoder = GpuWithCpuFallback(GpuEncoder(FaultyGpu(missing(*range(1, 12)))), ENCODER, 0)
+    openjph, openjpeg = Told(OPENJPH), Told(OPENJPEG)
+    of_cpu = GpuVerifier(
+        GpuDecoder(FaultyGpu(CUDA_ERROR)), openjpeg, lambda why: None, worth_bytes=0
+    )
+
+    transcode(
+        source, tmp_path / "target.dcm", PLAIN, encoder, JudgeOfBoth(encoder, openjph, of_cpu)
+    )
+
+    assert any(each.endswith(b"\xff\xd9\0") for each in openjpeg.asked), "none was of odd length"
+    assert (len(openjph.asked), len(openjpeg.asked)) == (1, 11)
+
+
 @pytest.mark.parametrize("fault", [right, missing(1), CUDA_ERROR])
 def test_a_difference_is_found_whoever_wrote_the_frame(fault: Fault) -> None:
     encoder = GpuWithCpuFallback(GpuEncoder(FaultyGpu(fault)), ENCODER, 0)
