@@ -1,8 +1,10 @@
 """The header around the pixel data in Explicit VR Little Endian, and the few elements that may change."""
 
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from scp.convert.digests import normal_form
 from scp.convert.part10 import DicomFile
@@ -11,6 +13,9 @@ from scp.convert.refusals import NotConvertibleError
 from scp.elements import EXPLICIT_LITTLE, PIXEL_DATA, Element, Encoding, walk
 from scp.errors import MalformedError, TruncatedError
 from scp.model import PassReason
+
+_ENCAPSULATED: Final = re.compile(rb"\xe0\x7f\x10\x00(?:O[BW]\0\0)?\xff{4}")
+"""The beginning of Pixel Data of undefined length, explicit or implicit: in a header an icon's."""
 
 type Change = tuple[bytes, bytes] | None
 """VR and value of even length; None drops the element."""
@@ -30,12 +35,16 @@ def explicit_header(file: DicomFile, elements: list[Element], *, signed: bool) -
     Raises
     ------
     NotConvertibleError
-        It cannot be expressed, or reads differently afterwards (``header_not_expressible``).
+        It cannot be expressed, or reads differently afterwards (``header_not_expressible``). So is an
+        icon that is compressed: its bytes mean nothing in another transfer syntax (PS3.5 A.4).
     """
     at = next(i for i, element in enumerate(elements) if element.tag == PIXEL_DATA)
     pixel_data, data = elements[at], file.dataset
     if file.encoding == EXPLICIT_LITTLE:
-        return Header(before=data[: pixel_data.start], after=data[pixel_data.end :])
+        header = Header(before=data[: pixel_data.start], after=data[pixel_data.end :])
+        if _ENCAPSULATED.search(header.before) or _ENCAPSULATED.search(header.after):
+            raise NotConvertibleError(PassReason.HEADER_NOT_EXPRESSIBLE, "an icon is compressed")
+        return header
 
     before, after = (
         recoded(data, part, file.encoding, EXPLICIT_LITTLE, signed=signed)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
@@ -164,6 +164,37 @@ def test_a_transfer_syntax_is_refused_with_its_reason(
     source = save(dataset, tmp_path / "source.dcm")
 
     assert refusal(source, target) == reason
+
+
+def with_icon(*, is_compressed: bool) -> Dataset:
+    """Compressed by RLE, as its icon is or not."""
+    icon = image(ramp(8, 8).astype("<u1"))
+    if is_compressed:
+        icon = compressed(ramp(8, 8).astype("<u1"), rle(ramp(8, 8).astype("<u1")), RLELossless)
+        icon["PixelData"].is_undefined_length = True
+    del icon.file_meta
+    dataset = compressed(ramp(), rle(ramp()), RLELossless)
+    dataset.IconImageSequence = [icon]
+    return dataset
+
+
+def test_an_icon_that_is_compressed_too_has_no_place_in_another_transfer_syntax(
+    tmp_path: Path, target: Path
+) -> None:
+    source = save(with_icon(is_compressed=True), tmp_path / "source.dcm")
+
+    assert refusal(source, target) == PassReason.HEADER_NOT_EXPRESSIBLE
+    with pytest.raises(NotConvertibleError, match="an icon is compressed"):
+        decode_for_peer(source, target, ExplicitVRLittleEndian, decode_lossy=False)
+    assert not target.exists()
+
+
+def test_an_icon_that_is_not_compressed_stays_as_it_is(tmp_path: Path, target: Path) -> None:
+    source = save(with_icon(is_compressed=False), tmp_path / "source.dcm")
+
+    convert(source, target)
+
+    assert dcmread(target).IconImageSequence == dcmread(source).IconImageSequence
 
 
 def test_padding_behind_the_pixels_is_not_kept_but_no_obstacle(
