@@ -87,6 +87,8 @@ class Converter:
         try:
             answer = future.result(_PEER_SECONDS)
         except TimeoutError:
+            # A worker may come to it yet, and nobody will take the copy then.
+            future.add_done_callback(lambda _: target.unlink(missing_ok=True))
             answer = Lost(PassReason.DEADLINE, "no worker came to it")
         if isinstance(answer, Decoded) and not answer.error:
             return target

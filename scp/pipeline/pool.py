@@ -4,12 +4,12 @@ No ``concurrent.futures`` pool, because there one crash breaks them all. A worke
 killed and replaced; a task that took two workers with it is given up.
 """
 
-import contextlib
 import heapq
 import itertools
 import logging
 import os
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Callable
@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 _TRIES = 2
 _RESTART_SECONDS = 1.0
+_SEND_SECONDS = 20
+"""Until a worker that does not take a task, which may be larger than what a pipe holds, is given up."""
 _BYTES_A_SECOND = 4 * 2**20
 """What the deadline grows by: the slowest machine and codec that is still no hang."""
 
@@ -184,8 +186,11 @@ class WorkerPool:
         worker.entry = entry
         entry.is_taken = True
         worker.deadline = self._deadline(_size(entry.task))
-        with contextlib.suppress(OSError):  # It died while idle: its connection becomes readable.
+        try:
             worker.connection.send(entry.task)
+        except OSError:
+            # It died while idle, and its connection becomes readable; or it hangs, and is late at once.
+            worker.deadline = 0.0
 
     def _deadline(self, size: int) -> float:
         return time.monotonic() + self._deadline_seconds + size / _BYTES_A_SECOND
@@ -225,6 +230,7 @@ class WorkerPool:
 
     def _start(self) -> _Worker:
         ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
         with ours, theirs:
             process = processes.start(
                 "scp.pipeline.worker",

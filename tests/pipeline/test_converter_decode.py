@@ -111,6 +111,23 @@ def test_a_copy_that_took_two_workers_fails_by_the_error_that_is_tried_again(ben
     assert bench.cached() == []
 
 
+def test_a_copy_that_comes_too_late_is_deleted(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(tmp_path / "gate")
+    bench.crew.pool.submit(gate.task, -1, Answers().to("gate"))
+    monkeypatch.setattr("scp.pipeline.converter._PEER_SECONDS", 0.1)
+    error = Delivery(bench, RLE).get()
+    assert isinstance(error, WorkerLostError)
+    assert str(error) == "no worker came to it"
+
+    gate.open()
+    bench.until(lambda: not bench.crew.pool.busy)
+
+    assert bench.crew.pool.queued == 0
+    assert bench.cached() == []
+
+
 @pytest.mark.parametrize("when", ["running", "queued", "posted", "asked too late"])
 def test_nobody_waits_for_a_copy_when_the_node_stops(tmp_path: Path, when: str) -> None:
     """The order of a coordinator's end: the pool, then once more what was posted, then nothing."""

@@ -5,14 +5,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pydicom.uid import RLELossless
 
+from scp.convert.enhanced.slices import SourceSlice
 from scp.model import PassReason
-from scp.pipeline.tasks import ConvertTask, DecodeTask, Lost, Outcome
+from scp.pipeline.tasks import Collapse, CollapseTask, ConvertTask, DecodeTask, Lost, Outcome
 from tests.convert.images import save
 from tests.convert.streams import compressed, rle
 from tests.material import ct_series, write
@@ -104,6 +106,30 @@ def test_a_task_that_hangs_twice_is_given_up_at_the_deadline(
     assert is_converted(answers.of["next"])
     assert len(set(hanging)) == 2
     assert set(hanging).isdisjoint(crew.pids())
+
+
+def test_a_worker_that_does_not_take_a_large_task_holds_nobody_up(
+    tmp_path: Path, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A series of thousands of slices is more than a pipe holds."""
+    monkeypatch.setattr("scp.pipeline.pool._SEND_SECONDS", 1)
+    missing = tmp_path / ("missing" * 20)
+    source = SourceSlice(
+        name="x" * 1000, path=missing, encoded=missing, dataset_sha256="", pixel_sha256=""
+    )
+    slices = tuple(replace(source, name=f"{number}{source.name}") for number in range(2000))
+    task = CollapseTask(slices=slices, folder=tmp_path / "volumes")
+    with crew_of(config_for(tmp_path)) as crew:
+        crew.freeze()
+
+        crew.pool.submit(task, 0, answers.to("series"))
+        monkeypatch.setattr("scp.pipeline.pool._SEND_SECONDS", int(SECONDS))
+        crew.until(lambda: answers.order)
+
+        assert crew.pool.replaced == 1
+    answer = answers.of["series"]
+    assert isinstance(answer, Collapse)
+    assert len(answer.refused) == 2000
 
 
 def test_a_large_file_has_more_time(crew: Crew, answers: Answers, tmp_path: Path) -> None:
