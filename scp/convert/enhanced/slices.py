@@ -22,6 +22,9 @@ _LONG_VRS: Final = frozenset(
 _ITEM: Final = struct.pack("<HH", 0xFFFE, 0xE000)
 _DELIMITER: Final = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
 
+_NUMBER_LETTERS: Final = {b"US": "H", b"SS": "h", b"UL": "L", b"SL": "l", b"FL": "f", b"FD": "d"}
+"""The struct module's sign for VRs whose values are binary numbers."""
+
 type Interned = dict[bytes, bytes]
 """Equal elements of a series once; they are most of every header."""
 
@@ -70,11 +73,12 @@ class SliceHeader:
         return tuple(value.strip() for value in text.split("\\")) if text else ()
 
     def numbers(self, tag: int) -> tuple[float, ...]:
-        """The values of a DS, IS or FD element; none where one of them is not a finite number."""
+        """The values, in text or binary; none where one of them is not a finite number."""
         raw = self.value(tag)
         numbers: tuple[float, ...]
-        if self.elements.get(tag, b"")[4:6] == b"FD":
-            numbers = struct.unpack(f"<{len(raw) // 8}d", raw[: len(raw) // 8 * 8])
+        if letter := _NUMBER_LETTERS.get(self.elements.get(tag, b"")[4:6]):
+            count = len(raw) // struct.calcsize(f"<{letter}")
+            numbers = struct.unpack_from(f"<{count}{letter}", raw)
         else:
             try:
                 numbers = tuple(map(float, self.texts(tag)))
@@ -120,6 +124,7 @@ def _read(source: SourceSlice, descriptor: int, size: int, interned: Interned) -
     wanted = _FIRST_READ
     while True:
         head = os.pread(descriptor, wanted, 0)
+        elements.clear()
         try:
             meta = file_meta_of(head)
             end = _collect(head, meta.dataset_start, elements, interned)
@@ -155,7 +160,7 @@ def _collect(
         tag = element.tag
         if tag & 0xFFFF == 0 or tag == _TRAILING_PADDING:
             continue
-        if tag in elements and is_tail:
+        if tag in elements:
             raise MalformedError(f"{tag:08X} comes twice")
         whole = data[element.start : position]
         elements[tag] = intern(whole, whole)

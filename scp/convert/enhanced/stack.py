@@ -1,6 +1,7 @@
 """Where the slices of a group lie along their normal, and what tells those at one place apart."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -121,7 +122,6 @@ def declared_dimensions(headers: Sequence[SliceHeader], stack: Stack) -> list[Di
         ((_TRIGGER,),),
         ((_FRAME_REFERENCE_TIME,),),
         (b_value, direction),
-        ((_TEMPORAL_ID,), (_TRIGGER,)),
         ((_TEMPORAL_ID,), b_value, direction),
         (b_value, direction, (_NUMBER,)),  # Images without weighting are often taken several times.
     )
@@ -185,8 +185,8 @@ def _first_that_explains(
 ) -> list[Dimension] | None:
     for candidate in candidates:
         columns = [[_value(header, tags) for header in headers] for tags in candidate]
-        if any(
-            not all(column) and tags[0] not in _OPTIONAL
+        if not all(
+            tags[0] in _OPTIONAL or _can_be_ranked(tags[0], column, stack)
             for tags, column in zip(candidate, columns, strict=True)
         ):
             continue
@@ -198,6 +198,18 @@ def _first_that_explains(
                 if len(set(column)) > 1
             ]
     return None
+
+
+def _can_be_ranked(tag: int, column: list[Value], stack: Stack) -> bool:
+    """Whether every slice has a value, all of one kind, and slices of equal rank belong together.
+
+    Times that differ from place to place are told by their order at each place, which says nothing where
+    a slice is missing or there once more.
+    """
+    if not all(column) or len({type(value[0]) for value in column}) > 1:
+        return False
+    repeats = max(Counter(stack.places).values())
+    return tag == B_VALUE or len(set(column)) <= repeats or _is_grid(stack)
 
 
 def _value(header: SliceHeader, tags: tuple[int, ...]) -> Value:
@@ -230,10 +242,7 @@ def _dimension(
 
 
 def _is_grid(stack: Stack) -> bool:
-    counts = [0] * stack.count
-    for place in stack.places:
-        counts[place] += 1
-    return len(set(counts)) == 1
+    return len(set(Counter(stack.places).values())) == 1
 
 
 def _ranks_at_each_place(column: list[Value], stack: Stack) -> tuple[int, ...]:

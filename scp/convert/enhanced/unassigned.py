@@ -19,6 +19,8 @@ _REWRITTEN: Final = frozenset(
         0x00180085,  # Imaged Nucleus
         0x00181242, 0x00189073,  # durations
         0x00201002, 0x00540081,  # numbers of images
+        0x00180088,  # Spacing Between Slices, which is measured along the normal instead
+        0x00209056, 0x00209057, 0x00209128, 0x00209157,  # where a frame is in stack, time, dimensions
         0x00280106, 0x00280107,  # smallest and largest pixel value of the image
         0x00204000,  # Image Comments, whose character set may be another than it says
         0x00282112,  # Lossy Image Compression Ratio

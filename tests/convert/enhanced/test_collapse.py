@@ -93,6 +93,24 @@ def test_frames_of_an_odd_number_of_bytes_keep_their_pixels(tmp_path: Path) -> N
         assert np.array_equal(pixels, expected)
 
 
+def test_what_the_sources_say_of_spacing_and_time_stays_beside_what_was_found(
+    tmp_path: Path,
+) -> None:
+    series = repeated(
+        lambda: mr(3),
+        2,
+        SpacingBetweenSlices=lambda *_: "7.75",
+        TemporalPositionIndex=lambda time, _: 40 + time,
+    )
+
+    image = opened(series, tmp_path)
+
+    assert group(image, 0, "PixelMeasuresSequence").SpacingBetweenSlices != 7.75
+    assert unassigned(image, 0).SpacingBetweenSlices == 7.75
+    assert group(image, 5, "FrameContentSequence").TemporalPositionIndex == 2
+    assert unassigned(image, 5).TemporalPositionIndex == 41
+
+
 def test_the_better_label_needs_every_frame_to_have_earned_it(tmp_path: Path) -> None:
     volume = one_volume(ct(), tmp_path)
     lesser = replace(volume.headers[2], transfer_syntax=LOSSLESS)

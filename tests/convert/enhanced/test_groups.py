@@ -10,8 +10,21 @@ import pytest
 from pydicom import Dataset
 
 from scp.convert.enhanced.groups import CollapseLimits, partition
+from scp.convert.part10 import dicom_file
 from scp.model import CollapseReason
-from tests.convert.enhanced.series import Series, ct, mr, one_volume, pet, repeated, slices, split
+from scp.part10 import file_meta_of
+from tests.convert.enhanced.series import (
+    Series,
+    ct,
+    encoded,
+    mr,
+    one_volume,
+    pet,
+    repeated,
+    slices,
+    split,
+)
+from tests.material import write_all
 
 AXIAL, CORONAL = ["1", "0", "0", "0", "1", "0"], ["1", "0", "0", "0", "0", "-1"]
 
@@ -108,6 +121,9 @@ def test_the_rotations_of_a_step_and_shoot_scan_stay_together(tmp_path: Path) ->
     ("make", "changes", "label"),
     [
         (mr, {"TemporalPositionIdentifier": lambda t, _: t + 1}, "Temporal Position Identifier"),
+        (mr, {"TemporalPositionIndex": lambda t, _: 32 + 16 * t}, "Temporal Position Index"),
+        (ct, {"NominalPercentageOfCardiacPhase": lambda t, _: 10.0 * t},
+         "Nominal Percentage of Cardiac Phase"),
         (mr, {"TriggerTime": lambda t, i: 20.0 + 35 * t + i}, "Trigger Time"),
         (pet, {"FrameReferenceTime": lambda t, i: 1000 + 60000 * t + i}, "Frame Reference Time"),
         (mr, {"AcquisitionNumber": lambda t, _: t + 1}, "Acquisition Number"),
@@ -115,7 +131,7 @@ def test_the_rotations_of_a_step_and_shoot_scan_stay_together(tmp_path: Path) ->
         (mr, {"NumberOfTemporalPositions": lambda *_: 3, "AcquisitionTime": lambda *_: "101010"},
          "Instance Number"),
     ],
-    ids=["time", "cardiac", "dynamic PET", "repetitions", "shuttle", "numbered"],
+    ids=["time", "index", "phase", "cardiac", "dynamic PET", "repetitions", "shuttle", "numbered"],
 )  # fmt: skip
 def test_repetitions_in_time_stay_together_with_a_dimension(
     tmp_path: Path,
@@ -167,6 +183,62 @@ def test_what_lies_at_one_place_for_no_known_reason_stays_single(tmp_path: Path)
     assert found.volumes == ()
     assert {refused.reason for refused in found.refused} == {CollapseReason.POSITIONS_REPEATED}
     assert len(found.refused) == 6
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"AcquisitionTime": lambda t, i: f"1012{10 + t:02d}.{i}0"},
+        {"TriggerTime": lambda t, i: 20.0 + 35 * t + i},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+@pytest.mark.parametrize("is_missing", [True, False])
+def test_times_of_each_slice_do_not_tell_where_one_is_missing_or_too_many(
+    tmp_path: Path, changes: dict[str, Callable[[int, int], Any]], is_missing: bool
+) -> None:
+    series = repeated(lambda: ct(4), 3, **changes)
+    kept = series[:6] + series[7:] if is_missing else [*series[:4], series[6]]
+
+    found = split(kept, tmp_path)
+
+    assert found.volumes == ()
+    assert {refused.reason for refused in found.refused} == {CollapseReason.POSITIONS_REPEATED}
+
+
+def test_numbered_times_tell_also_where_a_slice_is_missing(tmp_path: Path) -> None:
+    series = repeated(lambda: mr(4), 3, TemporalPositionIdentifier=lambda t, _: t + 1)
+
+    found = one_volume(series[:6] + series[7:], tmp_path)
+
+    assert found.dimensions[0].indices == (1,) * 4 + (2,) * 3 + (3,) * 4
+
+
+def test_times_with_and_without_time_zone_have_no_order(tmp_path: Path) -> None:
+    times = ["20260105101010", "20260105101011+0100"]
+    series = repeated(
+        lambda: ct(3), 2, AcquisitionDateTime=lambda t, _: times[t], AcquisitionTime=lambda *_: ""
+    )
+
+    found = split(series, tmp_path)
+
+    assert {refused.reason for refused in found.refused} == {CollapseReason.POSITIONS_REPEATED}
+
+
+def test_an_element_that_comes_twice_costs_one_slice(tmp_path: Path) -> None:
+    series = ct()
+    path = write_all(series, tmp_path / "files")[2]
+    whole = path.read_bytes()
+    center = next(e for e in dicom_file(memoryview(whole)).walk() if e.tag == 0x00281050)
+    start = file_meta_of(whole).dataset_start
+    first = whole[start + center.start : start + center.end]
+    assert whole.count(first) == 1
+    path.write_bytes(whole.replace(first, first + first))
+
+    found = partition(encoded(sorted((tmp_path / "files").iterdir()), tmp_path))
+
+    assert [refused.reason for refused in found.refused] == [CollapseReason.UNREADABLE]
+    assert [len(volume.headers) for volume in found.volumes] == [4]
 
 
 def _item(**values: Any) -> list[Dataset]:
