@@ -1,6 +1,7 @@
 """How one logs in somewhere: where secrets and certificates lie."""
 
 import os
+from typing import Any
 
 from pydantic import model_validator
 
@@ -16,11 +17,25 @@ class Secret(Section):
     environment: str | None = None
     """A variable of the node's environment."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_not_written_here(cls, value: Any) -> Any:
+        if not isinstance(value, dict | Secret):  # Not shown: it may be the secret.
+            raise ValueError("no secret stands here: write {file: PATH} or {environment: NAME}")
+        return value
+
     @model_validator(mode="after")
     def _lies_in_one_place(self) -> "Secret":
         if (self.file is None) == (self.environment is None):
             raise ValueError("a secret is given by file or by environment, one of them")
         return self
+
+    @property
+    def where(self) -> str:
+        """The place, for a person."""
+        if self.environment is not None:
+            return f"the environment variable {self.environment}"
+        return str(self.file)
 
     def read(self) -> str:
         """The secret itself; never logged.
@@ -30,12 +45,11 @@ class Secret(Section):
         DeliveryError
             It is not there.
         """
+        where = self.where
         if self.environment is not None:
             found = os.environ.get(self.environment, "").strip()
-            where = f"the environment variable {self.environment}"
         else:
             assert self.file is not None
-            where = str(self.file)
             try:
                 found = self.file.read_text().strip()
             except (OSError, UnicodeDecodeError) as error:

@@ -86,6 +86,9 @@ def _shake_hands(connection: socket.socket, section: RequestorTls, host: str) ->
     except ssl.SSLCertVerificationError as error:
         why = error.verify_message
         raise PeerRejectedError(f"TLS: the peer's certificate is not believed: {why}") from error
+    except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
+        # What stands before a server that is down takes the connection and hangs up.
+        raise PeerUnavailableError("TLS: no handshake: the peer hung up") from error
     except ssl.SSLError as error:
         why = (error.reason or str(error)).replace("_", " ").lower()
         raise PeerRejectedError(f"TLS: no handshake: {why}") from error

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import http.client
+import re
 import socket
 import threading
 import time
@@ -25,6 +26,8 @@ LONGEST_ANSWER: Final = 16 * 2**20
 _READ: Final = 1 << 16
 _HTTP_1_1: Final = 11
 _AGENT: Final = "dcmpress"
+_TOKEN: Final = re.compile(r"[!-~]+( [!-~]+)*")
+"""One line of what a header may have."""
 
 type Buffer = bytes | memoryview
 type Authorization = Callable[[], str]
@@ -196,7 +199,15 @@ def basic(user: str, password: Secret) -> Authorization:
 
 def bearer(token: Secret) -> Authorization:
     """A token (RFC 6750)."""
-    return lambda: f"Bearer {token.read()}"
+
+    def authorization() -> str:
+        found = token.read()
+        if not _TOKEN.fullmatch(found):
+            # Said here, because who refuses it below quotes it, and it would be in the log.
+            raise DeliveryError(f"the secret in {token.where} is no token: it has other characters")
+        return f"Bearer {found}"
+
+    return authorization
 
 
 def nobody() -> str:

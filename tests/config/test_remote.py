@@ -75,8 +75,8 @@ def test_an_object_store_needs_only_its_bucket() -> None:
             "destinations.there.token: a secret is given by file or by environment, one of them",
         ),
         (
-            "{kind: dicomweb, url: 'http://pacs', token: abc}",
-            "destinations.there.token: must be a mapping of keys and values, not 'abc'",
+            "{kind: dicomweb, url: 'http://pacs', token: hunter2}",
+            "destinations.there.token: no secret stands here: write {file: PATH} or {environment: NAME}",
         ),
         (
             "{kind: s3, bucket: ct, access_key_id: {environment: ID}}",

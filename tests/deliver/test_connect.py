@@ -1,10 +1,13 @@
 """TLS towards peers: who is believed, and what is said where nobody can be."""
 
+import socket
 import ssl
+import threading
 from pathlib import Path
 
 import pytest
 
+from scp.config.network import RequestorTls
 from scp.config.schema import DicomDestination as Section
 from scp.deliver.dicom import DicomDestination
 from scp.deliver.ports import Verdict
@@ -96,6 +99,30 @@ def test_a_peer_that_speaks_no_tls_is_not_sent_to(tmp_path: Path, authority: Aut
 class _Ignored(list[BaseException]):
     def append(self, fault: BaseException) -> None:
         pass
+
+
+def test_a_peer_that_hangs_up_in_the_handshake_is_away_and_has_not_refused(
+    tmp_path: Path, authority: Authority
+) -> None:
+    """As whatever stands before a server that is down does, and what is sent must not be held for that."""
+    with socket.create_server(("localhost", 0)) as front:
+        section = Section(
+            kind="dicom",
+            host="localhost",
+            port=front.getsockname()[1],
+            ae_title="PACS",
+            tls=RequestorTls(ca=authority.file),
+        )
+        hanging_up = threading.Thread(target=lambda: _hang_up(front.accept()[0]))
+        hanging_up.start()
+        with pytest.raises(PeerUnavailableError, match="TLS: no handshake"):
+            DicomDestination("p", section, no_decoder).check()
+        hanging_up.join()
+
+
+def _hang_up(connection: socket.socket) -> None:
+    with connection:
+        connection.recv(1 << 16)  # All of it, so that the end comes and no reset.
 
 
 def test_a_certificate_of_ours_that_is_gone_is_a_sentence(

@@ -87,3 +87,19 @@ def test_nobody_waits_for_a_webhook_that_is_not_there() -> None:
     sender.stop(10)
 
     assert not sender._thread.is_alive()
+
+
+def test_a_token_that_no_header_may_have_is_said_and_never_shown(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "token").write_text("abc-secret\nsecond-secret\n")
+    with Hook() as hook, caplog.at_level(logging.DEBUG):
+        sender = webhook(hook.url, token={"file": tmp_path / "token"})
+        sender.tell(notice())
+        until(lambda: "notices" in caplog.text, "nothing is said")
+        sender.stop(10)
+
+    assert not hook.tries
+    assert f"the secret in {tmp_path / 'token'} is no token" in caplog.text
+    assert "abc-secret" not in caplog.text
+    assert "second-secret" not in caplog.text
