@@ -16,11 +16,16 @@ from scp.errors import StorageFullError
 class _Book:
     delivery: Delivery
     log: ReceiptLog
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held for writing and syncing, by lanes that have instances of the same job."""
     unreported: list[Receipt] = field(default_factory=list)
 
 
 class Books:
-    """Used by all threads of a queue. ``report`` gets Progress only after its receipts are durable."""
+    """Used by all threads of a queue. ``report`` gets Progress only after its receipts are durable.
+
+    Who adds a job waits for no disk: the coordinator does, for every destination.
+    """
 
     def __init__(
         self,
@@ -34,6 +39,8 @@ class Books:
         self._report = report
         self._wall = wall
         self._lock = threading.Lock()
+        """For what follows; never held while the disk is waited for."""
+        self._flushing = threading.Lock()
         self._books: dict[str, _Book] = {}
         self._dirty: dict[str, _Book] = {}
         """With receipts that are not durable or not reported."""
@@ -62,33 +69,44 @@ class Books:
 
     def record(self, job: str, entry: Entry) -> None:
         """Write an entry; it is durable, and reported, after :meth:`flush`."""
-        with self._lock:
-            book = self._books[job]
+        book = self._books[job]
+        with book.lock:
             entry = book.log.record(entry)
-            self._unsynced += 1
-            if isinstance(entry, Answered) and entry.receipt.verdict.is_settled:
-                book.unreported.append(entry.receipt)
-                if entry.receipt.verdict is Verdict.SKIPPED:
-                    self.skipped[entry.receipt.detail.split(":")[0]] += 1
-            self._dirty[job] = book
+            is_settled = isinstance(entry, Answered) and entry.receipt.verdict.is_settled
+            with self._lock:
+                self._unsynced += 1
+                self._dirty[job] = book
+                if isinstance(entry, Answered) and is_settled:
+                    book.unreported.append(entry.receipt)
+                    if entry.receipt.verdict is Verdict.SKIPPED:
+                        self.skipped[entry.receipt.detail.split(":")[0]] += 1
 
     def flush(self) -> str:
         """Make all receipts durable and report them; returns why that failed."""
-        with self._lock:
-            for job, book in list(self._dirty.items()):
-                try:
-                    book.log.sync()
-                except (OSError, StorageFullError) as error:
-                    return f"receipts cannot be written: {error}"
-                finally:
-                    book.log.close()
-                del self._dirty[job]
-                if book.unreported:
-                    receipts, book.unreported = tuple(book.unreported), []
-                    self._report(
-                        Progress(job=job, destination=self._destination, receipts=receipts)
-                    )
-            self._unsynced = 0
+        with self._flushing:
+            with self._lock:
+                dirty = list(self._dirty.items())
+            for job, book in dirty:
+                with book.lock:
+                    problem = self._flush_one(job, book)
+                if problem:
+                    return problem
+        return ""
+
+    def _flush_one(self, job: str, book: _Book) -> str:
+        entries = book.log.unsynced
+        try:
+            book.log.sync()
+        except (OSError, StorageFullError) as error:
+            return f"receipts cannot be written: {error}"
+        finally:
+            book.log.close()
+        receipts, book.unreported = tuple(book.unreported), []
+        if receipts:
+            self._report(Progress(job=job, destination=self._destination, receipts=receipts))
+        with self._lock:  # Last: a job that is not dirty may be reported as finished.
+            del self._dirty[job]
+            self._unsynced -= entries
         return ""
 
     def close(self, job: str) -> Finished:

@@ -181,6 +181,10 @@ class Schedule:
         for task in reversed([t for t in tasks if t.place is _Place.IN_HAND]):
             self._put(task, in_front=True)
 
+    def is_urgent_or_many(self, many: int) -> bool:
+        """Whether something urgent is due, or so much."""
+        return bool(self._urgent) or len(self._normal) + len(self._troubled) >= many
+
     def next_due(self, now: float) -> float | None:
         """When something can be taken; None when nothing but what is in hand is pending."""
         self._wake(now)

@@ -13,13 +13,14 @@ from scp.buffer.jobs import SOURCE, JobFolders, instances_in
 from scp.deliver import receipts as receipt_files
 from scp.deliver.events import Delivery, Event, Finished, Progress
 from scp.deliver.queue import DestinationQueue
+from scp.deliver.receipts import ReceiptState
 from scp.durable import Disk
 from scp.errors import NodeError, StorageFullError
 from scp.ledger.ports import SeriesHistory
 from scp.model import CollapseReason
 from scp.pipeline.accounts import Accounts
 from scp.pipeline.held import UNREADABLE, held_jobs
-from scp.pipeline.live import LEFT_CONFIGURATION, Live
+from scp.pipeline.live import LEFT_CONFIGURATION, Live, history_of
 from scp.pipeline.lost import with_what_is_there
 from scp.pipeline.recorder import Later, Recorder
 
@@ -75,20 +76,7 @@ class Dispatch:
 
     def history_of(self, series_instance_uid: str) -> SeriesHistory:
         """What collapsing has made of this series before, as far as the spool knows."""
-        jobs = [
-            live.job
-            for live in (*self.live.values(), *self.held.values())
-            if live.job.series_instance_uid == series_instance_uid
-        ]
-        return SeriesHistory(
-            volumes=frozenset(v.identity.sop_instance_uid for job in jobs for v in job.volumes),
-            cut=frozenset(
-                i.identity.sop_instance_uid
-                for job in jobs
-                for i in job.instances
-                if i.not_collapsed == CollapseReason.SERIES_WAS_CUT
-            ),
-        )
+        return history_of((*self.live.values(), *self.held.values()), series_instance_uid)
 
     def files_of(self, job: str, sop_instance_uid: str) -> list[Path]:
         """What was received under a UID and lies in a committed job."""
@@ -111,7 +99,10 @@ class Dispatch:
         self.conflicts += sum(i.is_conflict for i in job.instances)
         live = self._live(job, self._folders.folder(job.name))
         live.hold_as_committed()
-        self._deliver(live)
+        # Nobody has answered yet; looking for receipts would wait for those who write some already.
+        self._deliver(
+            live, {name: ReceiptState() for name in live.destinations if name not in live.held}
+        )
 
     def _live(self, job: Job, folder: Path) -> Live:
         return Live(job=job, folder=folder, vouching=self.vouching)
@@ -141,13 +132,13 @@ class Dispatch:
         job = self._with_what_is_there(job)
         live = self._live(job, self._folders.folder(name))
         try:
-            self._read_receipts(live)
+            states = self._read_receipts(live)
         except NodeError as error:
             logger.error("job %s is held: %s", name, error)
             self._hold_unreadable(name)
             return True
         self._remember(live)
-        self._deliver(live)
+        self._deliver(live, states)
         return True
 
     def _with_what_is_there(self, job: Job) -> Job:
@@ -210,26 +201,36 @@ class Dispatch:
         except (OSError, StorageFullError) as error:
             logger.error("job %s could not be set aside, it stays in jobs: %s", name, error)
 
-    def _read_receipts(self, live: Live) -> None:
+    def _read_receipts(self, live: Live) -> dict[str, ReceiptState]:
+        """Have the job know what its destinations have answered; returns that."""
+        states: dict[str, ReceiptState] = {}
         for destination in live.destinations:
-            state = receipt_files.load(live.receipts_path(destination))
+            state = states[destination] = receipt_files.load(live.receipts_path(destination))
             for name, receipt in state.done.items():
                 at = datetime.fromtimestamp(state.done_at[name], UTC)
                 live.take(destination, {name: receipt}, at)
             now = datetime.now(UTC)
             live.take(destination, state.skipped | state.held, now)
             live.read_vouched(destination)
+        return states
 
-    def _deliver(self, live: Live) -> None:
+    def _deliver(self, live: Live, states: Mapping[str, ReceiptState]) -> None:
+        """Give a job to its queues; the receipts of who is not in ``states`` are read."""
         self.live[live.job.name] = live
         live.unfinished = set(live.destinations)
         if self._queues is None:
             return
         for destination in live.destinations:
-            self._enqueue(live, destination, self._queues.get(destination))
+            self._enqueue(live, destination, self._queues.get(destination), states.get(destination))
         self._finish_if_done(live)
 
-    def _enqueue(self, live: Live, destination: str, queue: DestinationQueue | None) -> None:
+    def _enqueue(
+        self,
+        live: Live,
+        destination: str,
+        queue: DestinationQueue | None,
+        state: ReceiptState | None = None,
+    ) -> None:
         if queue is None:
             live.unfinished.discard(destination)
             if waiting := live.waiting_for(destination):
@@ -241,7 +242,8 @@ class Dispatch:
                 job=live.job.name,
                 receipts=live.receipts_path(destination),
                 items=tuple(live.items_for(destination)),
-            )
+            ),
+            state,
         )
 
     # -- reports -------------------------------------------------------------------------------
@@ -362,7 +364,7 @@ class Dispatch:
         live.held = {}
         self._remember(live)
         live.move(self._folders.folder(name))
-        self._deliver(live)
+        self._deliver(live, {})
 
     def _release_receipts(self, live: Live, destination: str) -> None:
         receipt_files.release_held(self._disk, live.receipts_path(destination), time.time())

@@ -12,7 +12,7 @@ from scp.buffer.jobs import ORIGINAL, RESULTS, SOURCE
 from scp.commitment import Reference
 from scp.convert.enhanced.record import sidecar_of
 from scp.deliver.ports import Receipt, Verdict
-from scp.ledger.ports import Delivered, LedgerRow, State
+from scp.ledger.ports import Delivered, LedgerRow, SeriesHistory, State
 from scp.model import CollapseReason, DeliveryItem, Form, PassReason
 
 LEFT_CONFIGURATION = "destination_left_configuration"
@@ -353,6 +353,20 @@ class Live:
     def _taken_by(self, instance: JobInstance) -> Mapping[str, Delivered]:
         """Who has it: by itself, or in the volume that it is, or was, a frame of."""
         return self.taken.get(instance.lost_volume, {}) | self._said(self.taken, instance)
+
+
+def history_of(jobs: Iterable[Live], series_instance_uid: str) -> SeriesHistory:
+    """What these jobs have made of a series."""
+    found = [live.job for live in jobs if live.job.series_instance_uid == series_instance_uid]
+    return SeriesHistory(
+        volumes=frozenset(v.identity.sop_instance_uid for job in found for v in job.volumes),
+        cut=frozenset(
+            i.identity.sop_instance_uid
+            for job in found
+            for i in job.instances
+            if i.not_collapsed == CollapseReason.SERIES_WAS_CUT
+        ),
+    )
 
 
 def _moment(seconds: float, otherwise: datetime) -> datetime:

@@ -21,11 +21,12 @@ from scp.deliver.events import Delivery, Event, Finished, Progress, Waiting
 from scp.deliver.folder import FolderDestinationWriter
 from scp.deliver.policy import Policy
 from scp.deliver.ports import Destination, Receipt, Verdict
-from scp.deliver.queue import DestinationQueue
+from scp.deliver.queue import GATHER_SECONDS, GATHERED, DestinationQueue
 from scp.deliver.receipts import load, release_held
 from scp.durable import Disk, DurableFile
 from scp.errors import DeliveryError, PeerRejectedError, PeerUnavailableError
 from scp.model import DeliveryItem, Identity
+from tests.buffer.recorder import HookedDisk
 from tests.deliver.files import ct_items, no_decoder
 from tests.deliver.peers import HandPeer
 
@@ -145,6 +146,58 @@ def test_a_job_is_delivered_and_reported(tmp_path: Path) -> None:
     reported = [each.instance for event in node.of(Progress) for each in event.receipts]
     assert reported == ["a", "b", "c"]
     assert list(load(tmp_path / "receipts-job").done) == ["a", "b", "c"]
+
+
+def test_what_comes_one_by_one_waits_a_moment_for_company(tmp_path: Path) -> None:
+    clock = [0.0]
+    destination = Scripted()
+    events: list[Event] = []
+    queue = DestinationQueue(
+        "pacs", [destination], Disk(), events.append, now=lambda: clock[0], backoff=QUICK
+    )
+    node = Running(queue, events)
+    queue.start()
+    try:
+        queue.add(job(tmp_path, "a", "first"))
+        node.finished("first")
+        for name in ("second", "third"):
+            queue.add(job(tmp_path, "a", name))
+        assert destination.attempts == 1
+
+        clock[0] += GATHER_SECONDS
+
+        node.finished("third")
+        assert destination.attempts == 2
+        # Many need no more company, and who is urgent waits for none.
+        queue.add(job(tmp_path, [str(number) for number in range(GATHERED)], "many"))
+        node.finished("many")
+        pressing = job(tmp_path, "a", "urgent")
+        queue.add(replace(pressing, items=(replace(pressing.items[0], is_urgent=True),)))
+        node.finished("urgent")
+        assert destination.attempts == 4
+    finally:
+        assert queue.stop(10)
+
+
+def test_who_adds_a_job_waits_for_no_disk(tmp_path: Path) -> None:
+    syncing, go_on = threading.Event(), threading.Event()
+
+    def hook(operation: str, path: Path) -> None:
+        if operation == "sync_file" and path.name == "receipts-slow":
+            syncing.set()
+            assert go_on.wait(20)
+
+    with running(Scripted(), disk=HookedDisk(hook)) as node:
+        node.queue.add(job(tmp_path, "a", "slow"))
+        assert syncing.wait(20)
+        adding = threading.Thread(target=node.queue.add, args=(job(tmp_path, "a", "next"),))
+        adding.start()
+        adding.join(20)
+        is_added = not adding.is_alive()
+        go_on.set()
+        adding.join()
+        assert is_added
+        assert node.finished("slow").delivered == node.finished("next").delivered == 1
 
 
 def test_small_jobs_share_an_attempt(tmp_path: Path) -> None:
