@@ -221,16 +221,11 @@ class Dispatch:
         if self._queues is None:
             return
         for destination in live.destinations:
-            self._enqueue(live, destination, self._queues.get(destination), states.get(destination))
+            self._enqueue(live, destination, states.get(destination))
         self._finish_if_done(live)
 
-    def _enqueue(
-        self,
-        live: Live,
-        destination: str,
-        queue: DestinationQueue | None,
-        state: ReceiptState | None = None,
-    ) -> None:
+    def _enqueue(self, live: Live, destination: str, state: ReceiptState | None = None) -> None:
+        queue = (self._queues or {}).get(destination)
         if queue is None:
             live.unfinished.discard(destination)
             if waiting := live.waiting_for(destination):
@@ -344,7 +339,7 @@ class Dispatch:
             self._release_receipts(live, destination)
             del live.held[destination]
             if self._queues is not None:
-                self._enqueue(live, destination, queues.get(destination))
+                self._enqueue(live, destination)
         self._remember(live)  # What was held was not known, and goes out after all.
         for queue in queues.values():
             queue.retry_now(live.job.name)
