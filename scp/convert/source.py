@@ -168,10 +168,11 @@ def _check_native(file: DicomFile, attributes: PixelAttributes) -> None:
         raise NotConvertibleError(PassReason.FRAME_COUNT, f"{surplus} bytes after the last frame")
     if attributes.samples > 1 and attributes.planar_configuration not in (0, 1):
         raise NotConvertibleError(PassReason.PIXEL_ATTRIBUTE_MISSING, "Planar Configuration")
-    if not file.encoding.little and element.vr not in (
-        (b"OW",) if attributes.bits_allocated == 16 else (b"OB", b"OW")
-    ):
-        raise NotConvertibleError(PassReason.UNREADABLE, f"pixel data of VR {element.vr!r}")
+    if not file.encoding.little:
+        vrs = (b"OW",) if attributes.bits_allocated == 16 else (b"OB", b"OW")
+        if element.vr not in vrs or element.length % 2:
+            detail = f"{element.length} bytes of pixel data of VR {element.vr!r}"
+            raise NotConvertibleError(PassReason.UNREADABLE, detail)
 
 
 def _is_planar(attributes: PixelAttributes) -> bool:

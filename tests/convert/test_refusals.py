@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
@@ -195,6 +196,16 @@ def test_an_icon_that_is_not_compressed_stays_as_it_is(tmp_path: Path, target: P
     convert(source, target)
 
     assert dcmread(target).IconImageSequence == dcmread(source).IconImageSequence
+
+
+def test_half_a_word_in_swapped_order_is_no_byte(tmp_path: Path, target: Path) -> None:
+    dataset = image(ramp(3, 3, 5).astype("<u1"), transfer_syntax=ExplicitVRBigEndian)
+    dataset["PixelData"].VR = "OW"
+    source = save(dataset, tmp_path / "source.dcm")
+    whole = source.read_bytes()
+    source.write_bytes(whole[:-46].removesuffix(b"\0\0\0\x2e") + b"\0\0\0\x2d" + whole[-46:-1])
+
+    assert refusal(source, target) == PassReason.UNREADABLE
 
 
 def test_padding_behind_the_pixels_is_not_kept_but_no_obstacle(
