@@ -18,7 +18,9 @@ from scp.convert.enhanced.slices import Interned, SliceHeader, SourceSlice, read
 from scp.convert.enhanced.stack import (
     Dimension,
     Stack,
+    Vector,
     declared_dimensions,
+    directions_of,
     numbered_times,
     stack_of,
     undeclared_times,
@@ -215,18 +217,18 @@ def _instance_number(header: SliceHeader) -> tuple[float, str]:
 
 
 def _by_direction(headers: list[SliceHeader]) -> list[list[SliceHeader]]:
-    bundles: list[tuple[tuple[float, ...], list[SliceHeader]]] = []
+    bundles: list[tuple[tuple[Vector, Vector], list[SliceHeader]]] = []
     for header in sorted(headers, key=_instance_number):
-        direction = header.numbers(ORIENTATION)
-        for other, bundle in bundles:
+        row, column = directions_of(header)
+        for (other_row, other_column), bundle in bundles:
             if (
-                math.sumprod(direction[:3], other[:3]) > _SAME_DIRECTION
-                and math.sumprod(direction[3:], other[3:]) > _SAME_DIRECTION
+                math.sumprod(row, other_row) > _SAME_DIRECTION
+                and math.sumprod(column, other_column) > _SAME_DIRECTION
             ):
                 bundle.append(header)
                 break
         else:
-            bundles.append((direction, [header]))
+            bundles.append(((row, column), [header]))
     return [bundle for _, bundle in bundles]
 
 

@@ -23,6 +23,7 @@ _FRAME_REFERENCE_TIME = 0x00541300
 _DATE, _TIME, _NUMBER = 0x00080022, 0x00080032, 0x00200012
 _INSTANCE_NUMBER, _TEMPORAL_COUNT, _CARDIAC_COUNT = 0x00200013, 0x00200105, 0x00181090
 
+type Vector = tuple[float, float, float]
 type Value = tuple[float | str, ...]
 
 
@@ -65,10 +66,22 @@ class Stack:
         return self.count < len(self.places)
 
 
-def normal_of(header: SliceHeader) -> tuple[float, float, float]:
-    """Row direction times column direction (PS3.3 C.7.6.2.1.1)."""
-    a, b, c, d, e, f = header.numbers(ORIENTATION)
-    return b * f - c * e, c * d - a * f, a * e - b * d
+def directions_of(header: SliceHeader) -> tuple[Vector, Vector]:
+    """Of rows and columns (PS3.3 C.7.6.2.1.1); of unit length, which three digits do not make them."""
+    x, y, z, *column = header.numbers(ORIENTATION)
+    return _unit((x, y, z)), _unit((column[0], column[1], column[2]))
+
+
+def normal_of(header: SliceHeader) -> Vector:
+    """Row direction times column direction; of unit length, because distances are measured along it."""
+    (a, b, c), (d, e, f) = directions_of(header)
+    return _unit((b * f - c * e, c * d - a * f, a * e - b * d))
+
+
+def _unit(vector: Vector) -> Vector:
+    x, y, z = vector
+    length = math.hypot(x, y, z)
+    return x / length, y / length, z / length
 
 
 def stack_of(headers: Sequence[SliceHeader]) -> Stack:
@@ -96,9 +109,7 @@ def stack_of(headers: Sequence[SliceHeader]) -> Stack:
     )
 
 
-def _is_straight(
-    points: list[tuple[float, ...]], normal: tuple[float, float, float], spacing: float
-) -> bool:
+def _is_straight(points: list[tuple[float, ...]], normal: Vector, spacing: float) -> bool:
     origin = points[0]
     for point in points[1:]:
         way = [a - b for a, b in zip(point, origin, strict=True)]

@@ -67,6 +67,29 @@ def test_the_normal_is_that_of_the_image_not_of_the_table(tmp_path: Path) -> Non
     assert found.spacing == 17.5
 
 
+@pytest.mark.parametrize("digits", [2, 3, 6])
+def test_directions_of_few_digits_are_directions_and_distances_stay_millimetres(
+    tmp_path: Path, digits: int
+) -> None:
+    half = math.sqrt(0.5)
+    series = mr(
+        5,
+        ImageOrientationPatient=[*(f"{half:.{digits}f}",) * 2, "0", "0", "0", "-1"],
+        ImagePositionPatient=lambda i: [f"{-4 * half * i:.4f}", f"{4 * half * i:.4f}", "0"],
+    )
+
+    found = one_volume(series, tmp_path)
+
+    assert found.spacing == pytest.approx(4, abs=1e-4)
+    assert found.is_straight
+
+
+def test_directions_that_differ_by_the_noise_of_a_calculation_are_one(tmp_path: Path) -> None:
+    series = mr(5, ImageOrientationPatient=lambda i: [1, 0.001 * (i - 2), 0, 0, 1, 0.002 * (i % 2)])
+
+    assert len(one_volume(series, tmp_path).headers) == 5
+
+
 @pytest.mark.parametrize(
     "change",
     [
