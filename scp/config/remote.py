@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, model_validator
 
 from scp.config.secrets import ClientTls, Secret
+from scp.config.templates import TEMPORARY
 from scp.config.values import Folder, Section, Size, SopClass, Template, parse_size
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}")
@@ -51,7 +52,8 @@ def check_bucket(value: str) -> str:
 
 def check_prefix(value: str) -> str:
     parts = value.split("/")
-    if value and (not _PREFIX.fullmatch(value) or "." in parts or ".." in parts):
+    is_ours = any(part.startswith(TEMPORARY) for part in parts)
+    if value and (not _PREFIX.fullmatch(value) or "." in parts or ".." in parts or is_ours):
         raise ValueError(f"{value!r} is no prefix like archive/ct, without / at its ends")
     return value
 

@@ -2,15 +2,14 @@
 
 import ipaddress
 import re
-import string
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
-from pydicom.datadict import tag_for_keyword
 
 from scp.config.accepts import check_accepts_something, parse_accepted
 from scp.config.conditions import Condition, parse_match
+from scp.config.templates import check_template
 from scp.config.uids import parse_sop_class
 
 _SIZE = re.compile(r"(\d{1,18})\s*([KMGT]?)(i?)B?", re.IGNORECASE | re.ASCII)
@@ -81,23 +80,6 @@ def check_destination_name(value: str) -> str:
     """It becomes part of file names in the spool."""
     if not _DESTINATION_NAME.fullmatch(value):
         raise ValueError(f"{value!r} is no destination name: 1 to 64 letters, digits, - and _")
-    return value
-
-
-def check_template(value: str) -> str:
-    """A relative path below the destination's folder, with DICOM keywords in braces."""
-    try:
-        parts = list(string.Formatter().parse(value))
-    except ValueError as error:
-        raise ValueError(f"{value!r} is no template: {error}") from error
-    for _, keyword, specification, conversion in parts:
-        if keyword is None:
-            continue
-        if specification or conversion or tag_for_keyword(keyword) is None:
-            raise ValueError(f"{{{keyword}}} is no DICOM keyword")
-    folders = value.split("/")
-    if not all(folders) or ".." in folders or "." in folders or "\0" in value:
-        raise ValueError(f"{value!r} is no template: a relative path without empty parts, . and ..")
     return value
 
 

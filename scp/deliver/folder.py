@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from scp.config.schema import FolderDestination
-from scp.deliver.naming import TEMPORARY, PathTemplate, numbered, values_of
+from scp.config.templates import TEMPORARY
+from scp.deliver.naming import PathTemplate, numbered, values_of
 from scp.deliver.ports import Receipt, Verdict
 from scp.durable import Disk, DurableFile, free_bytes
 from scp.errors import DeliveryError, PeerUnavailableError, StorageFullError

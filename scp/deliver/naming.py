@@ -2,19 +2,14 @@
 
 import hashlib
 import re
-import string
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Final
 
-from pydicom.datadict import tag_for_keyword
-
+from scp.config.templates import parse_template
 from scp.deliver.dicomfile import read_meta, read_values
-from scp.errors import ConfigError, DeliveryError, MalformedError
+from scp.errors import DeliveryError, MalformedError
 from scp.model import DeliveryItem
-
-TEMPORARY: Final = ".dcmpress-"
-"""Names of files that are being written begin so."""
 
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._+=@,-]|^\.|\.$")
 _LONGEST_VALUE: Final = 64
@@ -28,51 +23,23 @@ _IDENTITY: Final = {
     "SeriesInstanceUID": "series_instance_uid",
 }
 
-type _Piece = tuple[str, bool]
-"""(text, whether it is a keyword)."""
-
 
 class PathTemplate:
-    """A destination's ``template``, checked."""
+    """A destination's ``template``, which the configuration has checked."""
 
     def __init__(self, template: str) -> None:
-        """Parse it.
-
-        Raises
-        ------
-        ConfigError
-            It names no DICOM keyword, or could lead out of the folder.
-        """
-        self._components: list[list[_Piece]] = [[]]
-        self.tags: dict[str, int] = {}
+        self._components = parse_template(template)
+        self.tags = {
+            text: tag for pieces in self._components for text, tag in pieces if tag is not None
+        }
         """Keyword to tag, as 0xggggeeee."""
-        for literal, keyword in _parsed(template):
-            for index, text in enumerate(literal.split("/")):
-                if index:
-                    self._components.append([])
-                if text:
-                    self._components[-1].append((text, False))
-            if keyword is not None:
-                tag = tag_for_keyword(keyword) if keyword else None
-                if tag is None:
-                    raise ConfigError([f"template {template!r}: {keyword!r} is no DICOM keyword"])
-                self.tags[keyword] = tag
-                self._components[-1].append((keyword, True))
-        for component in self._components:
-            fixed = "".join(text for text, is_keyword in component if not is_keyword)
-            if not component or (len(component) == 1 and fixed in (".", "..")):
-                raise ConfigError([f"template {template!r}: '.', '..' and empty parts are refused"])
-            if not fixed.isprintable() or fixed.startswith(TEMPORARY):
-                raise ConfigError([f"template {template!r}: {fixed!r} cannot be part of a name"])
-        if not self.tags:
-            raise ConfigError([f"template {template!r}: it gives every instance the same name"])
 
     def path_for(self, values: Mapping[str, str]) -> PurePosixPath:
         """The relative path of an instance; a keyword without a value counts as ``unknown``."""
         return PurePosixPath(
             *(
                 _shortened(
-                    "".join(safe(values.get(t, "")) if is_key else t for t, is_key in pieces)
+                    "".join(t if tag is None else safe(values.get(t, "")) for t, tag in pieces)
                 )
                 for pieces in self._components
             )
@@ -118,16 +85,6 @@ def numbered(name: str, number: int) -> str:
     """``a.dcm`` as ``a~2.dcm``."""
     stem, extension = _split(name)
     return f"{stem}~{number}{extension}"
-
-
-def _parsed(template: str) -> list[tuple[str, str | None]]:
-    try:
-        parsed = list(string.Formatter().parse(template))
-    except ValueError as error:
-        raise ConfigError([f"template {template!r}: {error}"]) from error
-    if any(spec or conversion for _, _, spec, conversion in parsed):
-        raise ConfigError([f"template {template!r}: only {{Keyword}} is understood in braces"])
-    return [(literal, keyword) for literal, keyword, _, _ in parsed]
 
 
 def _shortened(component: str) -> str:

@@ -11,7 +11,8 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import ObjectStore
 
-from scp.deliver.naming import TEMPORARY, PathTemplate, numbered, values_of
+from scp.config.templates import TEMPORARY
+from scp.deliver.naming import PathTemplate, numbered, values_of
 from scp.deliver.objects import (
     Section,
     chunks,
