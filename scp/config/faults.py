@@ -163,7 +163,11 @@ _WORDS: Final[dict[str, Callable[[str, dict[str, Any]], str]]] = {
         lambda given, _: f"must be a mapping of keys and values, not {given}",
     ),
     "missing": lambda _, __: "is missing",
-    "too_short": lambda _, context: f"must have {context['min_length']} values",
+    "too_short": lambda _, context: (
+        "must not be empty"
+        if context["min_length"] == 1
+        else f"must have {context['min_length']} values"
+    ),
     "too_long": lambda _, context: f"must have {context['max_length']} values",
     "string_too_short": lambda _, __: "must not be empty",
     "union_tag_not_found": lambda _, __: f"the key 'kind' is missing: {' or '.join(_KINDS)}",

@@ -1,14 +1,11 @@
-"""What the listeners of a configuration have to do with each other, and with files on the disk."""
+"""What the listeners of a configuration have to do with each other, and with peers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from scp import tls
 from scp.config.faults import dotted
 from scp.config.network import ListenerSection
-from scp.config.schema import Config
 from scp.config.yaml_tree import Fault, Tree
-from scp.errors import CertificateError
 
 
 def faults_of_listeners(given: dict[str, Any], tree: Tree) -> Iterator[Fault]:
@@ -45,23 +42,3 @@ def _names_that_nobody_sees(access: Any, listeners: list[Any], tree: Tree) -> It
             place = ("access", "peers", index, "certificate_name")
             message = f"{dotted(place)}: no listener asks for certificates: client_certificate"
             yield Fault(*tree.place(place, of_key=True), message)
-
-
-def faults_of_certificates(config: Config, tree: Tree) -> Iterator[Fault]:
-    """Certificates and keys that cannot be used today."""
-    for index, listener in enumerate(config.listeners):
-        section = listener.tls
-        if section is None:
-            continue
-        where = ("listeners", index, "tls")
-        attempts: list[Callable[[], object]] = [
-            lambda s=section: tls.examine(s.certificate, s.key)  # type: ignore[misc]
-        ]
-        if section.ca is not None:
-            attempts.append(lambda ca=section.ca: tls.examine_authorities(ca))  # type: ignore[misc]
-        for attempt in attempts:
-            try:
-                attempt()
-            except CertificateError as error:
-                path = (*where, error.part)
-                yield Fault(*tree.place(path), f"{dotted(path)}: {error}")

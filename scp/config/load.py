@@ -6,9 +6,10 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from scp.config.certificates import faults_of_certificates
 from scp.config.faults import dotted, faults_of
 from scp.config.folders import faults_of_folders
-from scp.config.listeners import faults_of_certificates, faults_of_listeners
+from scp.config.listeners import faults_of_listeners
 from scp.config.schema import DEFAULT_RULE, KEEPS_SIDECARS, Config, NodeSection
 from scp.config.words import did_you_mean, shown
 from scp.config.yaml_tree import MAX_BYTES, Fault, Tree, read_tree

@@ -23,6 +23,7 @@ from scp.config.values import (
     DestinationName,
     Duration,
     Folder,
+    Host,
     Matches,
     Network,
     PduSize,
@@ -30,13 +31,26 @@ from scp.config.values import (
     Section,
     Size,
     Template,
+    parse_whole,
 )
+from scp.config.words import shown
 from scp.model import Conflict, Deliver, Form, Priority
 
 SENDER: Final = "sender"
 """In the place of a calling AE title."""
+MAX_RECEIVERS: Final = 64
 DEFAULT_RULE: Final = "default"
 """What decides where no rule matches; no rule may be called so."""
+
+
+def parse_receivers(value: Any) -> Any:
+    """One sentence, where each kind of value would be complained of by itself."""
+    if value == "auto":
+        return value
+    number = parse_whole(value)
+    if not isinstance(number, int) or not 1 <= number <= MAX_RECEIVERS:
+        raise ValueError(f"must be auto or a number from 1 to {MAX_RECEIVERS}, not {shown(value)}")
+    return number
 
 
 class NodeSection(Section):
@@ -45,14 +59,14 @@ class NodeSection(Section):
     port: Port = 11112
     """0 takes a free one, printed at the start."""
     data: Folder = Path("./data")
-    receivers: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = "auto"
+    receivers: Annotated[int | Literal["auto"], BeforeValidator(parse_receivers)] = "auto"
     """Processes that receive. ``auto``: one for every eight cores, at least one, at most four."""
 
 
 class ReportTo(Section):
     """Where a peer listens for the reports of storage commitment that it asks for."""
 
-    host: Annotated[str, Field(min_length=1)]
+    host: Host
     port: Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -200,7 +214,7 @@ class CommitmentSection(Section):
     """Storage commitment that we ask a destination for; what is not said is as in the destination."""
 
     ae_title: AeTitle | None = None
-    host: Annotated[str, Field(min_length=1)] | None = None
+    host: Host | None = None
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     timeout: Duration = 24 * 3600.0
     """What is not committed by then is held."""
@@ -218,7 +232,7 @@ def parse_commitment(value: Any) -> Any:
 
 class DicomDestination(DestinationSection):
     kind: Literal["dicom"]
-    host: Annotated[str, Field(min_length=1)]
+    host: Host
     port: Annotated[int, Field(ge=1, le=65535)]
     ae_title: AeTitle
     calling_ae_title: AeTitle = "DCMPRESS"

@@ -67,6 +67,16 @@ def check_bind(value: str) -> str:
     return value
 
 
+def check_host(value: str) -> str:
+    """As :func:`check_bind`, of who is called: a name may end in the dot of its root."""
+    try:
+        check_bind(value.removesuffix("."))
+    except ValueError as error:
+        hint = ": the port has a key of its own" if re.fullmatch(r"[^:]+:[0-9]+", value) else ""
+        raise ValueError(f"{value!r} is no IP address or host name{hint}") from error
+    return value
+
+
 def check_folder(value: Path) -> Path:
     text = str(value)
     if text.startswith("~"):
@@ -97,6 +107,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 AeTitle = Annotated[str, AfterValidator(check_ae_title)]
 Network = Annotated[str, AfterValidator(check_network)]
 BindAddress = Annotated[str, AfterValidator(check_bind)]
+Host = Annotated[str, AfterValidator(check_host)]
 Folder = Annotated[Path, AfterValidator(check_folder)]
 """Relative ones start at the current directory of whoever runs the command."""
 DestinationName = Annotated[str, AfterValidator(check_destination_name)]
