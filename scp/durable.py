@@ -23,7 +23,8 @@ from scp.errors import DiskFailedError, StorageFullError
 PROBE_SECONDS = 10.0
 """How long an unhealthy disk is left alone before a fresh file is tried on it."""
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
+"""Of the disk, or of the system for one more open file: later there may be."""
 
 
 type StrPath = Path | str
@@ -108,15 +109,17 @@ class Disk:
 
     def sync_folder(self, folder: StrPath, descriptor: int | None = None) -> None:
         """Sync the names in a folder; by a descriptor that the caller has open, if there is one."""
-        with self._watched("fsync of a folder", is_sync=True):
-            if descriptor is not None:
+        opened = None
+        if descriptor is None:
+            # Apart from the fsync: a folder that cannot be opened has lost nothing.
+            with self._watched("open of a folder"):
+                opened = descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with self._watched("fsync of a folder", is_sync=True):
                 os.fsync(descriptor)
-                return
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        finally:
+            if opened is not None:
+                os.close(opened)
 
     def link(self, source: StrPath, target: StrPath) -> None:
         """Give a file a second name; FileExistsError when the name is taken."""

@@ -93,6 +93,30 @@ def test_publishing_that_fails_leaves_the_old_and_nothing_aside(
     assert [path.name for path in tmp_path.iterdir()] == ["job.json"]
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_a_folder_that_cannot_be_opened_for_want_of_descriptors_is_no_fault_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    disk = Disk()
+    monkeypatch.setattr("scp.durable.os.open", _failing(number))
+
+    with pytest.raises(StorageFullError) as refused:
+        disk.sync_folder(tmp_path)
+
+    assert not isinstance(refused.value, DiskFailedError)
+    assert disk.is_healthy
+    assert not disk.has_failed
+
+
+def test_a_folder_that_is_gone_is_no_fault_of_the_disk(tmp_path: Path) -> None:
+    disk = Disk()
+
+    with pytest.raises(FileNotFoundError):
+        disk.sync_folder(tmp_path / "gone")
+
+    assert disk.is_healthy
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_no_room_is_no_fault_of_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int

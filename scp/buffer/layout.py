@@ -127,8 +127,10 @@ class Layout:
             ):
                 disk.make_durable_folder(folder)
             # A node that was killed may have made them and not have come to syncing their names.
-            for parent in (self.spool, self.data, self.data.parent):
+            for parent in (self.spool, self.data):
                 disk.sync_folder(parent)
+            with contextlib.suppress(PermissionError):  # Not ours: then it was not made by a node.
+                disk.sync_folder(self.data.parent)
         except OSError as error:
             raise NodeError(
                 f"the data folder {self.data} cannot be used: {error.strerror}; "

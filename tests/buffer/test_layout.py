@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,6 +116,25 @@ def test_a_data_folder_that_cannot_be_made_stops_the_node_with_one_sentence(tmp_
 
     with pytest.raises(NodeError, match="cannot be used: Not a directory; choose another"):
         Layout(tmp_path / "file" / "data").make(Disk())
+
+
+def test_a_parent_that_the_node_may_not_read_keeps_it_from_nothing() -> None:
+    nobody = 65534
+    with tempfile.TemporaryDirectory() as parent:
+        layout = Layout(Path(parent) / "data")
+        layout.data.mkdir()
+        Path(parent).chmod(0o311)
+        if os.geteuid() == 0:
+            os.chown(layout.data, nobody, -1)
+            os.seteuid(nobody)
+        try:
+            layout.make(Disk())
+        finally:
+            if os.getuid() == 0:
+                os.seteuid(0)
+            Path(parent).chmod(0o700)
+
+        assert layout.growing.is_dir()
 
 
 def test_a_lock_that_cannot_be_opened_stops_the_node_with_one_sentence(layout: Layout) -> None:
