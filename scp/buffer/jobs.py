@@ -5,7 +5,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,12 +77,12 @@ class JobFolders:
         if lock is None:
             return None
         try:
-            job = self._new_job(series)
-            if was_cut:
-                self._disk.create(self._layout.jobs / job / CUT_FILE).close()
-            self._disk.rename(folder, self._layout.jobs / job / SOURCE)
-            self._disk.sync_folder(self._layout.jobs / job)
-            self._disk.sync_folder(self._layout.growing)
+            with self._new_job(series) as job:
+                if was_cut:
+                    self._disk.create(self._layout.jobs / job / CUT_FILE).close()
+                self._disk.rename(folder, self._layout.jobs / job / SOURCE)
+                self._disk.sync_folder(self._layout.jobs / job)
+                self._disk.sync_folder(self._layout.growing)
         finally:
             os.close(lock)
         return job
@@ -92,15 +92,16 @@ class JobFolders:
         source = self._layout.growing / series
         if not (source / name).exists():
             return None
-        job = self._new_job(series)
-        folder = self._layout.jobs / job / SOURCE
-        self._disk.make_folder(folder)
-        self._disk.sync_folder(folder.parent)
-        with contextlib.suppress(FileNotFoundError):
-            self._disk.link(source / SERIES_FILE, folder / SERIES_FILE)
-        self._disk.rename(source / name, folder / name)
-        self._disk.sync_folder(folder)
-        self._disk.sync_folder(source)
+        with self._new_job(series) as job:
+            folder = self._layout.jobs / job / SOURCE
+            self._disk.make_folder(folder)
+            self._disk.sync_folder(folder.parent)
+            # It may be lost, and ext4 gives a file 65,000 names at most.
+            with contextlib.suppress(OSError):
+                self._disk.link(source / SERIES_FILE, folder / SERIES_FILE)
+            self._disk.rename(source / name, folder / name)
+            self._disk.sync_folder(folder)
+            self._disk.sync_folder(source)
         return job
 
     # -- jobs ----------------------------------------------------------------------------------
@@ -212,12 +213,19 @@ class JobFolders:
         self._disk.sync_folder(target.parent)
         self._disk.sync_folder(source.parent)
 
-    def _new_job(self, series: str) -> str:
+    @contextlib.contextmanager
+    def _new_job(self, series: str) -> Iterator[str]:
+        """A job to move something into; it is no more where that fails before anything came."""
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
         job = f"{stamp}-{series[:8]}-{uuid.uuid4().hex[:4]}"
         self._disk.make_folder(self._layout.jobs / job)
-        self._disk.sync_folder(self._layout.jobs)
-        return job
+        try:
+            self._disk.sync_folder(self._layout.jobs)
+            yield job
+        except (OSError, StorageFullError):
+            with contextlib.suppress(OSError):
+                _drop_if_empty(self._layout.jobs / job, self._disk)
+            raise
 
 
 def instances_in(folder: Path) -> list[Path]:
@@ -258,12 +266,14 @@ def sweep(layout: Layout, disk: Disk, *, receivers: Iterable[str]) -> None:
 def drop_empty_jobs(layout: Layout, disk: Disk) -> None:
     """Delete jobs whose series was never renamed in."""
     for job in _folders(layout.jobs):
-        folder = layout.jobs / job
-        source = folder / SOURCE
-        if (folder / JOB_FILE).exists():
-            continue
-        if not source.is_dir() or not instances_in(source):
-            disk.remove_tree(folder)
+        if not (layout.jobs / job / JOB_FILE).exists():
+            _drop_if_empty(layout.jobs / job, disk)
+
+
+def _drop_if_empty(job: Path, disk: Disk) -> None:
+    source = job / SOURCE
+    if not source.is_dir() or not instances_in(source):
+        disk.remove_tree(job)
 
 
 def _folders(parent: Path) -> list[str]:

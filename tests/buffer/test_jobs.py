@@ -1,5 +1,6 @@
 """Series and jobs on their way through the folders."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -113,6 +114,21 @@ def test_one_instance_is_taken_out_of_a_series_whose_file_is_lost(
 
     assert job is not None
     assert folders.series_file(folders.source(job)).series_instance_uid == ""
+
+
+def test_one_instance_is_taken_out_of_a_series_whose_file_has_every_name_it_may_have(
+    layout: Layout, folders: JobFolders, tmp_path: Path
+) -> None:
+    _send(layout, FIRST)
+    most = 65_000
+    with contextlib.suppress(OSError):
+        for number in range(most):
+            os.link(layout.growing / SERIES / "series.json", tmp_path / str(number))
+
+    job = folders.take_one(SERIES, FIRST.file_name)
+
+    assert job is not None
+    assert [path.name for path in instances_in(folders.source(job))] == [FIRST.file_name]
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"opened": 1}', b"null"])

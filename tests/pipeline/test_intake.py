@@ -244,6 +244,7 @@ def test_without_room_to_close_a_series_it_stays_open_and_whole(
     front.close_quiet(20)
 
     assert front.intake.open_instances == 2
+    assert front.folders.jobs() == []
     disk.hook = lambda *_: None
     front.close_quiet(21)
     assert front.intake.open_instances == 2, "the disk is left alone for a moment"

@@ -78,6 +78,7 @@ def test_without_room_for_a_job_of_its_own_at_once_waits_for_its_series(
     disk.hook = lambda *_: None
 
     assert front.intake.open_instances == 1
+    assert front.folders.jobs() == []
     front.finish()
     assert front.states() == {State.DELIVERED: 1}
 
