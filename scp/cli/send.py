@@ -16,7 +16,7 @@ from scp.convert.decode import decode_for_peer
 from scp.deliver.ports import Receipt
 from scp.deliver.send import deliver_files
 from scp.durable import Disk
-from scp.errors import NodeError, UsageError
+from scp.errors import DeliveryError, NodeError, UsageError
 from scp.model import DeliveryItem
 from scp.pipeline.destinations import build_destination
 
@@ -26,21 +26,35 @@ _PEER = re.compile(r"(?P<title>[^@]*)@(?P<host>\[[^\]]+\]|[^@:]+):(?P<port>[0-9]
 def send_paths(
     paths: list[Path], to: str, calling: str | None, config: Path | None, *, as_json: bool
 ) -> None:
-    """Send, and say what the peer did not take.
+    """Send, and say what the peer did not take; also where it went away in the middle.
 
     Raises
     ------
     NodeError
         The peer did not take everything.
+    DeliveryError
+        It could not be reached, or not any more.
     """
     for path in paths:
         check_named(path)
     counts: dict[str, int] = {}
     refused: list[Receipt] = []
-    for receipt in sent(paths, to, calling, config):
-        counts[receipt.verdict] = counts.get(receipt.verdict, 0) + 1
-        if not receipt.verdict.is_done:
-            refused.append(receipt)
+    failure: DeliveryError | None = None
+    try:
+        for receipt in sent(paths, to, calling, config):
+            counts[receipt.verdict] = counts.get(receipt.verdict, 0) + 1
+            if not receipt.verdict.is_done:
+                refused.append(receipt)
+    except DeliveryError as error:
+        failure = error
+    _show(counts, refused, as_json=as_json)
+    if failure is not None:
+        raise failure
+    if refused:
+        raise NodeError(f"{len(refused)} files were not taken")
+
+
+def _show(counts: dict[str, int], refused: list[Receipt], *, as_json: bool) -> None:
     if as_json:
         output.show_json(
             {
@@ -54,9 +68,7 @@ def send_paths(
         for receipt in refused:
             print(f"{receipt.instance}: {receipt.status} {receipt.detail}".replace(":  ", ": "))
         summary = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
-        print(summary or "nothing to send")
-    if refused:
-        raise NodeError(f"{len(refused)} files were not taken")
+        print(summary or "nothing was sent")
 
 
 def sent(

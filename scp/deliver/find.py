@@ -1,5 +1,6 @@
 """C-FIND: which instances a DICOM node has of a study (PS3.4 annex C, Study Root)."""
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -11,6 +12,7 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # t
 
 from scp.config.schema import DicomDestination
 from scp.errors import DeliveryError, PeerUnavailableError
+from scp.tls import client_context
 
 _PENDING: Final = (0xFF00, 0xFF01)
 _MODEL: Final = StudyRootQueryRetrieveInformationModelFind
@@ -65,13 +67,17 @@ def find_peer(section: DicomDestination, calling_ae_title: str) -> Iterator[Find
         There is no association.
     DeliveryError
         The peer does not take C-FIND.
+    CertificateError
+        Ours, or whose we believe, cannot be used.
     """
     entity = AE(ae_title=calling_ae_title)
     entity.connection_timeout = section.connect_seconds
     entity.acse_timeout = entity.dimse_timeout = section.answer_seconds
     entity.network_timeout = section.answer_seconds
     entity.add_requested_context(_MODEL)
-    association = entity.associate(section.host, section.port, ae_title=section.ae_title)
+    association = entity.associate(
+        section.host, section.port, ae_title=section.ae_title, tls_args=_tls_args(section)
+    )
     if not association.is_established:
         if association.is_rejected:
             raise DeliveryError(f"{section.place} rejects the association of {calling_ae_title}")
@@ -82,3 +88,14 @@ def find_peer(section: DicomDestination, calling_ae_title: str) -> Iterator[Find
         yield FindPeer(association)
     finally:
         association.release()
+
+
+def _tls_args(section: DicomDestination) -> tuple[ssl.SSLContext, str] | None:
+    """What instances are sent to the peer through; None: plain."""
+    pair = section.tls
+    if pair is None:
+        return None
+    context = client_context(
+        ca=pair.ca, certificate=pair.certificate, key=pair.key, check_host=pair.check_host
+    )
+    return context, section.host

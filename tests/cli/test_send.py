@@ -1,5 +1,6 @@
 """dcmpress send: whom it calls, and under which title."""
 
+import json
 import os
 from pathlib import Path
 
@@ -140,3 +141,21 @@ def test_what_is_no_file_is_left_out_of_a_folder_and_not_waited_for(
         f"{file.parent / 'pipe'} is left out: it is a FIFO\n"
         "dcmpress: 1 files were not taken\n"
     )
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_what_a_peer_has_taken_before_it_went_away_is_said(
+    options: list[str], dcmpress: Dcmpress, tmp_path: Path
+) -> None:
+    write_all(ct_series(5, 16, 16, seed=962), tmp_path / "in")
+
+    with HandPeer(answer=lambda number: 0 if number < 2 else "close") as peer:
+        to = f"PACS@127.0.0.1:{peer.port}"
+        said = dcmpress("send", "--to", to, tmp_path / "in", *options, code=1)
+
+    shown, _, failure = said.rpartition("dcmpress: ")
+    assert failure == "the peer closed the connection\n"
+    if options:
+        assert json.loads(shown)["counts"] == {"delivered": 2, "transient": 2}
+    else:
+        assert shown.endswith("2 delivered, 2 transient\n")
