@@ -211,6 +211,8 @@ class DeliveryItem:
     original_transfer_syntax: str
     sha256: str
     """Of the file at ``path``, from the job's commit; empty: not known."""
+    original_dataset_sha256: str = ""
+    """Of the dataset in ``original`` as it was received, without the file meta group; empty: not known."""
     is_conflict: bool = False
     """Another dataset came under the same SOP Instance UID before."""
     is_urgent: bool = False

@@ -49,6 +49,8 @@ def decode_for_peer(
     *,
     decode_lossy: bool,
     original: Path | None = None,
+    sha256: str = "",
+    original_dataset_sha256: str = "",
     limits: SourceLimits | None = None,
 ) -> None:
     """Write a copy of ``source`` that is not compressed; not synced to the disk.
@@ -64,6 +66,9 @@ def decode_for_peer(
         Whether a lossy source may be decoded; the copy says that it was lossy (PS3.3 C.7.6.1.1.5).
     original
         The instance as it was received.
+    sha256, original_dataset_sha256
+        Of ``source``, and of the dataset in ``original``, where they are known: another file is not
+        decoded, and another original not copied.
 
     Raises
     ------
@@ -76,13 +81,19 @@ def decode_for_peer(
     try:
         file = open_dicom(source, max_inflated_bytes=limits.inflated_bytes)
         elements = file.walk()
+        digest = sha256
         if original is not None and file.transfer_syntax not in NATIVE:
             kept = open_dicom(original, max_inflated_bytes=limits.inflated_bytes)
             kept_elements = kept.walk()
-            if kept.transfer_syntax in NATIVE and _same_instance(
-                file, elements, kept, kept_elements
+            if (
+                kept.transfer_syntax in NATIVE
+                and _same_instance(file, elements, kept, kept_elements)
+                and original_dataset_sha256 in ("", _dataset_sha256(kept))
             ):
-                file, elements = kept, kept_elements
+                file, elements, digest = kept, kept_elements, ""
+        if digest and digest != sha256_of(file.whole).hexdigest():
+            detail = "the file is not the one that was committed"
+            raise NotConvertibleError(PassReason.UNREADABLE, detail)
         if file.transfer_syntax in NATIVE:
             _copy(file, elements, target, transfer_syntax)
         else:
@@ -91,6 +102,10 @@ def decode_for_peer(
         with contextlib.suppress(OSError):
             target.unlink(missing_ok=True)
         raise
+
+
+def _dataset_sha256(file: DicomFile) -> str:
+    return sha256_of(file.whole[file.dataset_start :]).hexdigest()
 
 
 def _same_instance(

@@ -265,6 +265,7 @@ def _store(association: Association, form: Form) -> Receipt:
             meta.dataset_start,
             size,
             form.sha256,
+            form.dataset_sha256,
         )
     except MalformedError as error:
         return _held(item, "file_unreadable", str(error))

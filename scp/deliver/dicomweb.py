@@ -281,17 +281,20 @@ class DicomwebDestination:
         try:
             descriptor = os.open(form.path, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                if read_meta(descriptor).transfer_syntax != form.transfer_syntax:
+                meta = read_meta(descriptor)
+                if meta.transfer_syntax != form.transfer_syntax:
                     raise MalformedError(f"it does not hold a dataset in {form.transfer_syntax}")
+                committed = form.sha256 or form.dataset_sha256
+                digested_from = 0 if form.sha256 else meta.dataset_start
                 offset = 0
                 while offset < size:
                     window = self._buffer[: min(_CHUNK, size - offset)]
                     count = os.preadv(descriptor, [window], offset)
                     if not count:
                         raise DeliveryError("file_unreadable: it became shorter while it was sent")
-                    digest.update(window[:count])
+                    digest.update(window[max(0, digested_from - offset) : count])
                     offset += count
-                    if offset == size and form.sha256 and digest.hexdigest() != form.sha256:
+                    if offset == size and committed and digest.hexdigest() != committed:
                         raise DigestMismatchError("the file is not the one that was committed")
                     yield window[:count]
             finally:

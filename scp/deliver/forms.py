@@ -28,6 +28,8 @@ class Form:
     transfer_syntax: str
     sha256: str = ""
     """Empty: not known."""
+    dataset_sha256: str = ""
+    """Of what follows the file meta group; what is looked at where the whole file's is not known."""
     is_copy: bool = False
     """Made for this peer, and deleted once it was sent."""
 
@@ -45,7 +47,10 @@ def stored_forms(item: DeliveryItem, accepts: Collection[str] | None = None) -> 
     ]
     if item.original_transfer_syntax != item.transfer_syntax:
         original = Form(
-            item=item, path=item.original, transfer_syntax=item.original_transfer_syntax
+            item=item,
+            path=item.original,
+            transfer_syntax=item.original_transfer_syntax,
+            dataset_sha256=item.original_dataset_sha256,
         )
         forms.append(original)
     original_syntax = item.original_transfer_syntax

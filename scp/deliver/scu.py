@@ -97,6 +97,7 @@ class Association:
         start: int,
         size: int,
         sha256: str = "",
+        dataset_sha256: str = "",
     ) -> int:
         """Send ``size`` bytes of a file from ``start`` as a dataset; return the answer's status.
 
@@ -104,6 +105,8 @@ class Association:
         ----------
         sha256
             Of the whole file, if known: one that has another is never sent to its end.
+        dataset_sha256
+            Of the bytes to send alone, for a file of which no more is known.
 
         Raises
         ------
@@ -118,14 +121,15 @@ class Association:
         deadline = time.monotonic() + self._answer_seconds + size / _SLOWEST
         parts: list[_Part] = [fragmented_command(command, context, self._chunk)]
         full = fragment_header(context, self._chunk, is_command=False, is_last=False)
-        digest = hashlib.sha256(os.pread(descriptor, start, 0)) if sha256 else None
+        digest = hashlib.sha256(os.pread(descriptor, start, 0) if sha256 else b"")
+        committed = sha256 or dataset_sha256
         remaining = size
         while True:
             window = self._read_window(descriptor, start + size - remaining, remaining)
             remaining -= len(window)
-            if digest is not None:
+            if committed:
                 digest.update(window)
-                if not remaining and digest.hexdigest() != sha256:
+                if not remaining and digest.hexdigest() != committed:
                     raise DigestMismatchError("the file is not the one that was committed")
             for at in range(0, len(window), self._chunk):
                 part = window[at : at + self._chunk]

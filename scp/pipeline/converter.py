@@ -78,6 +78,8 @@ class Converter:
             target=target,
             transfer_syntax=transfer_syntax,
             decode_lossy=decode_lossy,
+            sha256=item.sha256,
+            original_dataset_sha256=item.original_dataset_sha256,
         )
         future: Future[Answer | Lost] = Future()
         self._inbox.post(lambda: _ignore(self._pool.submit(task, FOR_PEER, future.set_result)))

@@ -126,6 +126,7 @@ class Live:
             original=original,
             original_transfer_syntax=instance.source_transfer_syntax,
             sha256=form.result_sha256,
+            original_dataset_sha256=instance.dataset_sha256,
             is_conflict=instance.is_conflict,
             is_urgent=instance.is_urgent,
             calling_ae_title=instance.origin.calling_ae_title,

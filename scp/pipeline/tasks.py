@@ -55,6 +55,9 @@ class DecodeTask:
     target: Path
     transfer_syntax: str
     decode_lossy: bool
+    sha256: str = ""
+    """Of ``source``, and of the dataset in ``original``; empty: not known."""
+    original_dataset_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -241,6 +241,8 @@ class Workbench:
                 task.transfer_syntax,
                 decode_lossy=task.decode_lossy,
                 original=task.original,
+                sha256=task.sha256,
+                original_dataset_sha256=task.original_dataset_sha256,
             )
         except (StorageFullError, OSError) as error:
             is_full = isinstance(error, StorageFullError) or error.errno in _NO_ROOM

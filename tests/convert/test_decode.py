@@ -1,5 +1,6 @@
 """Native copies for peers that refuse a transfer syntax."""
 
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,41 @@ def test_the_native_original_is_copied_rather_than_decoded(tmp_path: Path, targe
     decode_for_peer(htj2k, target, ExplicitVRLittleEndian, decode_lossy=False, original=original)
 
     assert dataset_bytes(target) == dataset_bytes(original)
+
+
+def test_a_damaged_original_is_not_copied_and_a_damaged_source_not_decoded(
+    tmp_path: Path, target: Path
+) -> None:
+    original = save(image(ramp(), bits_stored=12), tmp_path / "original.dcm")
+    htj2k = tmp_path / "htj2k.dcm"
+    convert(original, htj2k)
+    received = dataset_bytes(original)
+    committed = sha256(htj2k.read_bytes()).hexdigest()
+
+    def decode() -> bytes:
+        decode_for_peer(
+            htj2k,
+            target,
+            ExplicitVRLittleEndian,
+            decode_lossy=False,
+            original=original,
+            sha256=committed,
+            original_dataset_sha256=sha256(received).hexdigest(),
+        )
+        return dataset_bytes(target)
+
+    damage(original)
+    assert decode() == received  # Decoded, for the original says something else now.
+    damage(htj2k)
+    with pytest.raises(NotConvertibleError, match="not the one that was committed"):
+        decode()
+    assert not target.exists()
+
+
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
 
 
 def test_the_original_of_another_instance_is_not_taken(tmp_path: Path, target: Path) -> None:

@@ -1,6 +1,7 @@
 """What is sent to a DICOM node, and what its answers mean."""
 
 import errno
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -244,6 +245,24 @@ def test_a_file_that_is_not_what_was_committed_is_not_sent_to_its_end(
     assert receipts[0].detail.startswith("digest_mismatch")
     assert [each.dataset for each in peer.stored] == [dataset_bytes(good.path)]
     assert (peer.associations, peer.released) == (2, 1)
+
+
+def test_an_original_that_is_not_what_was_received_is_not_sent_instead(tmp_path: Path) -> None:
+    item = rle_item(tmp_path, original_is_native=True)
+    received = hashlib.sha256(dataset_bytes(item.original)).hexdigest()
+    item = replace(item, original_dataset_sha256=received)
+
+    with HandPeer(accepts=lambda _, syntax: syntax == EXPLICIT) as peer:
+        (whole,) = deliver(peer.section(), [item])
+        content = bytearray(item.original.read_bytes())
+        content[-1] ^= 1
+        item.original.write_bytes(content)
+        (rotten,) = deliver(peer.section(), [item])
+
+    assert whole.verdict is Verdict.DELIVERED
+    assert rotten.verdict is Verdict.HELD
+    assert rotten.detail.startswith("digest_mismatch")
+    assert len(peer.stored) == 1
 
 
 def test_the_meta_group_counts_too(tmp_path: Path) -> None:

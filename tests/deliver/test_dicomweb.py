@@ -1,6 +1,7 @@
 """STOW-RS: what each answer means, how one logs in, which form is sent."""
 
 import base64
+import hashlib
 import socket
 import ssl
 import threading
@@ -24,6 +25,7 @@ from tests.deliver.files import (
     EXPLICIT,
     RLE,
     ct_items,
+    dataset_bytes,
     decoder,
     lossy_item,
     no_decoder,
@@ -198,6 +200,24 @@ def test_a_syntax_that_is_refused_is_replaced_by_the_original(tmp_path: Path) ->
 
     assert (receipt.verdict, receipt.transfer_syntax) == (Verdict.DELIVERED, EXPLICIT)
     assert peer.stored[item.identity.sop_instance_uid] == [item.original.read_bytes()]
+
+
+def test_an_original_that_is_not_what_was_received_is_not_sent_instead(tmp_path: Path) -> None:
+    item = rle_item(tmp_path, original_is_native=True)
+    received = hashlib.sha256(dataset_bytes(item.original)).hexdigest()
+    item = replace(item, original_dataset_sha256=received)
+
+    with WebPeer(refuses=lambda syntax: syntax == RLE) as peer:
+        (whole,) = deliver(peer, [item])
+        content = bytearray(item.original.read_bytes())
+        content[-1] ^= 1
+        item.original.write_bytes(content)
+        (rotten,) = deliver(peer, [item])
+
+    assert whole.verdict is Verdict.DELIVERED
+    assert rotten.verdict is Verdict.HELD
+    assert rotten.detail.startswith("digest_mismatch")
+    assert len(peer.stored[item.identity.sop_instance_uid]) == 1
 
 
 def test_a_syntax_that_came_so_is_decoded_and_not_offered_again(tmp_path: Path) -> None:

@@ -18,6 +18,14 @@ def live(*instances: JobInstance) -> Live:
     return Live(job=job_of("job-1", list(instances)), folder=FOLDER)
 
 
+def test_whatever_may_be_sent_of_an_instance_comes_with_its_digest() -> None:
+    source = instance(result_sha256="ab", dataset_sha256="cd")
+
+    (item,) = live(source).items_for("archive")
+
+    assert (item.sha256, item.original_dataset_sha256) == ("ab", "cd")
+
+
 def test_an_instance_is_delivered_only_when_every_destination_has_it() -> None:
     source = instance()
     job = live(source)
