@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
-from pydicom.datadict import dictionary_VR
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -189,18 +188,6 @@ def items_of(data: Buffer, encoding: Encoding, element: Element) -> Iterator[tup
         after = walker.end_of_item(inside, length, element.vr == b"UN", 0)
         yield inside, after - 8 if length == UNDEFINED else after
         position = after
-
-
-def is_sequence(element: Element) -> bool:
-    """Whether the element holds items of datasets, as far as its VR or the dictionary tells."""
-    if element.vr:
-        return element.vr == b"SQ" or (element.vr == b"UN" and element.length == UNDEFINED)
-    if element.length == UNDEFINED:
-        return element.tag != PIXEL_DATA
-    try:
-        return dictionary_VR(element.tag) == "SQ"
-    except KeyError:
-        return False
 
 
 def bounded_inflate(data: Buffer, limit: int) -> bytes:

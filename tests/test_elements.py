@@ -24,7 +24,6 @@ from scp.elements import (
     bounded_inflate,
     element_at,
     encoding_of,
-    is_sequence,
     items_of,
     walk,
 )
@@ -147,7 +146,7 @@ def test_any_bytes_are_walked_or_refused(
             if not may_be_cut:
                 assert element.end <= len(data)
             end = element.end
-            if is_sequence(element):
+            if element.vr == b"SQ" or element.is_undefined_length:
                 for start, stop in items_of(data, encoding, element):
                     assert element.value < start <= stop
     except (TruncatedError, MalformedError):
@@ -171,7 +170,7 @@ def test_a_dataset_with_one_byte_replaced_is_walked_or_refused(
     try:
         for element in walk(data, encoding_of(syntax)):
             assert element.end <= len(data)
-            if is_sequence(element):
+            if element.vr == b"SQ" or element.is_undefined_length:
                 list(items_of(data, encoding_of(syntax), element))
     except (TruncatedError, MalformedError):
         return
@@ -235,7 +234,6 @@ def test_pixel_data_of_undefined_length_is_a_row_of_fragments() -> None:
 
     assert element.end == len(data)
     assert [end - start for start, end in items_of(data, EXPLICIT_LITTLE, element)] == [0, 8, 2]
-    assert not is_sequence(element)
 
 
 def test_pixel_data_that_is_cut_is_yielded_where_that_is_asked_for() -> None:
@@ -272,26 +270,6 @@ def test_a_sequence_of_a_million_empty_items_ends() -> None:
     data = long_element(0x00081140, b"SQ", item() * 200_000 + DELIMITER, UNDEFINED)
 
     assert tags(data) == [0x00081140]
-
-
-@pytest.mark.parametrize(
-    ("data", "encoding", "expected"),
-    [
-        (long_element(0x00091001, b"SQ", b""), EXPLICIT_LITTLE, True),
-        (long_element(0x00091001, b"UN", b""), EXPLICIT_LITTLE, False),
-        (long_element(0x00091001, b"UN", DELIMITER, UNDEFINED), EXPLICIT_LITTLE, True),
-        (pack("<HHL", 0x0008, 0x1140, 0), IMPLICIT_LITTLE, True),
-        (pack("<HHL", 0x0008, 0x0018, 0), IMPLICIT_LITTLE, False),
-        (pack("<HHL", 0x0009, 0x1001, 0), IMPLICIT_LITTLE, False),
-        (pack("<HHL", 0x0009, 0x1001, UNDEFINED) + DELIMITER, IMPLICIT_LITTLE, True),
-    ],
-)
-def test_a_sequence_is_known_by_its_vr_its_length_or_the_dictionary(
-    data: bytes, encoding: Encoding, expected: bool
-) -> None:
-    (element,) = walk(data, encoding)
-
-    assert is_sequence(element) is expected
 
 
 def test_unknown_and_private_transfer_syntaxes_are_explicit() -> None:

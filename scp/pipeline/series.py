@@ -127,9 +127,11 @@ class SeriesConverter:
         UsageError, StorageFullError
             As ``transcode``.
         """
+        sources = list(files)
+        _check(sources, folder)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".frames-", dir=folder) as aside:
-            converted = self.transcode(files, Path(aside))
+            converted = self.transcode(sources, Path(aside))
             left_out = {each.source: each.reason for each in converted if each.target is None}
             slices = tuple(_slice_of(each, each.target) for each in converted if each.target)
             if not slices:

@@ -89,6 +89,8 @@ def test_no_result_may_take_the_place_of_another_or_of_its_source(
         converter.transcode([files[0], tmp_path / "other" / files[0].name], tmp_path / "out")
     with pytest.raises(UsageError, match="may not mix"):
         converter.transcode(files, tmp_path / "in")
+    with pytest.raises(UsageError, match="may not mix"):
+        converter.collapse(files, tmp_path / "in")
 
 
 def test_a_gpu_takes_part_where_there_is_one(
