@@ -46,6 +46,8 @@ _PARAMETERS: Final = (0x00181314, 0x00180082, 0x00180080, 0x00180060)
 """Flip angle, inversion and repetition time, KVP: they split what lies at one place."""
 _SAME_DIRECTION: Final = math.cos(math.radians(0.5))
 _MANY_ROTATIONS: Final = 3
+_SLICES_A_ROTATION: Final = 4
+"""On average at most, where they are at different distances; a scan has more."""
 
 type Key = tuple[bytes | None, ...]
 
@@ -138,14 +140,16 @@ class _Split:
             else:
                 self._take_parts(group, _ACQUISITION, key)
             return
-        dimensions = declared_dimensions(group, stack)
+        dimensions = declared_dimensions(group, stack) if stack.is_aligned else None
         if dimensions is None:
-            tags = _PARAMETERS if _is_magnetic(group) else (_ACQUISITION, *_PARAMETERS)
-            for tag in tags:
+            # In MR the numbers may count time, but not where the slices lie beside each other.
+            is_time = _is_magnetic(group) and stack.is_aligned
+            for tag in _PARAMETERS if is_time else (_ACQUISITION, *_PARAMETERS):
                 if len({header.value(tag) for header in group}) > 1:
                     self._take_parts(group, tag, key)
                     return
-            dimensions = undeclared_times(group, stack) or numbered_times(group, stack)
+            if stack.is_aligned:
+                dimensions = undeclared_times(group, stack) or numbered_times(group, stack)
         if dimensions is None:
             self._refuse(
                 group, CollapseReason.POSITIONS_REPEATED, f"{len(group)} at {stack.count} places"
@@ -239,11 +243,13 @@ def _is_one_stack(group: list[SliceHeader], stack: Stack) -> bool:
     of their own and are read as one; a second scan further down is not.
     """
     sizes = Counter(header.value(_ACQUISITION) for header in group)
-    if len(sizes) == 1 or min(sizes.values()) == 1:
+    if len(sizes) == 1:
         return True
+    are_many = len(sizes) >= _MANY_ROTATIONS
     if stack.spacing is None:
-        return False
-    return group[0].text(_MODALITY) != "CT" or len(sizes) >= _MANY_ROTATIONS
+        # A head is scanned in rotations at two distances, too.
+        return are_many and len(group) <= _SLICES_A_ROTATION * len(sizes)
+    return group[0].text(_MODALITY) != "CT" or are_many or min(sizes.values()) == 1
 
 
 def _is_magnetic(group: list[SliceHeader]) -> bool:

@@ -13,6 +13,8 @@ from scp.convert.enhanced.slices import SliceHeader
 
 SAME_PLACE_MM: Final = 1e-3
 """Positions written with a few digits differ by less; slices of any scanner by more."""
+_BESIDE_MM: Final = 1.0
+"""From where on slices of one place lie beside each other, like those of two hands."""
 _EVEN: Final = 0.01
 """How much of a slice distance a step may deviate and the stack still count as even."""
 
@@ -56,6 +58,8 @@ class Stack:
     """Millimetres from place to place; None where the places are not even."""
     is_straight: bool
     """Whether the places lie behind each other along the normal, not sheared by a gantry's tilt."""
+    is_aligned: bool
+    """Whether the slices of each place cover each other."""
 
     @property
     def count(self) -> int:
@@ -106,6 +110,10 @@ def stack_of(headers: Sequence[SliceHeader]) -> Stack:
         places=tuple(places),
         spacing=spacing,
         is_straight=_is_straight([points[i] for i in first_of], normal, spacing or 1.0),
+        is_aligned=all(
+            math.dist(point, points[first_of[place]]) < _BESIDE_MM
+            for point, place in zip(points, places, strict=True)
+        ),
     )
 
 

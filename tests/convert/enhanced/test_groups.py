@@ -27,6 +27,7 @@ from tests.convert.enhanced.series import (
 from tests.material import write_all
 
 AXIAL, CORONAL = ["1", "0", "0", "0", "1", "0"], ["1", "0", "0", "0", "0", "-1"]
+TILTED = ["1", "0", "0", "0", "0.866025", "0.5"]
 
 
 @pytest.mark.parametrize("make", [ct, mr, pet])
@@ -93,7 +94,7 @@ def test_directions_that_differ_by_the_noise_of_a_calculation_are_one(tmp_path: 
 @pytest.mark.parametrize(
     "change",
     [
-        {"ImageOrientationPatient": lambda i: AXIAL if i < 3 else CORONAL},
+        {"ImageOrientationPatient": lambda i: AXIAL if i < 3 else TILTED},
         {"ImageType": lambda i: ["ORIGINAL", "PRIMARY", "AXIAL" if i < 3 else "OTHER"]},
         {"AcquisitionNumber": lambda i: 1 if i < 3 else 2},
         {"PixelSpacing": lambda i: [0.5, 0.5] if i < 3 else [0.6, 0.6]},
@@ -138,6 +139,55 @@ def test_the_rotations_of_a_step_and_shoot_scan_stay_together(tmp_path: Path) ->
     found = one_volume(ct(8, AcquisitionNumber=lambda i: i // 2 + 1), tmp_path)
 
     assert len(found.headers) == 8
+
+
+def test_rotations_at_two_distances_stay_together(tmp_path: Path) -> None:
+    """Through the skull base in thin slices, further up in thick ones."""
+    depths = [0, 2.5, 5, 7.5, 10, 12.5, 17.5, 22.5, 27.5, 32.5]
+    series = ct(
+        10,
+        AcquisitionNumber=lambda i: i // 2 + 1,
+        ImagePositionPatient=lambda i: [-180, -180, depths[i]],
+    )
+
+    found = one_volume(series, tmp_path)
+
+    assert (len(found.headers), found.spacing) == (10, None)
+
+
+def test_a_slice_that_watched_for_the_contrast_is_no_part_of_the_scan(tmp_path: Path) -> None:
+    scan, before = ct(6, AcquisitionNumber=2), ct(7, AcquisitionNumber=1)[6]
+    x, y, z = scan[2].ImagePositionPatient
+    before.ImagePositionPatient = [x, y, z + 0.4]
+
+    found = split([*scan, before], tmp_path)
+
+    assert [(each.name, each.reason) for each in found.refused] == [
+        ("6", CollapseReason.SINGLE_SLICE)
+    ]
+    assert [len(volume.headers) for volume in found.volumes] == [6]
+    assert found.volumes[0].spacing is not None
+
+
+@pytest.mark.parametrize("make", [ct, mr])
+@pytest.mark.parametrize("is_numbered", [True, False])
+def test_two_hands_beside_each_other_are_no_moments_of_one(
+    tmp_path: Path, make: Callable[[int], Series], is_numbered: bool
+) -> None:
+    series = repeated(
+        lambda: make(4),
+        2,
+        AcquisitionNumber=lambda hand, _: hand + 1 if is_numbered else 1,
+        AcquisitionTime=lambda hand, _: f"10121{hand}",
+    )
+    for dataset in series[4:]:
+        x, y, z = dataset.ImagePositionPatient
+        dataset.ImagePositionPatient = [x + 150, y, z]
+
+    found = split(series, tmp_path)
+
+    assert [len(volume.headers) for volume in found.volumes] == ([4, 4] if is_numbered else [])
+    assert all(volume.dimensions == () for volume in found.volumes)
 
 
 @pytest.mark.parametrize(
