@@ -139,6 +139,11 @@ class Disk:
         with self._watched("mkdir"):
             os.mkdir(folder)
 
+    def remove_folder(self, folder: Path) -> None:
+        """Delete an empty folder; OSError when it is not."""
+        with self._watched("rmdir"):
+            os.rmdir(folder)
+
     def remove_tree(self, path: Path) -> None:
         """Delete what nothing needs any more, a folder or a file; what resists stays for the next start."""
         if path.is_dir() and not path.is_symlink():

@@ -249,7 +249,7 @@ def sweep(layout: Layout, disk: Disk, *, receivers: Iterable[str]) -> None:
     doomed = [layout.incoming / receiver for receiver in receivers]
     doomed += [*layout.encoded.iterdir(), *layout.trash.iterdir()]
     commitments = (layout.requested, layout.asked, layout.answers)
-    for folder in (layout.growing, layout.jobs, layout.held, *commitments):
+    for folder in (layout.growing, layout.jobs, layout.held, layout.originals, *commitments):
         doomed += folder.glob(".*")
     for entry in doomed:
         disk.remove_tree(entry)

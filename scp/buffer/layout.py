@@ -56,6 +56,16 @@ class Layout:
         return self.spool / "held"
 
     @property
+    def originals(self) -> Path:
+        """What was received and is kept although its job is done."""
+        return self.spool / "originals"
+
+    @property
+    def noted_time(self) -> Path:
+        """What time it was when the node ran."""
+        return self.originals / "clock.json"
+
+    @property
     def trash(self) -> Path:
         return self.spool / "trash"
 
@@ -119,6 +129,7 @@ class Layout:
                 self.growing,
                 self.jobs,
                 self.held,
+                self.originals,
                 self.trash,
                 self.encoded,
                 self.requested,

@@ -1,5 +1,6 @@
 """dcmpress ledger find: what happened to an instance, a series, a study, a patient's images."""
 
+import contextlib
 import csv
 import itertools
 import json
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from scp.buffer.layout import Layout
+from scp.buffer.originals import FOR_GOOD, Kept, OriginalFolders, bucket_of
 from scp.cli.configuration import load_config
+from scp.durable import Disk
 from scp.errors import NodeError, UsageError
 from scp.ledger.open import open_for_reading
 from scp.ledger.patients import PatientHash
@@ -21,7 +24,7 @@ type Style = Literal["table", "json", "csv"]
 
 _COLUMNS: Final = (
     "finished_at", "state", "modality", "calling_ae_title", "form", "sop_instance_uid", "became",
-    "destinations", "why",
+    "destinations", "original_until", "why",
 )  # fmt: skip
 """Of the table; JSON and CSV have everything."""
 _WIDTHS_FROM: Final = 200
@@ -92,12 +95,40 @@ def find_rows(
         state=State(state) if state else None,
         destination=destination,
     )
+    originals = _Originals(layout)
     with closing(open_for_reading(config.ledger, layout.ledger)) as ledger:
-        found = show_records(map(record_of, ledger.search(search)), style, _COLUMNS)
+        records = (record_of(row) | originals.record_of(row) for row in ledger.search(search))
+        found = show_records(records, style, _COLUMNS)
     if not found:
         raise NodeError(
             "the ledger has no such instance; what is not done yet is in dcmpress status and held"
         )
+
+
+class _Originals:
+    """Where originals are kept. What was looked at last is remembered: rows come in order of time."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._folders = OriginalFolders(layout, Disk())
+        self._bucket = ""
+        self._by_job: dict[str, list[Kept]] = {}
+
+    def record_of(self, row: LedgerRow) -> dict[str, str]:
+        """Where the file is that was received, and until when; empty where it was deleted."""
+        bucket = bucket_of(row.job)
+        if bucket != self._bucket:
+            self._bucket, self._by_job = bucket, {}
+            with contextlib.suppress(PermissionError):  # The spool is the node's; the ledger tells.
+                for kept in self._folders.kept_in(bucket):
+                    self._by_job.setdefault(kept.job, []).append(kept)
+        for kept in self._by_job.get(row.job, ()):
+            path = kept.path / row.instance
+            if path.exists():
+                until = "for good"
+                if kept.until != FOR_GOOD:
+                    until = datetime.fromtimestamp(kept.until, UTC).isoformat()
+                return {"original": str(path), "original_until": until}
+        return {"original": "", "original_until": ""}
 
 
 def record_of(row: LedgerRow) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Commands that run a node or speak to one."""
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -52,6 +53,8 @@ def show_status(path: Path | None, *, as_json: bool, must_run: bool) -> None:
         print("verify is off: conversions are not proved")
     if status.get("conflicts"):
         print(f"{status['conflicts']} conflicts since the start: other datasets under known UIDs")
+    if status["originals"]["instances"]:
+        print(_originals_in_words(status["originals"]))
     show_gpus(status)
     ledger = status.get("ledger", {})
     if ledger.get("problem"):
@@ -92,6 +95,17 @@ def show_status(path: Path | None, *, as_json: bool, must_run: bool) -> None:
                 for s in status["series"]
             ],
         )
+
+
+def _originals_in_words(kept: dict[str, Any]) -> str:
+    parts = [f"{kept['instances']} originals are kept, {output.megabytes(kept['bytes'])}"]
+    for name, words in (("oldest", "the oldest of"), ("next_deletion", "the next is deleted at")):
+        if kept[name] is not None:
+            moment = datetime.fromtimestamp(kept[name], UTC).isoformat(timespec="seconds")
+            parts.append(f"{words} {moment}")
+    if kept["kept_for_good"]:
+        parts.append(f"{kept['kept_for_good']} for good")
+    return ", ".join(parts)
 
 
 def show_held(job: str | None, path: Path | None, *, as_json: bool) -> None:

@@ -10,7 +10,13 @@ from scp.config.certificates import faults_of_certificates
 from scp.config.faults import dotted, faults_of
 from scp.config.folders import faults_of_folders
 from scp.config.listeners import faults_of_listeners
-from scp.config.schema import DEFAULT_RULE, KEEPS_SIDECARS, Config, NodeSection
+from scp.config.schema import (
+    DEFAULT_RULE,
+    KEEPS_SIDECARS,
+    Config,
+    NodeSection,
+    parse_commitment,
+)
 from scp.config.words import did_you_mean, shown
 from scp.config.yaml_tree import MAX_BYTES, Fault, Tree, read_tree
 from scp.errors import ConfigError
@@ -122,6 +128,8 @@ def _faults_between_sections(
     elif names is not None and ARCHIVE not in names:
         message = f"a default section is needed where no destination is called {ARCHIVE!r}"
         yield Fault(*tree.place(("destinations",), of_key=True), message)
+    else:
+        yield from _nobody_to_vouch(("default",), raw["default"], raw, tree)
     commit = raw.get("commit")
     committed_to = commit.get("to") if isinstance(commit, dict) else None
     if names is not None and isinstance(committed_to, list):
@@ -138,10 +146,37 @@ def _faults_between_sections(
             message = f"{dotted(where)}: enhanced needs codec.verify: independent"
             yield Fault(*tree.place(where), message)
         send_to = outcome.get("send_to")
+        yield from _nobody_to_vouch(path, outcome, raw, tree)
         if outcome.get("convert") == Form.ENHANCED and has_sidecars and send_to:
             yield from _nowhere_for_sidecars((*path, "send_to"), send_to, destinations, tree)
         if names is not None and isinstance(send_to, list):
             yield from _wrong_names((*path, "send_to"), send_to, names, tree)
+
+
+def _nobody_to_vouch(
+    path: tuple[str | int, ...], outcome: dict[str, Any], raw: dict[str, Any], tree: Tree
+) -> Iterator[Fault]:
+    """Where no destination is asked for storage commitment, no original would ever be committed."""
+    own = outcome.get("delete_originals")
+    policy = raw.get("delete_originals") if own is None else own
+    destinations, send_to = raw["destinations"], outcome.get("send_to")
+    is_asked_for = isinstance(policy, dict) and policy.get("after") == "committed"
+    if not is_asked_for or not isinstance(destinations, dict) or not isinstance(send_to, list):
+        return
+    sections = [destinations.get(name) if isinstance(name, str) else None for name in send_to]
+    vouching = [
+        isinstance(section, dict) and parse_commitment(section.get("commitment")) is not None
+        for section in sections
+    ]
+    if None not in sections and not any(vouching):
+        # The built-in default is written nowhere.
+        where: tuple[str | int, ...] = (*path, "send_to")
+        where = where if where in tree.places else ("delete_originals", "after")
+        message = (
+            f"{dotted((*path, 'send_to'))}: delete_originals: after: committed needs a destination "
+            "with commitment: true here; name one, or let this rule say after: delivered"
+        )
+        yield Fault(*tree.place(where), message)
 
 
 def _nowhere_for_sidecars(

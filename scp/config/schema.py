@@ -27,6 +27,7 @@ from scp.config.values import (
     Matches,
     Network,
     PduSize,
+    Period,
     Port,
     Section,
     Size,
@@ -198,6 +199,22 @@ class CommitSection(Section):
     """An instance that nobody has sent by then is reported as unknown."""
 
 
+class DeleteOriginalsSection(Section):
+    """When the files are deleted that were received."""
+
+    after: Literal["delivered", "committed", "never"] = "delivered"
+    """``delivered``: every destination is done with the instance; ``committed``: and one of them has
+    vouched for it by storage commitment, without which it is kept for good."""
+    plus: Period = 0.0
+    """So much longer."""
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> "DeleteOriginalsSection":
+        if self.after == "never" and "plus" in self.model_fields_set:
+            raise ValueError("plus has no use here: after: never keeps them for good")
+        return self
+
+
 class FolderDestination(DestinationSection):
     kind: Literal["folder"]
     path: Folder
@@ -288,6 +305,8 @@ class Outcome(Section):
     """None: urgent where ``deliver`` is ``at_once``, else normal."""
     send_to: tuple[str, ...]
     """Names of destinations. Empty: skipped by policy, and counted."""
+    delete_originals: DeleteOriginalsSection | None = None
+    """None: as the whole configuration says."""
 
 
 class Rule(Outcome):
@@ -311,6 +330,8 @@ class Config(Section):
     enhanced: EnhancedSection = EnhancedSection()
     notices: NoticesSection = NoticesSection()
     commit: CommitSection = CommitSection()
+    delete_originals: DeleteOriginalsSection = DeleteOriginalsSection()
+    """Where neither the rule nor the default says otherwise."""
     ledger: LedgerSection = LedgerSection()
     destinations: dict[DestinationName, Destination]
     rules: tuple[Rule, ...] = ()

@@ -39,6 +39,11 @@ def parse_duration(value: Any) -> Any:
     return float(number) * _SECONDS_OF[unit]
 
 
+def parse_period(value: Any) -> Any:
+    """As :func:`parse_duration`; of nothing the unit does not matter."""
+    return 0.0 if str(value).strip() == "0" else parse_duration(value)
+
+
 def check_ae_title(value: str) -> str:
     """PS3.5 6.2: 1 to 16 printable characters, no backslash, spaces around do not count."""
     title = value.strip()
@@ -103,6 +108,8 @@ Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0)]
 PduSize = Annotated[int, BeforeValidator(parse_size), Field(ge=4096, le=2**20)]
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
 """In seconds."""
+Period = Annotated[float, BeforeValidator(parse_period), Field(ge=0, le=100 * 365 * 86400.0)]
+"""In seconds; none at all is one, too."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 AeTitle = Annotated[str, AfterValidator(check_ae_title)]
 Network = Annotated[str, AfterValidator(check_network)]

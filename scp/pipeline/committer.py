@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from scp.pipeline.collapser import Collapser
 from scp.pipeline.converter import AT_ONCE, CLOSED, Converter
 from scp.pipeline.dispatch import Dispatch
 from scp.pipeline.tasks import Outcome
-from scp.pipeline.threads import Chores
+from scp.pipeline.threads import Chores, Later
 from scp.pipeline.tracked import ClosedJob, Tracked
 
 logger = logging.getLogger(__name__)
@@ -33,8 +33,6 @@ _AGAIN_SECONDS = 5.0
 _UID_CONFLICT = "uid_conflict"
 _COMPARED = 20
 """Conflicts of one job whose datasets are compared."""
-
-type Later = Callable[[float, Callable[[], None]], None]
 
 
 class Committer:

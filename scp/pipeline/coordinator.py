@@ -17,6 +17,7 @@ from scp import telemetry
 from scp.buffer.commitments import CommitmentFiles
 from scp.buffer.jobs import JobFolders, drop_empty_jobs
 from scp.buffer.layout import Layout
+from scp.buffer.originals import OriginalFolders
 from scp.deliver.events import Event, QueueSnapshot
 from scp.durable import Disk
 from scp.errors import NodeError
@@ -36,12 +37,14 @@ from scp.pipeline.destinations import build_queues, taking_volumes
 from scp.pipeline.dispatch import Dispatch
 from scp.pipeline.intake import Intake
 from scp.pipeline.notices import AT_ONCE, read_notices, send_needs
+from scp.pipeline.originals import Originals
 from scp.pipeline.pool import WorkerPool
 from scp.pipeline.processes import Orders, read_orders
 from scp.pipeline.recorder import Recorder
 from scp.pipeline.requests import Requests
 from scp.pipeline.retention import Retention
 from scp.pipeline.threads import Chores, Inbox
+from scp.pipeline.trusted_clock import TrustedClock
 from scp.pipeline.watch import Watch
 
 logger = logging.getLogger(__name__)
@@ -96,8 +99,21 @@ class Coordinator:
         self._queues = build_queues(config, disk, converter.decode, self._report)
         # Who waits for a database server waits on a thread of its own.
         self._ledger_chores = Chores(self._inbox)
+        self._originals = Originals(
+            config,
+            OriginalFolders(self._layout, disk),
+            TrustedClock(self._layout.noted_time, disk),
+            self._ledger_chores,
+            self._timers.later,
+        )
         self._recorder = recorder = Recorder(
-            self._ledger, folders, disk, self._accounts, self._ledger_chores, self._timers.later
+            self._ledger,
+            folders,
+            disk,
+            self._accounts,
+            self._originals,
+            self._ledger_chores,
+            self._timers.later,
         )
         self._retention = Retention(
             self._ledger, config.ledger.keep, self._ledger_chores, self._timers.later
@@ -118,7 +134,12 @@ class Coordinator:
         )
         self._intake = Intake(config, self._layout, folders, converter, self._committer)
         self._requests = Requests(
-            config, self._accounts, self._dispatch, self._uncommitted, self._details
+            config,
+            self._accounts,
+            self._dispatch,
+            self._originals,
+            self._uncommitted,
+            self._details,
         )
         files = CommitmentFiles(self._layout, disk)
         self._lookups = Chores(self._inbox)
@@ -133,7 +154,9 @@ class Coordinator:
             uncommitted=lambda: self._intake.open_uids() | self._committer.uids_in_work(),
         )
         self._dispatch.changed = self._commitments.changed
-        self._watch = Watch(config, self._layout, disk, self._dispatch, self._queues)
+        self._watch = Watch(
+            config, self._layout, disk, self._dispatch, self._queues, self._originals
+        )
         self._asks = CommitmentAsks(
             config,
             files,
@@ -192,6 +215,7 @@ class Coordinator:
         if not self._accounts.is_loaded:
             self._recorder.catch_up()
         self._retention.begin()
+        self._originals.begin()
 
     def _turn(self) -> None:
         longest = self._timers.wait(self._intake.next_wait(_TICK_SECONDS))

@@ -22,7 +22,8 @@ from scp.pipeline.accounts import Accounts
 from scp.pipeline.held import UNREADABLE, held_jobs
 from scp.pipeline.live import LEFT_CONFIGURATION, Live, history_of
 from scp.pipeline.lost import with_what_is_there
-from scp.pipeline.recorder import Later, Recorder
+from scp.pipeline.recorder import Recorder
+from scp.pipeline.threads import Later
 
 logger = logging.getLogger(__name__)
 
@@ -127,12 +128,12 @@ class Dispatch:
         if job is None:
             return False
         if name in recorded:
-            self._recorder.throw_away(name, from_held=False)
+            self._recorder.throw_away(self._live(job, self._folders.folder(name)))
             return True
         job = self._with_what_is_there(job)
         live = self._live(job, self._folders.folder(name))
         try:
-            states = self._read_receipts(live)
+            states = live.read_receipts()
         except NodeError as error:
             logger.error("job %s is held: %s", name, error)
             self._hold_unreadable(name)
@@ -169,14 +170,14 @@ class Dispatch:
             logger.error("held job %s: %s", name, error)
         self.unreadable.pop(name, None)
         if job is not None and name in recorded:
-            self._recorder.throw_away(name, from_held=True)
+            self._recorder.throw_away(self._live(job, folder))
             return
         if job is None:
             self.unreadable[name] = _count(folder)
             return
         live = self._live(job, folder)
         try:
-            self._read_receipts(live)
+            live.read_receipts()
         except NodeError as error:
             logger.error("held job %s: %s", name, error)
             self.unreadable[name] = _count(folder)
@@ -200,19 +201,6 @@ class Dispatch:
             self._folders.hold(name, {"": {UNREADABLE: self.unreadable[name]}})
         except (OSError, StorageFullError) as error:
             logger.error("job %s could not be set aside, it stays in jobs: %s", name, error)
-
-    def _read_receipts(self, live: Live) -> dict[str, ReceiptState]:
-        """Have the job know what its destinations have answered; returns that."""
-        states: dict[str, ReceiptState] = {}
-        for destination in live.destinations:
-            state = states[destination] = receipt_files.load(live.receipts_path(destination))
-            for name, receipt in state.done.items():
-                at = datetime.fromtimestamp(state.done_at[name], UTC)
-                live.take(destination, {name: receipt}, at)
-            now = datetime.now(UTC)
-            live.take(destination, state.skipped | state.held, now)
-            live.read_vouched(destination)
-        return states
 
     def _deliver(self, live: Live, states: Mapping[str, ReceiptState]) -> None:
         """Give a job to its queues; the receipts of who is not in ``states`` are read."""

@@ -11,7 +11,9 @@ from scp.buffer.job import Job, JobInstance, JobVolume
 from scp.buffer.jobs import ORIGINAL, RESULTS, SOURCE
 from scp.commitment import Reference
 from scp.convert.enhanced.record import sidecar_of
+from scp.deliver import receipts as receipt_files
 from scp.deliver.ports import Receipt, Verdict
+from scp.deliver.receipts import ReceiptState
 from scp.ledger.ports import Delivered, LedgerRow, SeriesHistory, State
 from scp.model import CollapseReason, DeliveryItem, Form, PassReason
 
@@ -205,6 +207,24 @@ class Live:
             return  # It is asked again.
         for name, at in known.items():
             self.vouch(destination, [name], [], datetime.fromtimestamp(at, UTC))
+
+    def read_receipts(self) -> dict[str, ReceiptState]:
+        """Know what the destinations have said before the node was started again; returns that.
+
+        Raises
+        ------
+        NodeError
+            They cannot be understood.
+        """
+        states: dict[str, ReceiptState] = {}
+        for destination in self.destinations:
+            state = states[destination] = receipt_files.load(self.receipts_path(destination))
+            for name, receipt in state.done.items():
+                at = datetime.fromtimestamp(state.done_at[name], UTC)
+                self.take(destination, {name: receipt}, at)
+            self.take(destination, state.skipped | state.held, datetime.now(UTC))
+            self.read_vouched(destination)
+        return states
 
     # -- what was said -------------------------------------------------------------------------
 

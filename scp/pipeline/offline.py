@@ -7,6 +7,7 @@ import time
 
 from scp.buffer.jobs import JobFolders, instances_in
 from scp.buffer.layout import Layout, lock_data
+from scp.buffer.originals import OriginalFolders
 from scp.config.schema import Config
 from scp.durable import Disk
 from scp.errors import NodeError
@@ -17,9 +18,11 @@ from scp.pipeline.accounts import Accounts
 from scp.pipeline.commitment_asks import vouching_destinations
 from scp.pipeline.control import Reply, Request
 from scp.pipeline.dispatch import Dispatch
+from scp.pipeline.originals import Originals
 from scp.pipeline.recorder import Recorder
 from scp.pipeline.requests import Requests
 from scp.pipeline.threads import Chores, Inbox
+from scp.pipeline.trusted_clock import TrustedClock
 
 _LOCK_SECONDS = 2.0
 _STOP_SECONDS = 60.0
@@ -60,8 +63,18 @@ def _answer(
     folders = JobFolders(layout, disk)
     accounts = Accounts(ledger, config.series.resend_window_seconds)
     failures: list[str] = []
+    kept = OriginalFolders(layout, disk)
+    clock = TrustedClock(layout.noted_time, disk)
+    originals = Originals(config, kept, clock, chores, lambda _, __: None)
+    originals.count()
     recorder = Recorder(
-        ledger, folders, disk, accounts, chores, lambda _, __: failures.append("not recorded")
+        ledger,
+        folders,
+        disk,
+        accounts,
+        originals,
+        chores,
+        lambda _, __: failures.append("not recorded"),
     )
     dispatch = Dispatch(None, folders, disk, accounts, recorder, lambda _, __: None)
     dispatch.vouching = frozenset(vouching_destinations(config))
@@ -83,7 +96,7 @@ def _answer(
             "is_known": accounts.is_loaded,
         },
     }
-    requests = Requests(config, accounts, dispatch, lambda: uncommitted, lambda: details)
+    requests = Requests(config, accounts, dispatch, originals, lambda: uncommitted, lambda: details)
     needed_a_person = {*dispatch.held, *dispatch.unreadable}
     needed_a_person |= {job for job, live in dispatch.live.items() if live.needs_a_person}
     answer = requests.handle(request)
@@ -95,6 +108,8 @@ def _answer(
     while not finished.is_set():
         inbox.run_posted()
         time.sleep(0.005)
+    if recorder.left_behind:
+        raise NodeError("it is recorded, and the next start clears it away; the log says why")
     if failures:
         raise NodeError("the ledger did not take it, nothing was changed; the log above says why")
     return answer

@@ -1,16 +1,19 @@
 """From the last receipt to the ledger: many jobs in one commit, then the spool's last trace goes."""
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from scp.buffer.jobs import JobFolders
+from scp.buffer.jobs import SOURCE, JobFolders
+from scp.buffer.originals import Kept
 from scp.durable import Disk
-from scp.errors import LedgerError, StorageFullError
-from scp.ledger.ports import Ledger, LedgerRow, Totals
+from scp.errors import LedgerError, NodeError, StorageFullError
+from scp.ledger.ports import Ledger, LedgerRow, State, Totals
 from scp.pipeline.accounts import Accounts
 from scp.pipeline.live import Live
-from scp.pipeline.threads import Chores
+from scp.pipeline.originals import Originals
+from scp.pipeline.threads import Chores, Later
 
 logger = logging.getLogger(__name__)
 
@@ -19,12 +22,26 @@ _AGAIN_SECONDS = 5.0
 _LONGEST_SECONDS = 60.0
 _INSTANCES_A_COMMIT = 2000
 """After a ledger was away, what has waited is not recorded all at once."""
+_LEFT_SECONDS = 60.0
+"""Until it is tried again to clear a recorded job away."""
+_GIVEN_UP = "discarded"
 _DEFECT_SECONDS = 300.0
 """Until a job that the ledger cannot take, for whatever reason, is tried again by itself."""
 
-type Later = Callable[[float, Callable[[], None]], None]
 type Entry = tuple[Live, str]
 """A job, and why it was discarded; empty where it was not."""
+type Recorded = tuple[Live, list[LedgerRow]]
+"""A job that the ledger has, and its rows."""
+
+
+@dataclass(slots=True)
+class _Cleared:
+    """What became of the folders of recorded jobs."""
+
+    kept: list[Kept] = field(default_factory=list)
+    trash: list[Path] = field(default_factory=list)
+    left: list[Recorded] = field(default_factory=list)
+    """They could not be moved."""
 
 
 class Recorder:
@@ -39,6 +56,7 @@ class Recorder:
         folders: JobFolders,
         disk: Disk,
         accounts: Accounts,
+        originals: Originals,
         chores: Chores,
         later: Later,
     ) -> None:
@@ -46,6 +64,7 @@ class Recorder:
         self._folders = folders
         self._disk = disk
         self._accounts = accounts
+        self._originals = originals
         self._chores = chores
         self._later = later
         self._waiting: list[Entry] = []
@@ -55,6 +74,8 @@ class Recorder:
         self.instances_a_commit = _INSTANCES_A_COMMIT
         self.problem = ""
         """Why the ledger takes nothing; empty as far as one knows that it does."""
+        self.left_behind = 0
+        """Recorded jobs whose folders could not be cleared away."""
         self.done: Callable[[Live], None] = lambda live: None
         """Called when the ledger has a job; its folder is in the trash by then, if the disk let it."""
 
@@ -96,9 +117,25 @@ class Recorder:
         self._waiting.append((live, discarded))
         self._next()
 
-    def throw_away(self, job: str, *, from_held: bool) -> None:
-        """Delete a folder that nothing needs any more."""
-        self._disk.remove_tree(self._folders.finish(job, from_held=from_held))
+    def throw_away(self, live: Live) -> None:
+        """Keep the originals of a job that the ledger has and a crash left behind; delete its folder."""
+        try:
+            live.read_receipts()
+        except NodeError as error:
+            # Without them it is not known which originals are to be kept.
+            logger.error("job %s is done and left in %s: %s", live.job.name, live.folder, error)
+            return
+        rows = [*live.rows(_GIVEN_UP)]
+        if live.folder != self._folders.held_folder(live.job.name):
+            # Nobody gives up what is not held: what its receipts have lost was delivered.
+            rows = [
+                replace(row, state=State.DELIVERED) if row.state is State.DISCARDED else row
+                for row in rows
+            ]
+        cleared = self._clear([(live, rows)])
+        self._originals.added(cleared.kept)
+        for folder in cleared.trash:
+            self._disk.remove_tree(folder)
 
     def _next(self) -> None:
         if self._is_busy or not self._waiting:
@@ -108,10 +145,10 @@ class Recorder:
         batch, self._waiting = self._waiting[:size], self._waiting[size:]
         self._singly = self._singly and bool(self._waiting)
 
-        def work() -> tuple[Totals, list[Path]]:
-            rows: list[LedgerRow] = [row for live, why in batch for row in live.rows(why)]
-            self._ledger.record(rows)
-            return self._ledger.totals(), [*self._to_trash(batch)]
+        def work() -> tuple[Totals, _Cleared]:
+            recorded = [(live, [*live.rows(why)]) for live, why in batch]
+            self._ledger.record([row for _, rows in recorded for row in rows])
+            return self._ledger.totals(), self._clear(recorded)
 
         self._chores.do(
             work,
@@ -128,17 +165,22 @@ class Recorder:
                 return size
         return len(self._waiting)
 
-    def _to_trash(self, batch: list[Entry]) -> Iterator[Path]:
-        for live, _ in batch:
+    def _clear(self, recorded: list[Recorded]) -> "_Cleared":
+        """Keep what originals are to be kept, then move the jobs into the trash."""
+        cleared = _Cleared()
+        for live, rows in recorded:
             name = live.job.name
             is_held = live.folder == self._folders.held_folder(name)
             try:
-                yield self._folders.finish(name, from_held=is_held)
+                cleared.kept += self._originals.keep(name, live.folder / SOURCE, rows)
+                cleared.trash.append(self._folders.finish(name, from_held=is_held))
             except (OSError, StorageFullError) as error:
-                # The ledger has it, so it is done; the next start asks the ledger and deletes it.
-                logger.warning("the folder of job %s is left behind: %s", name, error)
+                # The ledger has it, so it is done; a start would find that out, too.
+                logger.warning("the folder of job %s is left behind for now: %s", name, error)
+                cleared.left.append((live, rows))
+        return cleared
 
-    def _recorded(self, batch: list[Entry], totals: Totals, trash: list[Path]) -> None:
+    def _recorded(self, batch: list[Entry], totals: Totals, cleared: "_Cleared") -> None:
         self._is_busy = False
         if self.problem:
             logger.info(
@@ -152,8 +194,14 @@ class Recorder:
                 self._accounts.remember(live.job, without=given_up, is_over=True)
             self.done(live)
 
+        self._cleared(cleared)
+        self._next()
+
+    def _cleared(self, cleared: "_Cleared") -> None:
+        self._originals.added(cleared.kept)
+
         def empty() -> None:
-            for folder in trash:
+            for folder in cleared.trash:
                 self._disk.remove_tree(folder)
 
         self._chores.do(
@@ -161,7 +209,17 @@ class Recorder:
             lambda _: None,
             lambda error: logger.warning("trash could not be emptied: %s", error),
         )
-        self._next()
+        if cleared.left:
+            self.left_behind += len(cleared.left)
+            self._later(_LEFT_SECONDS, lambda: self._clear_again(cleared.left))
+
+    def _clear_again(self, left: list[Recorded]) -> None:
+        self.left_behind -= len(left)
+        self._chores.do(
+            lambda: self._clear(left),
+            self._cleared,
+            lambda error: logger.error("jobs could not be cleared away", exc_info=error),
+        )
 
     def _not_recorded(self, batch: list[Entry], error: Exception) -> None:
         """Try again; where it is not the ledger's state, find the job that it is, and let others go on."""

@@ -8,6 +8,7 @@ from scp.errors import NodeError
 from scp.pipeline.accounts import Accounts
 from scp.pipeline.control import Reply, Request
 from scp.pipeline.dispatch import Dispatch
+from scp.pipeline.originals import Originals
 
 
 class Requests:
@@ -18,12 +19,14 @@ class Requests:
         config: Config,
         accounts: Accounts,
         dispatch: Dispatch,
+        originals: Originals,
         uncommitted: Callable[[], int],
         details: Callable[[], Reply],
     ) -> None:
         self._config = config
         self._accounts = accounts
         self._dispatch = dispatch
+        self._originals = originals
         self._uncommitted = uncommitted
         self._details = details
 
@@ -59,6 +62,7 @@ class Requests:
             "conflicts": self._dispatch.conflicts,
             "source_bytes": totals.source_bytes,
             "result_bytes": totals.result_bytes,
+            "originals": self._originals.describe(),
             "ae_title": node.ae_title,
             "port": node.port,
             "listeners": [

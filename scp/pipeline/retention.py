@@ -7,8 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from scp.errors import LedgerError
 from scp.ledger.ports import Ledger
-from scp.pipeline.recorder import Later
-from scp.pipeline.threads import Chores
+from scp.pipeline.threads import Chores, Later
 
 logger = logging.getLogger(__name__)
 

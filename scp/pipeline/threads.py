@@ -11,6 +11,10 @@ from concurrent.futures import Future
 logger = logging.getLogger(__name__)
 
 
+type Later = Callable[[float, Callable[[], None]], None]
+"""Makes a call after some seconds, on the coordinator's thread."""
+
+
 class Inbox:
     """Calls that other threads want made on the coordinator's thread."""
 

@@ -11,6 +11,7 @@ from scp.deliver.queue import DestinationQueue
 from scp.durable import Disk, free_bytes
 from scp.pipeline.alarms import Alarms, Condition, Kind
 from scp.pipeline.dispatch import Dispatch
+from scp.pipeline.originals import Originals
 from scp.pipeline.webhook import Webhook
 
 logger = logging.getLogger(__name__)
@@ -30,12 +31,14 @@ class Watch:
         disk: Disk,
         dispatch: Dispatch,
         queues: Mapping[str, DestinationQueue],
+        originals: Originals,
         wall: Callable[[], float] = time.time,
     ) -> None:
         section = config.notices
         self._layout = layout
         self._dispatch = dispatch
         self._queues = queues
+        self._originals = originals
         self._wall = wall
         self._down_seconds = section.down_minutes * 60
         self._low_space = section.low_space or 2 * config.limits.reserve
@@ -48,7 +51,7 @@ class Watch:
         if now < self._due:
             return
         self._due = now + LOOK_SECONDS
-        for notice in self._alarms.look(self._conditions(), self._wall()):
+        for notice in self._alarms.look(self.conditions(), self._wall()):
             logger.warning("notice, %s: %s", notice.state, notice.text)
             if self._webhook is not None:
                 self._webhook.tell(notice)
@@ -57,7 +60,8 @@ class Watch:
         if self._webhook is not None:
             self._webhook.stop(timeout)
 
-    def _conditions(self) -> Iterator[Condition]:
+    def conditions(self) -> Iterator[Condition]:
+        """What a person should know of at the moment."""
         yield from self._held()
         yield from self._down()
         yield from self._room()
@@ -109,11 +113,19 @@ class Watch:
         free = free_bytes(self._layout.spool)
         was_told = self._alarms.is_raised(Kind.LOW_SPACE, "")
         if free < self._low_space * (_ENOUGH_AGAIN if was_told else 1):
+            kept = self._originals.kept_bytes
+            text = "the spool's disk has little room left; without, nothing is accepted"
+            if kept:
+                text += "; originals that are kept take some of it, and are not deleted before time"
             yield Condition(
                 kind=Kind.LOW_SPACE,
                 subject="",
-                text="the spool's disk has little room left; without, nothing is accepted",
-                facts={"free_bytes": free, "low_space_bytes": self._low_space},
+                text=text,
+                facts={
+                    "free_bytes": free,
+                    "low_space_bytes": self._low_space,
+                    "kept_originals_bytes": kept,
+                },
             )
 
     def _late(self) -> Iterator[Condition]:

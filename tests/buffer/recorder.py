@@ -64,6 +64,10 @@ class HookedDisk(Disk):
         self._ask("make_folder", folder)
         super().make_folder(folder)
 
+    def remove_folder(self, folder: Path) -> None:
+        self._ask("remove_folder", folder)
+        super().remove_folder(folder)
+
     def remove_tree(self, path: Path) -> None:
         self._ask("remove_tree", path)
         super().remove_tree(path)
@@ -154,6 +158,11 @@ class RecordingDisk(HookedDisk):
         with self._order:
             super().make_folder(folder)
             self._record("make_folder", folder)
+
+    def remove_folder(self, folder: Path) -> None:
+        with self._order:
+            super().remove_folder(folder)
+            self._record("remove_tree", folder)
 
     def remove_tree(self, path: Path) -> None:
         with self._order:

@@ -35,7 +35,9 @@ def node(tmp_path: Path) -> Iterator[Node]:
         def start() -> Parts:
             parts = Parts(config_for(tmp_path))
             ends.callback(parts.close)
-            requests = Requests(parts.config, parts.accounts, parts.dispatch, lambda: 0, dict)
+            requests = Requests(
+                parts.config, parts.accounts, parts.dispatch, parts.originals, lambda: 0, dict
+            )
             control = ControlServer(parts.layout.control, requests.handle)
             ends.callback(control.stop)
             return parts

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from scp.buffer.layout import Layout
+from scp.buffer.originals import OriginalFolders
 from scp.cli.ledger import find_rows, moment
 from scp.durable import Disk
 from scp.errors import NodeError, UsageError
@@ -133,3 +135,25 @@ def test_what_cannot_be_meant_is_a_usage_error(config: Path, asked: dict[str, st
 def test_a_date_without_a_zone_is_local() -> None:
     assert moment("2026-01-05T12:00:00+02:00", "--since") == NOON - timedelta(hours=2)
     assert moment("2026-01-05", "--since") == datetime(2026, 1, 5).astimezone(UTC)
+
+
+def test_it_says_where_an_original_is_kept_and_until_when(
+    capsys: pytest.CaptureFixture[str], config: Path, tmp_path: Path
+) -> None:
+    layout = Layout(tmp_path / "data")
+    layout.make(Disk())
+    job = row(1).job
+    (tmp_path / row(1).instance).write_bytes(b"original")
+    until = {row(1).instance: NOON.timestamp()}
+    (kept,) = OriginalFolders(layout, Disk()).keep(job, tmp_path, until)
+
+    of_all = found(capsys, config)
+
+    assert [(each["original"], each["original_until"]) for each in of_all] == [
+        (str(kept.path / row(1).instance), NOON.isoformat()),
+        ("", ""),
+        ("", ""),
+    ]
+    kept.path.rename(kept.path.with_name(kept.path.name.replace("20260105T120000Z", "never")))
+    find_rows(config, **(NOTHING | {"uid": row(1).identity.sop_instance_uid}), style="table")
+    assert "for good" in capsys.readouterr().out

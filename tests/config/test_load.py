@@ -261,6 +261,16 @@ def test_three_faults_are_reported_in_one_run_in_file_order() -> None:
         ("commit: {timeout: 24}", "1:19: commit.timeout: '24' is no duration: write it like 90s,"),
         ("commit: {timeout: 0s}", "1:19: commit.timeout: must be greater than 0, not '0s'"),
         ("commit: {when: received}", "1:16: commit.when: must be delivered or never, not 'receiv"),
+        (
+            "delete_originals: {after: never, plus: 30d}",
+            "1:19: delete_originals: plus has no use here: after: never keeps them for good",
+        ),
+        ("delete_originals: {plus: 30}", "1:26: delete_originals.plus: '30' is no duration: write"),
+        ("delete_originals: {plus: 36501d}", "1:26: delete_originals.plus: must be at most 31536"),
+        (
+            "delete_originals: {after: deliverd}",
+            "1:27: delete_originals.after: must be delivered, ",
+        ),
         ("commit: {to: []}", "1:14: commit.to: must not be empty"),
         ("commit: {to: [archve]}", "1:15: commit.to: no destination is called 'archve': did you"),
         (
@@ -282,6 +292,57 @@ def test_a_fault_is_named_at_its_place(text: str, fault: str) -> None:
     faults = faults_of(text)
 
     assert any(line.startswith(f"c.yaml:{fault}") for line in faults), faults
+
+
+VOUCHING = """\
+delete_originals: {after: committed}
+destinations:
+  archive: {kind: folder, path: a}
+  pacs: {kind: dicom, host: h, port: 1, ae_title: A, commitment: true}
+  old: {kind: dicom, host: h, port: 1, ae_title: A, commitment: false}
+"""
+
+
+def test_originals_wait_for_commitment_only_where_somebody_is_asked_for_it() -> None:
+    rules = """\
+rules:
+  - {name: good, send_to: [archive, pacs]}
+  - {name: nobody, send_to: [archive, old]}
+  - {name: nowhere, send_to: []}
+  - {name: not asked for, send_to: [archive], delete_originals: {after: delivered, plus: 0}}
+default: {send_to: [archive]}
+"""
+    message = (
+        "delete_originals: after: committed needs a destination with commitment: true here; name "
+        "one, or let this rule say after: delivered"
+    )
+    assert faults_of(VOUCHING + rules) == [
+        f"c.yaml:8:29: rules[1].send_to: {message}",
+        f"c.yaml:9:30: rules[2].send_to: {message}",
+        f"c.yaml:11:20: default.send_to: {message}",
+    ]
+
+
+def test_the_default_that_nobody_wrote_has_nobody_to_vouch_either() -> None:
+    assert [fault[:48] for fault in faults_of(VOUCHING)] == [
+        "c.yaml:1:27: default.send_to: delete_originals: "
+    ]
+
+
+def test_a_rule_keeps_its_originals_as_it_says_or_as_all_do() -> None:
+    config = config_of(
+        "delete_originals: {plus: 30d}\n"
+        "rules:\n"
+        "  - {name: a, send_to: [archive], delete_originals: {after: never}}\n"
+        "  - {name: b, send_to: [archive], delete_originals: }\n"
+    )
+
+    assert config.delete_originals.plus == 30 * 86400
+    assert config.rules[0].delete_originals is not None
+    assert config.rules[0].delete_originals.after == "never"
+    assert config.rules[1].delete_originals is None
+    assert config_of("").delete_originals.after == "delivered"
+    assert config_of("delete_originals: {plus: 0}").delete_originals.plus == 0
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def changes_something(where: str) -> bool:
 
 
 def comes_after_commit(where: str) -> bool:
-    return any(name in where for name in ("archive", "receipts", "trash"))
+    return any(name in where for name in ("archive", "receipts", "originals", "trash"))
 
 
 class Rehearsal:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pydicom
 import yaml
 
+from scp.convert.digests import dataset_sha256
 from scp.ledger.ports import State
 from scp.ledger.sql import SqlLedger
 from tests.conftest import REPOSITORY
@@ -25,7 +26,7 @@ def assert_nothing_is_lost(part: str, tmp_path: Path) -> set[str]:
     """Die ``before`` or ``after`` the commit, at every call; returns which calls these were.
 
     In the end every instance is in the folder once, was sent to the PACS once or, after a death,
-    twice, and is counted once.
+    twice, is counted once, and its original is kept once.
     """
     sources = tmp_path / "sources"
     for number in range(DEATHS):
@@ -40,6 +41,7 @@ def assert_nothing_is_lost(part: str, tmp_path: Path) -> set[str]:
                 "pacs": {"kind": "dicom", "host": "127.0.0.1", "port": pacs.port, "ae_title": "P"},
             },
             "default": {"send_to": ["archive", "pacs"]},
+            "delete_originals": {"after": "never"},
         }
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
         lives = _run_driver(tmp_path / "config.yaml", sources, part)
@@ -60,7 +62,15 @@ def assert_nothing_is_lost(part: str, tmp_path: Path) -> set[str]:
     ledger.close()
     assert set(stored) == {str(pydicom.dcmread(path).SOPInstanceUID) for path in sent}
     assert max(stored.values()) <= 2
+    _assert_originals_are_kept(tmp_path / "data" / "spool" / "originals", sent)
     return {life["where"] for life in lives[1:-1]}
+
+
+def _assert_originals_are_kept(folder: Path, sent: list[Path]) -> None:
+    kept = [dataset_sha256(path) for path in folder.glob("[!.]*/*/*.dcm")]
+    assert Counter(kept) == Counter(dataset_sha256(path) for path in sent)
+    promised = sum(int(path.name.split(",N=")[1].split(",")[0]) for path in folder.glob("*/*,U=*"))
+    assert promised == len(kept)
 
 
 def _run_driver(config: Path, sources: Path, part: str) -> list[dict[str, str]]:

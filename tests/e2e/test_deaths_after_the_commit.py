@@ -1,4 +1,4 @@
-"""The node dies while a job is delivered, recorded in the ledger, and cleared away."""
+"""The node dies while a job is delivered, recorded in the ledger, its originals kept, and cleared away."""
 
 from pathlib import Path
 
@@ -21,6 +21,9 @@ def test_wherever_the_node_dies_after_the_commit_everything_is_delivered_once(
         "write data/spool/jobs/*/receipts-archive",
         "write data/spool/jobs/*/receipts-pacs",
         "sync_file data/spool/jobs/*/receipts-archive",
+        "make_folder data/spool/originals/*",
+        "link data/spool/originals/*/*.dcm",
+        "rename data/spool/originals/*/*",
         "rename data/spool/trash/*",
         "remove_tree data/spool/trash/*",
     }

@@ -11,6 +11,7 @@ from typing import Any
 from scp.buffer.job import Job
 from scp.buffer.jobs import ORIGINAL, JobFolders
 from scp.buffer.layout import Layout
+from scp.buffer.originals import OriginalFolders
 from scp.config.schema import Config
 from scp.deliver.events import Event
 from scp.durable import Disk
@@ -22,8 +23,10 @@ from scp.pipeline.coordinator import Timers
 from scp.pipeline.destinations import build_queues
 from scp.pipeline.dispatch import Dispatch
 from scp.pipeline.live import Live
+from scp.pipeline.originals import Originals
 from scp.pipeline.recorder import Recorder
 from scp.pipeline.threads import Chores, Inbox
+from scp.pipeline.trusted_clock import TrustedClock
 from scp.telemetry import Counters
 from tests.buffer.recorder import Hook
 from tests.material import ct_series, write
@@ -36,10 +39,10 @@ SECONDS = 20.0
 
 
 class HandClock:
-    """A monotonic clock that a test turns."""
+    """A clock that a test turns."""
 
-    def __init__(self) -> None:
-        self.seconds = 1000.0
+    def __init__(self, seconds: float = 1000.0) -> None:
+        self.seconds = seconds
 
     def __call__(self) -> float:
         return self.seconds
@@ -84,8 +87,18 @@ class Parts:
         self.chores = Chores(self.inbox)
         self.accounts = Accounts(self.ledger, config.series.resend_window_seconds)
         self.queues = build_queues(config, self.disk, self.decode, self._report)
+        self.wall = HandClock(time.time())
+        clock = TrustedClock(self.layout.noted_time, self.disk, wall=self.wall, now=self.clock)
+        self.kept = OriginalFolders(self.layout, self.disk)
+        self.originals = Originals(config, self.kept, clock, self.chores, self.timers.later)
         self.recorder = Recorder(
-            self.ledger, self.folders, self.disk, self.accounts, self.chores, self.timers.later
+            self.ledger,
+            self.folders,
+            self.disk,
+            self.accounts,
+            self.originals,
+            self.chores,
+            self.timers.later,
         )
         self.dispatch = Dispatch(
             self.queues, self.folders, self.disk, self.accounts, self.recorder, self.timers.later
@@ -133,6 +146,7 @@ class Parts:
     def later(self, seconds: float) -> None:
         """Let so much time pass, as far as the timers know, and do what is due then."""
         self.clock.seconds += seconds
+        self.wall.seconds += seconds
         self.turn(0)
 
     def settle(self) -> None:

@@ -29,7 +29,14 @@ def parts(make_parts: MakeParts) -> Parts:
 
 @pytest.fixture
 def requests(parts: Parts) -> Requests:
-    return Requests(parts.config, parts.accounts, parts.dispatch, lambda: 4, lambda: {"more": 1})
+    return Requests(
+        parts.config,
+        parts.accounts,
+        parts.dispatch,
+        parts.originals,
+        lambda: 4,
+        lambda: {"more": 1},
+    )
 
 
 def test_the_status_has_every_counter_as_an_integer_and_they_add_up(requests: Requests) -> None:
