@@ -220,6 +220,8 @@ class DestinationQueue:
         due = self._schedule.next_due(now)
         if due is None and self._books.unsynced:
             due = self._schedule.breaker.rests_until
+        elif due is None and self._books.has_stuck:
+            due = now + self._shared.backoff.longest_seconds
         if due is not None and due <= now:
             if self._gathers(now):
                 return self._gather_until - now

@@ -750,6 +750,23 @@ def test_nothing_is_reported_while_receipts_cannot_be_written(tmp_path: Path) ->
     assert list(load(tmp_path / "receipts-job").done) == ["a", "b"]
 
 
+def test_a_job_whose_folder_is_gone_keeps_no_other_from_being_delivered(tmp_path: Path) -> None:
+    destination, folder = Scripted(), tmp_path / "gone"
+    with running(destination) as node:
+        node.queue.add(job(folder, "ab", "lost"))
+        wait_for(lambda: set(destination.tries) == {"a", "b"})
+        node.queue.add(job(tmp_path, "cd", "next"))
+        finished = node.finished("next")
+        early = [event.job for event in node.events]
+        folder.mkdir()
+        found = node.finished("lost")
+
+    assert finished.delivered == found.delivered == 2
+    assert "lost" not in early
+    assert destination.tries == dict.fromkeys("abcd", 1)
+    assert list(load(folder / "receipts-lost").done) == ["a", "b"]
+
+
 # -- with real destinations ------------------------------------------------------------------------
 
 
