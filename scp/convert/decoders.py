@@ -216,7 +216,9 @@ def _decode_jpeg_lossless(data: bytes, attributes: PixelAttributes) -> Frame:
         if not np.array_equal(first, second):
             raise CodecError("two decoders disagree about a JPEG Lossless frame")
         return first
-    frame = shaped(_gdcm_decode(data, attributes), header.precision, attributes)
+    frame = shaped(
+        _gdcm_decode(data, attributes, header.precision), header.precision, attributes
+    )
     # A second opinion, of other descent: decoders of JPEG Lossless are known to return wrong words
     # without an error. This one knows less of the standard and believes more, so it never decides alone.
     with contextlib.suppress(*_FAILURES):
@@ -231,7 +233,7 @@ def _jpegsof3_decode(data: bytes) -> Frame:
     return frame
 
 
-def _gdcm_decode(data: bytes, attributes: PixelAttributes) -> Frame:
+def _gdcm_decode(data: bytes, attributes: PixelAttributes, precision: int) -> Frame:
     with warnings.catch_warnings():
         # Its import takes 0.2 s and raises SWIG's own deprecation warnings.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -256,12 +258,14 @@ def _gdcm_decode(data: bytes, attributes: PixelAttributes) -> Frame:
         image.SetPlanarConfiguration(0)
     syntax = gdcm.TransferSyntax.GetTSType(str(uid.JPEGLosslessSV1))
     image.SetTransferSyntax(gdcm.TransferSyntax(syntax))
+    # The stream's precision, which may be more than Bits Stored: where it differs from what it is told,
+    # GDCM ends the process.
     image.SetPixelFormat(
         gdcm.PixelFormat(
             attributes.samples,
             attributes.bits_allocated,
-            attributes.bits_stored,
-            attributes.bits_stored - 1,
+            precision,
+            precision - 1,
             int(attributes.is_signed),
         )
     )
