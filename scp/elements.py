@@ -33,6 +33,9 @@ _SHORT_VRS: Final = frozenset(
 )
 _FRAGMENTS_A_RELEASE: Final = 512
 """The kernel maps 64 kB around each header that is looked at, so these are 32 MB."""
+_INFLATE_INPUT: Final = 2**16
+_INFLATE_OUTPUT: Final = 2**20
+_INFLATE_RELEASE: Final = 2**24
 _ITEM: Final = 0xFFFEE000
 _ITEM_END: Final = 0xFFFEE00D
 _SEQUENCE_END: Final = 0xFFFEE0DD
@@ -200,6 +203,32 @@ def bounded_inflate(data: Buffer, limit: int) -> bytes:
     """
     try:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, limit)
+    except zlib.error as error:
+        raise MalformedError(f"deflated dataset: {error}") from error
+
+
+def inflated(data: Buffer, limit: int) -> Iterator[bytes]:
+    """Yield a deflated dataset (PS3.5 A.5) in pieces of at most 1 MiB, together at most ``limit`` bytes.
+
+    Raises
+    ------
+    MalformedError
+        The bytes are no deflate stream.
+    """
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    view = memoryview(data)
+    try:
+        for start in range(0, len(view), _INFLATE_INPUT):
+            rest: Buffer = view[start : start + _INFLATE_INPUT]
+            while limit and not inflater.eof:
+                piece = inflater.decompress(rest, min(limit, _INFLATE_OUTPUT))
+                if not piece:
+                    break
+                yield piece
+                limit -= len(piece)
+                rest = inflater.unconsumed_tail
+            if start % _INFLATE_RELEASE == 0:
+                release_pages(data)
     except zlib.error as error:
         raise MalformedError(f"deflated dataset: {error}") from error
 

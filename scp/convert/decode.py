@@ -79,11 +79,12 @@ def decode_for_peer(
     if transfer_syntax not in _SYNTAXES:
         raise NotConvertibleError(PassReason.UNKNOWN_TRANSFER_SYNTAX, transfer_syntax[:64])
     try:
-        file = open_dicom(source, max_inflated_bytes=limits.inflated_bytes)
+        most, scratch = limits.inflated_bytes, target.parent
+        file = open_dicom(source, max_inflated_bytes=most, scratch=scratch)
         elements = file.walk()
         digest = sha256
         if original is not None and file.transfer_syntax not in NATIVE:
-            kept = open_dicom(original, max_inflated_bytes=limits.inflated_bytes)
+            kept = open_dicom(original, max_inflated_bytes=most, scratch=scratch)
             kept_elements = kept.walk()
             if (
                 kept.transfer_syntax in NATIVE

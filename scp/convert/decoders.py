@@ -216,9 +216,7 @@ def _decode_jpeg_lossless(data: bytes, attributes: PixelAttributes) -> Frame:
         if not np.array_equal(first, second):
             raise CodecError("two decoders disagree about a JPEG Lossless frame")
         return first
-    frame = shaped(
-        _gdcm_decode(data, attributes, header.precision), header.precision, attributes
-    )
+    frame = shaped(_gdcm_decode(data, attributes, header.precision), header.precision, attributes)
     # A second opinion, of other descent: decoders of JPEG Lossless are known to return wrong words
     # without an error. This one knows less of the standard and believes more, so it never decides alone.
     with contextlib.suppress(*_FAILURES):
@@ -319,9 +317,10 @@ def _decode_rle(data: bytes, attributes: PixelAttributes) -> Frame:
 
 
 def _unpack_bits(segment: bytes, size: int) -> NDArray[np.uint8]:
-    unpacked = imagecodecs.packbits_decode(segment)
-    # The padding to even length may look like one more run.
-    if not 0 <= len(unpacked) - size <= 2:
+    # The padding to even length may look like one more run. More is refused before it is there: two
+    # bytes may stand for 128.
+    unpacked = imagecodecs.packbits_decode(segment, out=size + 2)
+    if len(unpacked) < size:
         raise CodecError(f"an RLE segment of {len(unpacked)} bytes, not {size}")
     return np.frombuffer(unpacked, np.uint8, size)
 

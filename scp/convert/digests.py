@@ -46,8 +46,13 @@ class Digests:
     or undefined lengths, with or without group lengths. The dataset's own where it cannot be read."""
 
 
-def digest(path: Path) -> Digests:
+def digest(path: Path, scratch: Path | None = None) -> Digests:
     """Both digests of a file's dataset.
+
+    Parameters
+    ----------
+    scratch
+        The folder where a deflated dataset is inflated; see :func:`scp.convert.part10.open_dicom`.
 
     Raises
     ------
@@ -55,7 +60,7 @@ def digest(path: Path) -> Digests:
         It is no DICOM file.
     """
     try:
-        return digests_of(open_dicom(path), None)
+        return digests_of(open_dicom(path, scratch=scratch), None)
     except NotConvertibleError:
         whole = dataset_sha256(path)
         return Digests(dataset=whole, normal=whole)

@@ -40,8 +40,9 @@ def spans_of_frames(
     if len(items) < 2:
         raise NotConvertibleError(PassReason.FRAME_COUNT, "no fragments")
     (table_start, table_end), fragments = items[0], items[1:]
-    table = bytes(dataset[table_start:table_end])
-    offsets = _unpacked(table, "L") if table else _unpacked(extended_offsets, "Q")
+    basic = dataset[table_start:table_end]
+    table, letter = (basic, "L") if len(basic) else (extended_offsets, "Q")
+    offsets = _unpacked(table, letter, frames)
     if offsets:
         groups = _by_offsets(fragments, offsets)
     elif frames == 1:
@@ -57,11 +58,13 @@ def spans_of_frames(
     return groups
 
 
-def _unpacked(table: bytes, letter: str) -> tuple[int, ...]:
-    size = struct.calcsize("<" + letter)
-    if len(table) % size:
-        raise NotConvertibleError(PassReason.FRAME_COUNT, "the offset table has a broken length")
-    return struct.unpack(f"<{len(table) // size}{letter}", table)
+def _unpacked(table: Buffer, letter: str, frames: int) -> tuple[int, ...]:
+    # Looked at only where it has an entry for each frame, so that none is larger than it may be.
+    if len(table) not in (0, struct.calcsize("<" + letter) * frames):
+        raise NotConvertibleError(
+            PassReason.FRAME_COUNT, f"an offset table of {len(table)} bytes, {frames} frames"
+        )
+    return struct.unpack(f"<{frames if len(table) else 0}{letter}", table)
 
 
 def _by_offsets(fragments: list[Span], offsets: Sequence[int]) -> list[list[Span]]:

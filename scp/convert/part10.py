@@ -1,9 +1,11 @@
 """DICOM files (PS3.10 section 7) as bytes and element positions; nothing is decoded, nothing rewritten."""
 
 import hashlib
+import itertools
 import mmap
 import os
 import struct
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +18,8 @@ from scp.elements import (
     Buffer,
     Element,
     Encoding,
-    bounded_inflate,
     encoding_of,
+    inflated,
     is_deflated,
     release_pages,
     walk,
@@ -27,7 +29,7 @@ from scp.model import PassReason
 from scp.part10 import file_meta_of
 
 MAX_INFLATED_BYTES: Final = 2**29
-"""A deflated dataset lies in memory as a whole; zlib packs up to 1000:1, so the size is bounded."""
+"""Of a deflated dataset, unless told otherwise: zlib packs up to 1000:1, so the size is bounded."""
 
 _GROUP_LENGTH = 0x00020000
 _TRANSFER_SYNTAX = 0x00020010
@@ -36,6 +38,8 @@ _MAPPED_ABOVE = 2**24
 copy (0.15 ms of 0.5 MB)."""
 _WINDOW: Final = 2**24
 """Bytes of a mapped file that are in memory at once, roughly."""
+_MOST_ELEMENTS: Final = 2**17
+"""Real datasets have some hundred at their top level; a hostile one has one in 8 bytes."""
 _TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -56,6 +60,8 @@ class DicomFile:
     def release(self) -> None:
         """Give back the memory of what was read of a mapped file; call it now and then."""
         release_pages(self.whole)
+        if self.dataset.obj is not self.whole.obj:
+            release_pages(self.dataset)
 
     def walk(self) -> list[Element]:
         """The top-level elements; offsets count from the start of ``dataset``.
@@ -66,34 +72,56 @@ class DicomFile:
             They cannot be read to the end (``unreadable``, ``pixel_data_short``).
         """
         try:
-            elements = list(walk(self.dataset, self.encoding, pixel_data_may_be_cut=True))
+            found = walk(self.dataset, self.encoding, pixel_data_may_be_cut=True)
+            elements = list(itertools.islice(found, _MOST_ELEMENTS + 1))
         except (MalformedError, TruncatedError) as error:
             raise NotConvertibleError(PassReason.UNREADABLE, str(error)) from error
+        if len(elements) > _MOST_ELEMENTS:
+            raise NotConvertibleError(
+                PassReason.UNREADABLE, f"more than {_MOST_ELEMENTS} elements at the top level"
+            )
         if elements and elements[-1].end > len(self.dataset):
             raise NotConvertibleError(PassReason.PIXEL_DATA_SHORT, "the pixel data is cut")
         return elements
 
 
 def open_dicom(
-    path: Path, *, max_inflated_bytes: int = MAX_INFLATED_BYTES, inflate: bool = True
+    path: Path,
+    *,
+    max_inflated_bytes: int = MAX_INFLATED_BYTES,
+    inflate: bool = True,
+    scratch: Path | None = None,
 ) -> DicomFile:
     """Load a file and find its dataset.
+
+    Parameters
+    ----------
+    scratch
+        The folder for what a deflated dataset inflates to, in a file without a name; None: that of the
+        system for temporary files.
 
     Raises
     ------
     NotConvertibleError
-        It is no DICOM file (``unreadable``) or inflates to too much (``frame_too_large``).
+        It is no DICOM file (``unreadable``), inflates to too much (``frame_too_large``), or to what there
+        is no room for (``no_room``).
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         whole = load(descriptor)
     finally:
         os.close(descriptor)
-    return dicom_file(whole, max_inflated_bytes=max_inflated_bytes, inflate=inflate)
+    return dicom_file(
+        whole, max_inflated_bytes=max_inflated_bytes, inflate=inflate, scratch=scratch
+    )
 
 
 def dicom_file(
-    whole: memoryview, *, max_inflated_bytes: int = MAX_INFLATED_BYTES, inflate: bool = True
+    whole: memoryview,
+    *,
+    max_inflated_bytes: int = MAX_INFLATED_BYTES,
+    inflate: bool = True,
+    scratch: Path | None = None,
 ) -> DicomFile:
     """As :func:`open_dicom`, of a file's bytes."""
     try:
@@ -102,7 +130,7 @@ def dicom_file(
         raise NotConvertibleError(PassReason.UNREADABLE, f"file meta group: {error}") from error
     dataset = whole[meta.dataset_start :]
     if inflate and is_deflated(meta.transfer_syntax):
-        dataset = _inflate(dataset, max_inflated_bytes)
+        dataset = _inflate(dataset, max_inflated_bytes, scratch)
     return DicomFile(
         whole=whole,
         dataset_start=meta.dataset_start,
@@ -163,13 +191,30 @@ def sha256_of(data: Buffer) -> "hashlib._Hash":
     return whole
 
 
-def _inflate(deflated: memoryview, limit: int) -> memoryview:
+def _inflate(deflated: memoryview, limit: int, scratch: Path | None) -> memoryview:
+    """The dataset in a file that has no name and is gone with the last who looks at it."""
+    size = 0
     try:
-        inflated = bounded_inflate(deflated, limit + 1)
+        with tempfile.TemporaryFile(dir=scratch) as file:
+            disk = os.fstatvfs(file.fileno())
+            # Others need room, too, and this is known to be too little only when it is taken.
+            room = disk.f_bavail * disk.f_frsize // 2
+            for piece in inflated(deflated, limit + 1):
+                size += len(piece)
+                if size > room:
+                    raise NotConvertibleError(
+                        PassReason.NO_ROOM, f"inflates to more than {room} bytes"
+                    )
+                file.write(piece)
+            if size > limit:
+                raise NotConvertibleError(
+                    PassReason.FRAME_TOO_LARGE, f"inflates to more than {limit} bytes"
+                )
+            file.flush()
+            return load(file.fileno())
     except MalformedError as error:
         raise NotConvertibleError(PassReason.UNREADABLE, str(error)) from error
-    if len(inflated) > limit:
+    except OSError as error:
         raise NotConvertibleError(
-            PassReason.FRAME_TOO_LARGE, f"inflates to more than {limit} bytes"
-        )
-    return memoryview(inflated)
+            PassReason.NO_ROOM, f"no room to inflate it: {error.strerror}"
+        ) from error

@@ -94,8 +94,15 @@ class SourceImage:
         return decode_frame(self.file.transfer_syntax, data, self.attributes)
 
 
-def open_source(path: Path, limits: SourceLimits | None = None) -> SourceImage:
+def open_source(
+    path: Path, limits: SourceLimits | None = None, scratch: Path | None = None
+) -> SourceImage:
     """Read the header of ``path`` and find its frames.
+
+    Parameters
+    ----------
+    scratch
+        The folder where a deflated dataset is inflated; see :func:`scp.convert.part10.open_dicom`.
 
     Raises
     ------
@@ -103,7 +110,7 @@ def open_source(path: Path, limits: SourceLimits | None = None) -> SourceImage:
         HTJ2K cannot hold it, or the pixel data is not what the header says.
     """
     limits = limits or SourceLimits()
-    file = open_dicom(path, max_inflated_bytes=limits.inflated_bytes)
+    file = open_dicom(path, max_inflated_bytes=limits.inflated_bytes, scratch=scratch)
     refuse_transfer_syntax(file.transfer_syntax)
     elements = file.walk()
     attributes = read_attributes(file, elements)

@@ -136,7 +136,7 @@ def _transcode(
     extended_above: int,
 ) -> Transcoded:
     started = time.perf_counter()
-    image = open_source(source, limits)
+    image = open_source(source, limits, target.parent)
     with target.open("w+b") as file:
         written = _write(image, file, parameters, encoder, verifier, extended_above)
         file.flush()

@@ -30,6 +30,7 @@ from scp.convert.gpu_backend import Codecs, codecs_for
 from scp.convert.gpu_port import GpuError
 from scp.convert.gpu_versions import gpu_library, installed_versions
 from scp.convert.refusals import NotConvertibleError
+from scp.convert.source import SourceLimits
 from scp.convert.transcode import transcode
 from scp.durable import Disk
 from scp.errors import ConversionError, ScpError, StorageFullError
@@ -54,6 +55,7 @@ logger = logging.getLogger(__name__)
 
 _NICENESS = 5
 """Receiving and delivering come first."""
+_LARGEST_HEADER_BYTES = 2**26
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -112,7 +114,9 @@ class Workbench:
         self._disk = Disk()
         self._announce = announce
         self._codecs = codecs
-        self._labels = Labels(Layout(config.node.data).patient_key)
+        layout = Layout(config.node.data)
+        self._labels = Labels(layout.patient_key)
+        self._encoded = layout.encoded
 
     def do(self, task: Task) -> Answer:
         """Do one task; whatever happens is said in the answer."""
@@ -167,6 +171,7 @@ class Workbench:
             self._parameters,
             encoder,
             verifier,
+            limits=self._limits(header.native_bytes),
         )
         # Here, because a series that still grows has time for it and a closed one has not.
         self._disk.sync_path(task.target)
@@ -184,9 +189,19 @@ class Workbench:
             seconds=time.perf_counter() - started,
         )
 
+    def _limits(self, native_bytes: int) -> SourceLimits:
+        """A deflated dataset is its pixels and a header."""
+        return SourceLimits(inflated_bytes=native_bytes + _LARGEST_HEADER_BYTES)
+
+    def _scratch(self, task: ConvertTask) -> Path | None:
+        """Where a deflated dataset is inflated to be read; None: the system's folder for such files."""
+        if task.target is not None:
+            return task.target.parent
+        return self._encoded if self._encoded.is_dir() else None
+
     def _passed(self, task: ConvertTask, reason: str, detail: str, started: float) -> Outcome:
         try:
-            digests = digest(task.source)
+            digests = digest(task.source, self._scratch(task))
             with task.source.open("rb") as file:
                 whole = hashlib.file_digest(file, "sha256").hexdigest()
         except FileNotFoundError:
@@ -243,6 +258,7 @@ class Workbench:
                 original=task.original,
                 sha256=task.sha256,
                 original_dataset_sha256=task.original_dataset_sha256,
+                limits=self._limits(self._max_bytes),
             )
         except (StorageFullError, OSError) as error:
             is_full = isinstance(error, StorageFullError) or error.errno in _NO_ROOM

@@ -102,9 +102,9 @@ def kinds(draw: st.DrawFn) -> Kind:
 
 
 def content(kind: Kind, shape: tuple[int, int, int], what: str) -> Array:
-    low, high = (
-        (-(1 << kind.bits - 1), (1 << kind.bits - 1) - 1) if kind.signed else (0, (1 << kind.bits) - 1)
-    )
+    low, high = 0, (1 << kind.bits) - 1
+    if kind.signed:
+        low, high = -(1 << kind.bits - 1), (1 << kind.bits - 1) - 1
     full = (*shape, kind.samples)
     generator = np.random.default_rng(11)
     made: Array = {
@@ -145,9 +145,7 @@ def _jpeg_2000(frame: Array, kind: Kind) -> bytes:
 
 def _jpeg_ls(frame: Array, kind: Kind) -> bytes:
     whole = frame.view(f"<u{kind.allocated // 8}")
-    stored = (whole & ((1 << kind.precision) - 1)).astype(
-        "<u1" if kind.precision <= 8 else "<u2"
-    )
+    stored = (whole & ((1 << kind.precision) - 1)).astype("<u1" if kind.precision <= 8 else "<u2")
     ordered = stored.transpose(2, 0, 1) if kind.planar else stored
     try:
         stream = encode_pixel_data(
@@ -172,7 +170,7 @@ def encapsulated(dataset: Dataset, streams: list[bytes], cuts: list[float], tabl
     for stream in streams:
         even = stream + bytes(len(stream) % 2)
         # The end of a frame stays in one piece: without a table its marker is all there is.
-        ends = sorted({int(cut * (len(even) - 6)) // 2 * 2 for cut in cuts} - {0}) + [len(even)]
+        ends = [*sorted({int(cut * (len(even) - 6)) // 2 * 2 for cut in cuts} - {0}), len(even)]
         offsets.append(position)
         for start, end in zip([0, *ends], ends, strict=False):
             fragments.append(even[start:end])
