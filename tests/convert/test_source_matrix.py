@@ -107,12 +107,15 @@ def content(kind: Kind, shape: tuple[int, int, int], what: str) -> Array:
         low, high = -(1 << kind.bits - 1), (1 << kind.bits - 1) - 1
     full = (*shape, kind.samples)
     generator = np.random.default_rng(11)
-    made: Array = {
-        "lowest": lambda: np.full(full, low),
-        "highest": lambda: np.full(full, high),
-        "noise": lambda: generator.integers(low, high + 1, full),
-        "both": lambda: generator.choice([low, high], full),
-    }[what]()
+    match what:
+        case "lowest":
+            made = np.full(full, low)
+        case "highest":
+            made = np.full(full, high)
+        case "noise":
+            made = generator.integers(low, high + 1, full)
+        case _:
+            made = generator.choice([low, high], full)
     return made.astype(f"<{'i' if kind.signed else 'u'}{kind.allocated // 8}")
 
 
