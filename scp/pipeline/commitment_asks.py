@@ -57,6 +57,11 @@ class _Transaction:
     is_busy: bool = False
     """Its thread asks, or what became of it is being written down."""
 
+    @property
+    def jobs(self) -> set[tuple[str, str]]:
+        """(destination, job) of everything in it."""
+        return {(self.asked.destination, job) for job, _, _ in self.asked.items}
+
 
 @dataclass(slots=True)
 class _Collected:
@@ -96,10 +101,12 @@ class CommitmentAsks:
         self._now = now
         self._collected: dict[str, _Collected] = {}
         self._open: dict[str, _Transaction] = {}
+        self._asked_for: set[tuple[str, str]] = set()
+        """(destination, job) of all that is open: there may be a hundred thousand."""
         self._seen: object = None
         for asked in files.all_asked():
             if asked.destination in self.vouching:
-                self._open[asked.transaction_uid] = _Transaction(asked)
+                self._begin_one(_Transaction(asked))
             else:
                 files.drop_asked(asked.transaction_uid)
 
@@ -115,13 +122,7 @@ class CommitmentAsks:
         """
         if destination not in self.vouching or not live.unvouched(destination):
             return False
-        is_asked = any(
-            job == live.job.name
-            for each in self._open.values()
-            if each.asked.destination == destination
-            for job, _, _ in each.asked.items
-        )
-        if not is_asked:
+        if (destination, live.job.name) not in self._asked_for:
             collected = self._collected.setdefault(destination, _Collected(self._now()))
             collected.jobs[live.job.name] = live
         return True
@@ -174,7 +175,8 @@ class CommitmentAsks:
             asked=self._wall(),
             items=tuple(items),
         )
-        transaction = self._open[asked.transaction_uid] = _Transaction(asked, is_busy=True)
+        transaction = _Transaction(asked, is_busy=True)
+        self._begin_one(transaction)
 
         def written(_: None) -> None:
             transaction.is_busy = False
@@ -182,12 +184,20 @@ class CommitmentAsks:
 
         def failed(error: Exception) -> None:
             logger.error("storage commitment cannot be asked for: %s; tried again", error)
-            del self._open[asked.transaction_uid]
+            self._end_one(transaction)
             collected = self._collected.setdefault(destination, _Collected(self._now()))
             for job in {job for job, _, _ in items} & self._jobs.keys():
                 collected.jobs[job] = self._jobs[job]
 
         self._chores.do(lambda: self._files.ask(asked), written, failed)
+
+    def _begin_one(self, transaction: _Transaction) -> None:
+        self._open[transaction.asked.transaction_uid] = transaction
+        self._asked_for |= transaction.jobs
+
+    def _end_one(self, transaction: _Transaction) -> None:
+        self._open.pop(transaction.asked.transaction_uid, None)
+        self._asked_for -= transaction.jobs
 
     def _ask(self, transaction: _Transaction, section: DicomDestination) -> None:
         commitment = section.commitment
@@ -293,7 +303,7 @@ class CommitmentAsks:
             transaction.due = self._now() + _AGAIN_SECONDS
 
         def done(_: None) -> None:
-            self._open.pop(asked.transaction_uid, None)
+            self._end_one(transaction)
             for job, live in lives.items():
                 refused = {name: why for name, why in shares[job].items() if why}
                 live.vouch(
