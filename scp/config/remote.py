@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, mode
 
 from scp.config.secrets import ClientTls, Secret
 from scp.config.templates import TEMPORARY
-from scp.config.values import Folder, Section, Size, SopClass, Template, parse_size
+from scp.config.values import Accepts, Folder, Section, Size, SopClass, Template, parse_size
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}")
 _PREFIX = re.compile(r"[A-Za-z0-9._=@+-]+(/[A-Za-z0-9._=@+-]+)*")
@@ -86,6 +86,8 @@ class DicomwebDestination(DestinationSection):
     token: Secret | None = None
     """Bearer authentication."""
     tls: ClientTls = ClientTls()
+    accepts: Accepts | None = None
+    """Nothing else is sent to the server. None: whatever there is of an instance."""
     transfer_syntax_parameter: bool = False
     """Each part says its transfer syntax in its Content-Type, too (PS3.18 section 8.7.3), which some
     servers want, and others take for another type: Orthanc's plugin 1.7 answers 200 and stores nothing."""

@@ -3,14 +3,14 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from scp.config.accepts import NATIVE, is_accepted
+from scp.config.accepts import NATIVE
 from scp.config.schema import DicomDestination as DicomSection
 from scp.config.values import check_ae_title
 from scp.deliver.dicomfile import read_meta
-from scp.deliver.forms import Form, native_form, stored_forms
+from scp.deliver.forms import Form, Forms, syntaxes_of
 from scp.deliver.messages import VERIFICATION
 from scp.deliver.negotiation import MAX_CONTEXTS, Proposal
 from scp.deliver.ports import DecodeForPeer, Receipt, Verdict
@@ -33,19 +33,11 @@ LOST_IN_A_ROW: Final = 2
 may be the instance's fault, and must not keep the others from being delivered."""
 
 
-def proposals_of(item: DeliveryItem, accepts: Collection[str] | None = None) -> list[Proposal]:
-    """The contexts that may carry an instance, the most wanted first.
-
-    ``accepts`` is what the configuration says of the destination; None: everything.
-    """
+def proposals_of(item: DeliveryItem, syntaxes: Iterable[str]) -> list[Proposal]:
+    """The contexts that may carry an instance in one of these transfer syntaxes, in their order."""
     if not item.identity.sop_instance_uid.isascii():
         return []
-    original = item.original_transfer_syntax
-    proposals = [
-        Proposal(item.identity.sop_class_uid, syntax)
-        for syntax in dict.fromkeys((item.transfer_syntax, original, *NATIVE))
-        if is_accepted(syntax, original, accepts)
-    ]
+    proposals = [Proposal(item.identity.sop_class_uid, syntax) for syntax in syntaxes]
     return [proposal for proposal in proposals if proposal.is_encodable]
 
 
@@ -69,7 +61,7 @@ class DicomDestination:
     ) -> None:
         self.name = name
         self._section = section
-        self._decode = decode
+        self._forms = Forms(decode, accepts=section.accepts, decode_lossy=section.decode_lossy)
         self._refusals = refusals or Refusals(None, name)
         self._own_title = own_title if section.calls_as_sender else section.calling_ae_title
         """Where the sender of an instance is not known, or cannot be called so."""
@@ -148,7 +140,7 @@ class DicomDestination:
                 item.original_transfer_syntax,
             )
             if key not in wanted:
-                accepted = proposals_of(item, self._section.accepts)
+                accepted = proposals_of(item, self._forms.syntaxes(item))
                 wanted[key] = self._refusals.usable(title, accepted)
             together = proposals | dict.fromkeys(wanted[key])
             is_sendable = wanted[key] and item.identity.sop_instance_uid.isascii()
@@ -162,11 +154,11 @@ class DicomDestination:
 
     def _unsendable(self, item: DeliveryItem) -> Receipt:
         """Why no association would carry an instance."""
-        if not proposals_of(item):
+        if not proposals_of(item, syntaxes_of(item, NATIVE)):
             return _held(item, "uid_unusable", "its UIDs cannot be sent")
-        accepted = proposals_of(item, self._section.accepts)
+        accepted = proposals_of(item, self._forms.syntaxes(item))
         if not accepted:
-            return _refused(item, "not_accepted", "`accepts` names none of its transfer syntaxes")
+            return self._forms.not_accepted(item)
         is_class = any(each.transfer_syntax in NATIVE for each in accepted)
         reason = "sop_class_refused" if is_class else "transfer_syntax_refused"
         return _refused(item, reason, "the peer has just refused every context that could carry it")
@@ -213,22 +205,12 @@ class DicomDestination:
     def _form(self, association: Association, item: DeliveryItem) -> Form | Receipt:
         """The best form that the peer takes, or why there is none."""
         sop_class = item.identity.sop_class_uid
-        accepts = self._section.accepts
-        for form in stored_forms(item, accepts):
-            if Proposal(sop_class, form.transfer_syntax) in association.contexts:
-                return form
-        native = [
-            syntax
-            for syntax in NATIVE
-            if Proposal(sop_class, syntax) in association.contexts
-            and is_accepted(syntax, item.original_transfer_syntax, accepts)
-        ]
-        if not native:
-            is_known = any(each.sop_class_uid == sop_class for each in association.contexts)
-            reason = "transfer_syntax_refused" if is_known else "sop_class_refused"
-            return _refused(item, reason, "the peer accepts no context that could carry it")
-        decode_lossy = self._section.decode_lossy
-        return native_form(item, native[0], self._decode, decode_lossy=decode_lossy)
+        for syntax in self._forms.syntaxes(item):
+            if Proposal(sop_class, syntax) in association.contexts:
+                return self._forms.make(item, syntax)
+        is_known = any(each.sop_class_uid == sop_class for each in association.contexts)
+        reason = "transfer_syntax_refused" if is_known else "sop_class_refused"
+        return _refused(item, reason, "the peer accepts no context that could carry it")
 
 
 class _Span(NamedTuple):

@@ -4,14 +4,14 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
 from scp.config.remote import DicomwebDestination as Section
 from scp.deliver import qido, stow
 from scp.deliver.dicomfile import read_meta
-from scp.deliver.forms import Form, native_form, stored_forms
+from scp.deliver.forms import Form, Forms
 from scp.deliver.ports import DecodeForPeer, Receipt, Verdict
 from scp.deliver.stow import StoreAnswer
 from scp.deliver.verdicts import http_error, verdict_of_http, verdict_of_status
@@ -53,7 +53,12 @@ class DicomwebDestination:
     def __init__(self, name: str, section: Section, decode: DecodeForPeer) -> None:
         self.name = name
         self._section = section
-        self._decode = decode
+        self._forms = Forms(
+            decode,
+            accepts=section.accepts,
+            decode_lossy=section.decode_lossy,
+            native=[_EXPLICIT_LITTLE],  # Implicit VR is none of the web's (PS3.18 section 8.7.3.5).
+        )
         self._client = client_of(section)
         self._server = urlsplit(section.url).netloc
         self._buffer = memoryview(bytearray(_CHUNK))
@@ -75,12 +80,17 @@ class DicomwebDestination:
         self._lost = 0
         position = 0
         while position < len(items) and not should_stop():
-            forms = self._together(items, position)
-            if len(forms) < 2:
-                yield from self._alone(items[position])
-                position += 1
-                continue
-            for form, receipt in zip(forms, self._store_together(forms), strict=True):
+            self._client.connect()  # Before anything is decoded for it.
+            forms = self._together(items, position, should_stop)
+            try:
+                if len(forms) < 2:
+                    yield from self._alone(items[position], *forms)
+                    position += 1
+                    continue
+                answers = self._store_together(forms)
+            finally:
+                _drop(forms)
+            for form, receipt in zip(forms, answers, strict=True):
                 if receipt is not None:
                     self._lost = 0
                     yield receipt
@@ -105,21 +115,31 @@ class DicomwebDestination:
 
     # -- several in one request ----------------------------------------------------------------
 
-    def _together(self, items: Sequence[DeliveryItem], start: int) -> list[Form]:
+    def _together(
+        self, items: Sequence[DeliveryItem], start: int, should_stop: Callable[[], bool]
+    ) -> list[Form]:
         """What can go in one request, from ``start`` on; no instance twice, because it answers by UID."""
         forms: list[Form] = []
         uids: set[str] = set()
         left = self._section.max_request_bytes
         for item in items[start : start + INSTANCES_A_REQUEST]:
-            form = next(iter(self._stored(item)), None)
+            syntaxes = self._syntaxes(item)
             uid = item.identity.sop_instance_uid
-            if form is None or uid in uids:
+            if not syntaxes or uid in uids or should_stop():
+                break
+            try:
+                form = self._forms.make(item, syntaxes[0])
+            except BaseException:
+                _drop(forms)
+                raise
+            if isinstance(form, Receipt):
                 break
             try:
                 left -= form.path.stat().st_size
             except OSError:
-                break
+                left = -1
             if left < 0:
+                form.drop()
                 break
             uids.add(uid)
             forms.append(form)
@@ -127,7 +147,6 @@ class DicomwebDestination:
 
     def _store_together(self, forms: list[Form]) -> list[Receipt | None]:
         """A receipt for each, or None where nothing sure can be said of it."""
-        self._client.connect()
         try:
             answer = self._post(forms)
         except (DeliveryError, MalformedError):
@@ -142,10 +161,14 @@ class DicomwebDestination:
 
     # -- one alone -----------------------------------------------------------------------------
 
-    def _alone(self, item: DeliveryItem) -> Iterator[Receipt]:
-        """Offer an instance in one form after the other."""
+    def _alone(self, item: DeliveryItem, first: Form | None = None) -> Iterator[Receipt]:
+        """Offer an instance in one form after the other; the first of them may be there."""
         self._client.connect()
-        for form in self._forms(item):
+        if not self._forms.syntaxes(item):
+            yield self._forms.not_accepted(item)
+            return
+        for syntax in self._syntaxes(item):
+            form, first = first or self._forms.make(item, syntax), None
             if isinstance(form, Receipt):
                 yield form
                 return
@@ -178,17 +201,11 @@ class DicomwebDestination:
             item, Verdict.REFUSED, "transfer_syntax_refused: the server takes no form of it"
         )
 
-    def _forms(self, item: DeliveryItem) -> Iterator[Form | Receipt]:
-        yield from self._stored(item)
-        if (item.identity.sop_class_uid, _EXPLICIT_LITTLE) not in self._refused:
-            yield native_form(
-                item, _EXPLICIT_LITTLE, self._decode, decode_lossy=self._section.decode_lossy
-            )
-
-    def _stored(self, item: DeliveryItem) -> Iterator[Form]:
-        for form in stored_forms(item):
-            if (item.identity.sop_class_uid, form.transfer_syntax) not in self._refused:
-                yield form
+    def _syntaxes(self, item: DeliveryItem) -> list[str]:
+        """Those that it may go in and that the server has not refused, the most wanted first."""
+        sop_class = item.identity.sop_class_uid
+        syntaxes = self._forms.syntaxes(item)
+        return [syntax for syntax in syntaxes if (sop_class, syntax) not in self._refused]
 
     def _store_alone(self, form: Form) -> Receipt | None:
         """The server's answer; None when it does not take this form."""
@@ -334,6 +351,12 @@ def _already_there(form: Form, status: str, detail: str) -> Receipt:
         # What the server has under this UID may be the other dataset.
         return _receipt(form.item, Verdict.HELD, f"duplicate_refused: {detail}", status=status)
     return _receipt(form.item, Verdict.ALREADY_THERE, detail, form, status=status)
+
+
+def _drop(forms: Iterable[Form]) -> None:
+    """Delete what are copies."""
+    for form in forms:
+        form.drop()
 
 
 def _key(form: Form) -> tuple[str, str]:

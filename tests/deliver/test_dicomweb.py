@@ -1,6 +1,7 @@
 """STOW-RS: what each answer means, how one logs in, which form is sent."""
 
 import base64
+import contextlib
 import hashlib
 import socket
 import ssl
@@ -12,8 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 import trustme
+from pydicom.uid import RLELossless
 
 from scp.config.remote import DicomwebDestination as Section
 from scp.deliver.dicomweb import DicomwebDestination, client_of
@@ -27,9 +30,11 @@ from tests.deliver.files import (
     ct_items,
     dataset_bytes,
     decoder,
+    item_for,
     lossy_item,
     no_decoder,
     rle_item,
+    save,
 )
 from tests.deliver.web_peer import Answer, WebPeer
 
@@ -244,6 +249,78 @@ def test_a_lossy_original_that_is_refused_is_not_decoded_unasked(tmp_path: Path)
     assert refused.verdict is Verdict.REFUSED
     assert refused.detail.startswith("lossy_syntax_refused")
     assert (decoded.verdict, decoded.transfer_syntax) == (Verdict.DELIVERED, EXPLICIT)
+
+
+def encoded_items(folder: Path, count: int) -> list[DeliveryItem]:
+    """Slices that came in RLE."""
+    items = []
+    for native in ct_items(folder, count):
+        dataset = pydicom.dcmread(native.path)
+        dataset.compress(RLELossless, generate_instance_uid=False)
+        items.append(item_for(save(dataset, folder / f"rle-{native.instance}")))
+    return items
+
+
+def test_a_server_that_accepts_native_only_gets_copies_several_in_a_request(
+    tmp_path: Path,
+) -> None:
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    items = encoded_items(tmp_path, 3)
+    with WebPeer() as peer:
+        receipts = deliver(peer, items, decoder(copies), accepts=["native"])
+
+    assert [(r.verdict, r.transfer_syntax) for r in receipts] == [(Verdict.DELIVERED, EXPLICIT)] * 3
+    assert [len(parts) for parts in peer.requests] == [3]
+    assert list(copies.iterdir()) == []
+
+
+@pytest.mark.parametrize("answer", ["stored", "close", 500, 401])
+@pytest.mark.parametrize("count", [1, 2])
+def test_no_copy_is_left_whatever_the_server_answers(
+    answer: Answer, count: int, tmp_path: Path
+) -> None:
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    with WebPeer(answer=always(answer)) as peer, contextlib.suppress(DeliveryError):
+        deliver(peer, encoded_items(tmp_path, count), decoder(copies), accepts=["native"])
+
+    assert peer.requests
+    assert list(copies.iterdir()) == []
+
+
+def test_an_instance_alone_is_decoded_once(tmp_path: Path) -> None:
+    decode = decoder(tmp_path)
+    decoded: list[str] = []
+
+    def counted(item: DeliveryItem, transfer_syntax: str) -> Path:
+        decoded.append(transfer_syntax)
+        return decode(item, transfer_syntax)
+
+    with WebPeer() as peer:
+        deliver(peer, encoded_items(tmp_path, 1), counted, accepts=["ExplicitVRLittleEndian"])
+
+    assert decoded == [EXPLICIT]
+
+
+def test_nothing_is_decoded_for_a_server_that_is_down(tmp_path: Path) -> None:
+    with WebPeer() as peer:
+        pass
+
+    with pytest.raises(PeerUnavailableError):
+        deliver(peer, encoded_items(tmp_path, 2), no_decoder, accepts=["native"])
+
+
+def test_what_the_configuration_does_not_accept_is_not_sent(tmp_path: Path) -> None:
+    item = rle_item(tmp_path, original_is_native=True)
+    with WebPeer() as peer:
+        (original,) = deliver(peer, [item], accepts=["original"])
+        (nothing,) = deliver(peer, [item], accepts=["htj2k"])
+
+    assert (original.verdict, original.transfer_syntax) == (Verdict.DELIVERED, EXPLICIT)
+    assert nothing.verdict is Verdict.REFUSED
+    assert nothing.detail == "not_accepted: `accepts` names none of its transfer syntaxes"
+    assert len(peer.requests) == 1
 
 
 def test_what_no_form_of_is_taken_is_refused(tmp_path: Path) -> None:

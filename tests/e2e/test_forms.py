@@ -1,4 +1,4 @@
-"""One job, three peers as they are: the volume, single frames in HTJ2K, Explicit VR Little Endian."""
+"""One job, peers as they are: the volume, single frames in HTJ2K or Explicit VR, the latter by STOW too."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import pydicom
 
 from tests.conftest import peer_program
 from tests.deliver.peers import storescp
+from tests.deliver.web_peer import WebPeer
 from tests.e2e.judges import RPCL, pixels, quiet_pydicom, transfer_syntax
 from tests.e2e.node import RunningNode, Tree, until
 from tests.e2e.peers import free_port, pynetdicom_archive
@@ -33,14 +34,16 @@ def test_each_peer_gets_its_form_of_one_job(tmp_path: Path) -> None:
         pynetdicom_archive(everything, RPCL) as a,
         pynetdicom_archive(tmp_path / "b", RPCL) as b,
         storescp(tmp_path / "c", explicit_port, "+xe"),
+        WebPeer() as web,
     ):
         config: Tree = {
             "destinations": {
                 "a": pacs(a, accepts_collapsed=True),
                 "b": pacs(b, accepts=["htj2k"]),
                 "c": pacs(explicit_port, accepts=["native"]),
+                "d": {"kind": "dicomweb", "url": web.url, "accepts": ["ExplicitVRLittleEndian"]},
             },
-            "default": {"convert": "enhanced", "send_to": ["a", "b", "c"]},
+            "default": {"convert": "enhanced", "send_to": ["a", "b", "c", "d"]},
         }
         node = RunningNode(tmp_path / "node", config).start()
         try:
@@ -52,7 +55,10 @@ def test_each_peer_gets_its_form_of_one_job(tmp_path: Path) -> None:
     (volume,) = everything.iterdir()
     assert (sop_class(volume), transfer_syntax(volume)) == (LEGACY_CT, RPCL)
     by_uid = {str((d := pydicom.dcmread(path)).SOPInstanceUID): d for path in sources}
-    for folder, syntax in (("b", RPCL), ("c", EXPLICIT)):
+    (tmp_path / "d").mkdir()
+    for uid, (file,) in web.stored.items():
+        (tmp_path / "d" / uid).write_bytes(file)
+    for folder, syntax in (("b", RPCL), ("c", EXPLICIT), ("d", EXPLICIT)):
         files = [path for path in (tmp_path / folder).iterdir() if path.is_file()]
         assert {transfer_syntax(path) for path in files} == {syntax}
         assert len(files) == 5
