@@ -157,7 +157,8 @@ class GpuProcesses:
         code = self._end(gpu)
         gpu.deaths += 1
         gpu.deaths_in_a_row += 1
-        pause = min(RETRY_SECONDS * 2.0 ** (gpu.deaths_in_a_row - 1), LONGEST_RETRY_SECONDS)
+        doubled = min(gpu.deaths_in_a_row - 1, 10)
+        pause = min(RETRY_SECONDS * 2.0**doubled, LONGEST_RETRY_SECONDS)
         gpu.again = now + pause
         known = gpu.report.status.last_error if gpu.report.status else ""
         gpu.last_error = known or f"its process {why} ({processes.describe_exit(code)})"

@@ -62,14 +62,23 @@ class NoticeSender:
     def repeated(self, series: str) -> None:
         self._send("repeated", series)
 
-    def gone(self) -> None:
-        """Said by the supervisor in the name of a receiver that died."""
-        self._send("gone", "")
+    def gone(self) -> bool:
+        """Said by the supervisor in the name of a receiver that died; False: no room, say it later.
 
-    def _send(self, kind: str, series: str, landed: Landed | None = None) -> None:
+        It never waits: whoever it would wait for is watched by the supervisor, too.
+        """
+        try:
+            self._send("gone", "", flags=socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _send(
+        self, kind: str, series: str, landed: Landed | None = None, *, flags: int = 0
+    ) -> None:
         # Plain text, because pickle and json take as long as receiving a small instance.
         fields = (kind, self._receiver, series, *(_flat(landed) if landed else ()))
-        self._end.send(_SEPARATOR.join(fields).encode())
+        self._end.send(_SEPARATOR.join(fields).encode(), flags)
 
 
 def read_notices(end: socket.socket) -> Iterator[Notice]:

@@ -16,7 +16,7 @@ from scp.buffer.layout import Layout, lock_data
 from scp.choose.rules import RuleSet
 from scp.config.schema import Config
 from scp.durable import Disk
-from scp.errors import NodeError
+from scp.errors import NodeError, StorageFullError
 from scp.pipeline import processes
 from scp.pipeline.notices import NoticeSender, notice_pair
 from scp.pipeline.processes import Orders
@@ -32,6 +32,8 @@ _COORDINATOR_STOP_SECONDS = 30.0
 _STABLE_SECONDS = 60.0
 """A child that lived so long starts again at once; one that did not waits ever longer."""
 _LONGEST_WAIT_SECONDS = 30.0
+_BEHIND_SECONDS = 0.2
+"""Until a coordinator that has no room for more notices is told again."""
 _RECOVERIES = 5
 """Tries in a row before the node gives up; what started it, systemd for one, may start it again."""
 _BACKLOG = 512
@@ -46,6 +48,8 @@ class _Child:
     failures: int = 0
     start_at: float | None = None
     """When it is to be started again."""
+    is_told_of: bool = True
+    """Whether the coordinator knows of its last death."""
     descriptor: int = field(default=-1)
 
 
@@ -127,6 +131,9 @@ class Supervisor:
         readers = [reader.fileno() for _, reader in self._notices]
         try:
             self._start(self._coordinator, (ready_write, *readers))
+        except NodeError:
+            os.close(ready_read)
+            raise
         finally:
             os.close(ready_write)
         self._selector.register(ready_read, selectors.EVENT_READ, None)
@@ -146,33 +153,44 @@ class Supervisor:
             os.close(ready_read)
 
     def _start_receivers(self) -> None:
+        """Beside a coordinator that is new, and knows of none before."""
         for receiver in self._receivers:
+            receiver.is_told_of = True
             self._start_receiver(receiver)
 
     def _start_receiver(self, receiver: _Child) -> None:
+        """Start it, or try again later; the coordinator is told first that there was another."""
+        if not receiver.is_told_of and not self._tell_of(receiver):
+            receiver.start_at = time.monotonic() + _BEHIND_SECONDS
+            return
         self._disk.remove_tree(self._layout.incoming / receiver.name)
         receiver.start_at = None
         place = self._receivers.index(receiver)
         sender, _ = self._notices[place]
         listening = [listener.fileno() for listener in self._listeners]
-        self._start(receiver, (self._seats_table, sender.fileno(), *listening), place + 1)
+        try:
+            self._start(receiver, (self._seats_table, sender.fileno(), *listening), place + 1)
+        except NodeError as error:
+            logger.error("%s; tried again", error)
+            receiver.start_at = time.monotonic() + self._patience(receiver)
 
     def _start(self, child: _Child, sockets: tuple[int, ...], number: int = 0) -> None:
-        child.process = processes.start(
-            child.module,
-            Orders(
-                config=self._config,
-                rules=self._rules,
-                name=child.name,
-                parent=os.getpid(),
-                log_format=self._log_format,
-                log_level=self._log_level,
-                lock=self._lock,
-                sockets=sockets,
-                number=number,
-            ),
+        orders = Orders(
+            config=self._config,
+            rules=self._rules,
+            name=child.name,
+            parent=os.getpid(),
+            log_format=self._log_format,
+            log_level=self._log_level,
+            lock=self._lock,
+            sockets=sockets,
+            number=number,
         )
         child.started = time.monotonic()
+        try:
+            child.process = processes.start(child.module, orders)
+        except OSError as error:
+            raise NodeError(f"the {child.module} cannot be started: {error.strerror}") from error
         child.descriptor = os.pidfd_open(child.process.pid)
         self._selector.register(child.descriptor, selectors.EVENT_READ, child)
 
@@ -197,9 +215,14 @@ class Supervisor:
     def _receiver_died(self, receiver: _Child) -> None:
         """Only what it was receiving is lost, and none of that was acknowledged; the others go on."""
         self._reap_receiver(receiver)
-        sender, _ = self._notices[self._receivers.index(receiver)]
-        NoticeSender(sender, receiver.name).gone()
+        self._tell_of(receiver)
         receiver.start_at = time.monotonic() + self._patience(receiver)
+
+    def _tell_of(self, receiver: _Child) -> bool:
+        """Have the coordinator know that it died; False: that has no room for it now."""
+        sender, _ = self._notices[self._receivers.index(receiver)]
+        receiver.is_told_of = NoticeSender(sender, receiver.name).gone()
+        return receiver.is_told_of
 
     def _reap_receiver(self, receiver: _Child) -> None:
         self._reap(receiver)
@@ -226,10 +249,11 @@ class Supervisor:
         self._pause(self._coordinator)
         if self._stop_asked:
             return True
-        sweep(self._layout, self._disk, receivers=[each.name for each in self._receivers])
         try:
+            self._layout.make(self._disk)  # Somebody may have deleted what may be deleted.
+            sweep(self._layout, self._disk, receivers=[each.name for each in self._receivers])
             self._start_coordinator()
-        except NodeError as error:
+        except (NodeError, OSError, StorageFullError) as error:
             if self._coordinator.failures > _RECOVERIES:
                 raise
             logger.error("%s; tried again", error)
@@ -248,9 +272,8 @@ class Supervisor:
         """Seconds until one that died is started again."""
         if time.monotonic() - child.started >= _STABLE_SECONDS:
             child.failures = 0
-        seconds = min(_LONGEST_WAIT_SECONDS, 2.0**child.failures - 1)
         child.failures += 1
-        return seconds
+        return patience_after(child.failures)
 
     def _reap(self, child: _Child) -> None:
         assert child.process is not None
@@ -298,6 +321,11 @@ class Supervisor:
             logger.error("the %s did not stop in %.0f seconds, killed", child.name, seconds)
             child.process.kill()
         self._reap(child)
+
+
+def patience_after(failures: int) -> float:
+    """Seconds to wait after so many deaths in a row; none after the first."""
+    return min(_LONGEST_WAIT_SECONDS, 2.0 ** min(failures - 1, 10) - 1)
 
 
 def serve(config: Config, *, log_format: LogFormat, log_level: str) -> None:

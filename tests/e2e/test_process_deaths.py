@@ -1,6 +1,8 @@
 """kill -9, and SIGSTOP for a hang, of each process of a node."""
 
 import os
+import resource
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +84,36 @@ def test_a_coordinator_that_is_killed_while_it_recovers_is_started_once_more(
 
     until(lambda: _replaced(killable, "scp.pipeline.coordinator", recovering), "not replaced")
     until(killable.is_ready, "the node does not answer again")
+
+
+def test_a_coordinator_that_is_killed_finds_a_cache_that_somebody_deleted(
+    killable: RunningNode,
+) -> None:
+    (killed,) = killable.processes("scp.pipeline.coordinator")
+    shutil.rmtree(killable.data / "spool" / "encoded")
+
+    os.kill(killed, signal.SIGKILL)
+
+    until(lambda: _replaced(killable, "scp.pipeline.coordinator", killed), "not replaced")
+    until(killable.is_ready, "the node does not answer again")
+
+
+def test_a_receiver_that_cannot_be_started_again_is_started_later(
+    killable: RunningNode, tmp_path: Path
+) -> None:
+    paths = write_all(ct_series(1, 64, 64, seed=18), tmp_path / "ct")
+    before = killable.wait_idle()
+    most = resource.prlimit(killable.pid, resource.RLIMIT_NOFILE)
+    (receiver,) = killable.processes("scp.pipeline.receiver")
+    resource.prlimit(killable.pid, resource.RLIMIT_NOFILE, (3, most[1]))
+
+    os.kill(receiver, signal.SIGKILL)
+
+    until(lambda: "cannot be started: Too many open files" in killable.log(), "it was started")
+    resource.prlimit(killable.pid, resource.RLIMIT_NOFILE, most)
+    until(lambda: _replaced(killable, "scp.pipeline.receiver", receiver), "no new receiver")
+    killable.send(paths)
+    killable.wait_for(delivered=before["delivered"] + 1, pending=0)
 
 
 def test_a_worker_that_is_killed_at_work_is_replaced_and_its_task_done_again(

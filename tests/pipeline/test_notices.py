@@ -15,6 +15,7 @@ import pytest
 from scp.buffer.store import Landed
 from scp.model import Identity, Origin, StoreRequest
 from scp.pipeline.notices import (
+    AT_ONCE,
     Notice,
     NoticeSender,
     notice_pair,
@@ -90,6 +91,18 @@ def landed(uid: str = "1.2.3") -> Landed:
 
 
 # -- from the receiver -----------------------------------------------------------------------------
+
+
+def test_a_death_is_told_of_without_waiting_for_room(
+    receiver: socket.socket, coordinator: socket.socket
+) -> None:
+    sender = NoticeSender(receiver, "r0")
+    while sender.gone():
+        pass
+
+    assert not sender.gone()
+    assert len(list(read_notices(coordinator))) == AT_ONCE
+    assert sender.gone()
 
 
 def test_the_longest_notice_that_there_can_be_arrives_whole(
