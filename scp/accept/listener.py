@@ -225,6 +225,11 @@ class Listener:
             return False
         return True
 
+    def _stand_up(self, address: str) -> None:
+        """Give back what :meth:`_sit_down` took."""
+        self._service.seats.leave(address)
+        self._service.seats.leave(ALL)
+
     def _start(
         self, door: Door, connection: socket.socket, address: tuple[str, int], *, is_full: bool
     ) -> None:
@@ -233,15 +238,20 @@ class Listener:
             logger.warning("too many connections from %s, one is closed", address[0])
             connection.close()
             return
-        association = StorageAssociation(
-            self._service,
-            door,
-            connection,
-            (address[0], address[1]),
-            self._forget,
-            buffer_bytes=BUFFER_BYTES if len(self._open) < FEW else SMALL_BUFFER_BYTES,
-            turned_away=None if is_welcome else Rejection.LOCAL_LIMIT,
-        )
+        try:
+            association = StorageAssociation(
+                self._service,
+                door,
+                connection,
+                (address[0], address[1]),
+                self._forget,
+                buffer_bytes=BUFFER_BYTES if len(self._open) < FEW else SMALL_BUFFER_BYTES,
+                turned_away=None if is_welcome else Rejection.LOCAL_LIMIT,
+            )
+        except OSError:  # no memory for its buffer
+            if is_welcome:
+                self._stand_up(plain_address(address[0]))
+            raise
         association.name = f"association-{next(self._numbers)}"
         with self._changed:
             self._open.add(association)
@@ -255,8 +265,7 @@ class Listener:
     def _forget(self, association: StorageAssociation) -> None:
         is_welcome = association.turned_away is None
         if is_welcome:
-            self._service.seats.leave(association.peer_address)
-            self._service.seats.leave(ALL)
+            self._stand_up(association.peer_address)
         with self._changed:
             self._open.discard(association)
             self._turning_away -= not is_welcome

@@ -82,14 +82,18 @@ class PduReader:
         Raises
         ------
         AssociationError
-            The peer took too long, or :meth:`stop`.
+            The peer took too long, or was gone before the first byte, or :meth:`stop`.
         ConnectionLostError
             Peer and node could not agree, or the connection is gone. What the peer may still send
             is plain bytes again, for :meth:`drop_until_closed`.
         """
-        secured = context.wrap_socket(
-            self._connection, server_side=True, do_handshake_on_connect=False
-        )
+        try:
+            secured = context.wrap_socket(
+                self._connection, server_side=True, do_handshake_on_connect=False
+            )
+        except OSError as error:
+            # Reset already, by one who only looks whether the port is open; ssl drops the socket.
+            raise AssociationError(f"no TLS: {_why(error)}") from error
         self._connection = secured
         deadline = time.monotonic() + seconds
         while True:

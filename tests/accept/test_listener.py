@@ -1,6 +1,7 @@
 """Capacity, stopping and draining."""
 
 import contextlib
+import errno
 import os
 import socket
 import threading
@@ -65,6 +66,22 @@ def test_a_full_listener_lets_others_wait_until_one_leaves() -> None:
         third.socket.settimeout(10)
 
         assert third.read_pdu()[0] == 2
+
+
+def test_a_connection_that_there_is_no_memory_for_takes_no_seat(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_memory(*_: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    with serving(max_associations=1) as node:
+        with monkeypatch.context() as failing, RawPeer(node.address) as refused:
+            failing.setattr("scp.accept.reader.mmap.mmap", no_memory)
+            assert refused.read_until_closed() == []
+
+        with RawPeer(node.address) as peer:
+            peer.associate()
+            peer.release()
 
 
 def test_a_descriptor_stops_it() -> None:

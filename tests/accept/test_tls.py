@@ -2,7 +2,9 @@
 
 import logging
 import os
+import socket
 import ssl
+import struct
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -215,6 +217,25 @@ def test_a_peer_that_stalls_inside_a_pdu_is_dropped_on_tls_too(
         assert eventually(lambda: node.store.closed)
 
     assert node.store.kept == []
+
+
+# The module ssl leaves a socket that was reset to be collected, and says that it was not closed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.0"])
+def test_a_peer_that_only_looks_whether_the_port_is_open_is_one_line_in_the_log(
+    authority: Authority, caplog: pytest.LogCaptureFixture, said: bytes
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    with serving(ports=[port(authority)]) as node:
+        for _ in range(20):
+            with RawPeer(node.address) as gone:
+                gone.send(said)
+                at_once = struct.pack("ii", 1, 0)
+                gone.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+        assert eventually(lambda: caplog.text.count("association over: ") == 20)
+
+    assert {record.levelname for record in caplog.records} == {"INFO"}
 
 
 def test_what_is_no_tls_ends_the_connection_and_nothing_else(
