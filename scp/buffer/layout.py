@@ -124,6 +124,10 @@ class Layout:
             The data folder cannot be made or written.
         """
         try:
+            if not self.spool.is_dir():
+                disk.make_durable_folder(self.spool)
+                # The files of conversions are made by others, who do not think of who may read them.
+                self.spool.chmod(0o750)
             for folder in (
                 self.incoming,
                 self.growing,

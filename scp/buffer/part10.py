@@ -39,7 +39,7 @@ _INFLATE_LIMIT = 4 * 2**20
 """Enough deflated header to find the UIDs; what needs more is refused as unreadable."""
 _FIRST_READ = 16 * 1024
 _HEADER_LIMIT = 64 * 2**20
-"""What may lie before the Series Instance UID."""
+"""What may lie before the Series Instance UID. Read, it takes half as much again."""
 
 
 def file_head(request: StoreRequest) -> bytes:
@@ -148,15 +148,16 @@ def open_instance(path: StrPath) -> SpooledInstance:
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        head = file.read(_FIRST_READ)
+        head = bytearray(file.read(_FIRST_READ))
         meta = _meta_of(head)
         while True:
             try:
-                identity = read_identity(head[meta.dataset_start :], meta.transfer_syntax)
+                with memoryview(head)[meta.dataset_start :] as dataset:
+                    identity = read_identity(dataset, meta.transfer_syntax)
                 break
             except TruncatedError as error:
-                more = file.read(len(head))
-                if not more or len(head) > _HEADER_LIMIT:
+                more = file.read(len(head)) if len(head) < _HEADER_LIMIT else b""
+                if not more:
                     raise UnreadableInstanceError(str(error)) from error
                 head += more
     return SpooledInstance(
@@ -168,7 +169,7 @@ def open_instance(path: StrPath) -> SpooledInstance:
     )
 
 
-def _meta_of(head: bytes) -> FileMeta:
+def _meta_of(head: Buffer) -> FileMeta:
     """The meta group, which :func:`file_head` kept short."""
     try:
         return file_meta_of(head, is_whole=len(head) < _FIRST_READ)

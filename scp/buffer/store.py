@@ -97,6 +97,7 @@ class SpoolStore:
         self._room_at = 0.0
         self._room = 0
         self._room_lock = threading.Lock()
+        self._reading = threading.Lock()
         disk.make_durable_folder(self._incoming)
 
     def begin(self, request: StoreRequest) -> "SpoolIncoming":
@@ -203,6 +204,11 @@ class SpoolStore:
     def given_up(self, series: str) -> None:
         self._notices.given_up(series)
 
+    def read_identity(self, incoming: StrPath) -> Identity:
+        """Find the routing header in what was written; for one that has too much before it."""
+        with self._reading:  # One at a time: it may take 96 MiB.
+            return part10.open_instance(incoming).identity
+
     def _link(self, incoming: StrPath, folder: str, stem: str) -> tuple[str, bool]:
         number = 1
         while True:
@@ -288,7 +294,7 @@ class SpoolIncoming:
     def commit(self) -> None:
         """Return once the instance is durable under its series; the order is the spool's protocol."""
         try:
-            identity = self._identity or self._read_identity()
+            identity = self._identity or self._store.read_identity(self._file.path)
             part10.check_identity(self._request, identity)
             self._announce(identity)
             self._file.sync()
@@ -343,6 +349,3 @@ class SpoolIncoming:
         if self._announced is None:
             self._announced = identity.series.folder
             self._store.arriving(self._announced)
-
-    def _read_identity(self) -> Identity:
-        return part10.open_instance(self._file.path).identity

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -150,3 +151,13 @@ def test_making_the_folders_again_keeps_what_is_there(layout: Layout) -> None:
     layout.make(Disk())
 
     assert (layout.growing / "series").is_dir()
+
+
+def test_nobody_else_on_the_machine_may_look_into_the_spool(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        Layout(tmp_path / "data").make(Disk())
+    finally:
+        os.umask(before)
+
+    assert stat.S_IMODE((tmp_path / "data" / "spool").stat().st_mode) == 0o750

@@ -1,6 +1,9 @@
 """What one association sees of the spool, and what the coordinator is told."""
 
 import json
+import threading
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from tests.buffer.spool import (
     CT_IMAGE,
     EXPLICIT_LITTLE,
     ORIGIN,
+    STUDY,
     Sent,
     ToldNotices,
     acknowledged_files,
@@ -44,6 +48,35 @@ def test_the_dataset_is_kept_byte_for_byte_with_who_sent_it(layout: Layout) -> N
     assert kept.origin == ORIGIN
     assert kept.transfer_syntax == EXPLICIT_LITTLE
     assert kept.file_bytes == path.stat().st_size
+
+
+def test_long_headers_of_many_senders_are_searched_in_bounded_memory(layout: Layout) -> None:
+    store, megabytes, senders = make_store(layout, Disk()), 24, 4
+    private = element(0x0009, 0x0010, b"LO", "SOMEONE")
+    private += element(0x0009, 0x1001, b"OB", bytes(megabytes * 2**20))
+    split, step = SENT.dataset.index(element(0x0020, 0x000D, b"UI", STUDY)), 2**16
+    many = [Sent(f"1.2.3.{number}") for number in range(senders)]
+    all_came = threading.Barrier(senders)
+
+    def send(sent: Sent) -> None:
+        incoming = store.begin(sent.request)
+        incoming.write(sent.dataset[:split])
+        for start in range(0, len(private), step):
+            incoming.write(private[start : start + step])
+        incoming.write(sent.dataset[split:])
+        all_came.wait(20)
+        incoming.commit()
+
+    with ThreadPoolExecutor(senders) as pool:
+        tracemalloc.start()
+        try:
+            list(pool.map(send, many))
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+    assert len(acknowledged_files(layout)) == senders
+    assert peak < 2 * megabytes * 2**20
 
 
 def test_nothing_stays_in_incoming(layout: Layout) -> None:
