@@ -40,6 +40,7 @@ _EQUAL: Final = (
     0x00280120, 0x00280121, RESCALE_TYPE, 0x00541001,  # padding, what the values mean
     0x00282110, 0x00282114,  # whether and how pixels lost something before
     0x00180086, 0x00180081, 0x00181210,  # echo, kernel
+    0x00200060, 0x00200062, 0x00209072,  # left or right, of which highdicom says one for all
 )  # fmt: skip
 """What one object says once for all frames, or a radiologist would not mix."""
 _PARAMETERS: Final = (0x00181314, 0x00180082, 0x00180080, 0x00180060)

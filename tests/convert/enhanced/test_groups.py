@@ -102,6 +102,7 @@ def test_directions_that_differ_by_the_noise_of_a_calculation_are_one(tmp_path: 
         {"FrameOfReferenceUID": lambda i: "2.25.7" if i < 3 else "2.25.8"},
         {"LossyImageCompression": lambda i: "00" if i < 3 else "01"},
         {"PatientName": lambda i: "A^B" if i < 3 else "A^C"},
+        {"ImageLaterality": lambda i: "L" if i < 3 else "R"},
     ],
     ids=lambda change: next(iter(change)),
 )
