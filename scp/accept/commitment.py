@@ -8,6 +8,7 @@ from typing import Final
 
 from scp.accept.commands import Command, CommandField
 from scp.accept.ports import CommitmentDesk
+from scp.accept.room import Room
 from scp.accept.statuses import OperationStatus, operation_status_for
 from scp.commitment import (
     ALL_COMMITTED,
@@ -28,7 +29,8 @@ MAX_DATASET_BYTES: Final = 4 * 2**20
 """For what one operation names: 30,000 instances and more. A longer one is refused."""
 
 MAX_HELD_BYTES: Final = 2 * MAX_DATASET_BYTES
-"""Of all operations on their way into a receiver. One that finds no room in it is refused."""
+"""Of all operations on their way into a receiver. One that finds no room in it is refused, unless
+another has been at it for too long."""
 
 
 class CommitmentService:
@@ -38,8 +40,7 @@ class CommitmentService:
         self._desk = desk
         self._access = access
         self._is_offered = is_offered
-        self._held_bytes = 0
-        self._counting = threading.Lock()
+        self.room = Room(MAX_HELD_BYTES)
         self._taking = threading.Lock()
 
     def begin(self, command: Command, origin: Origin, transfer_syntax: str) -> "Operation":
@@ -69,18 +70,6 @@ class CommitmentService:
             else:
                 self._desk.take_request(origin, decode_request(dataset, transfer_syntax))
 
-    def hold(self, count: int) -> None:
-        """Set ``count`` bytes aside for an operation, unless all of them would hold too many."""
-        with self._counting:
-            if self._held_bytes + count > MAX_HELD_BYTES:
-                raise StorageFullError("other operations on their way in hold what there is")
-            self._held_bytes += count
-
-    def let_go(self, count: int) -> None:
-        """Give back what :meth:`hold` has set aside."""
-        with self._counting:
-            self._held_bytes -= count
-
 
 class Operation:
     """The dataset of one operation on its way in, held in memory up to a bound.
@@ -96,7 +85,7 @@ class Operation:
         self._command = command
         self._origin = origin
         self._transfer_syntax = transfer_syntax
-        self._dataset = bytearray()
+        self._share = service.room.begin()
         self._status = self._fault() or OperationStatus.SUCCESS
         self.received_bytes = 0
         if self._status != OperationStatus.SUCCESS:
@@ -113,10 +102,7 @@ class Operation:
     def finish(self) -> OperationStatus:
         """Keep it, unless it was refused; on return the status may be sent."""
         if self._status == OperationStatus.SUCCESS:
-            self._attempt(
-                self._service.take,
-                *(self._command, self._origin, self._dataset, self._transfer_syntax),
-            )
+            self._attempt(self._take)
         self.abandon()
         return self._status
 
@@ -125,15 +111,16 @@ class Operation:
 
     def abandon(self) -> None:
         """Forget what is held."""
-        self._service.let_go(len(self._dataset))
-        self._dataset = bytearray()
+        self._service.room.free(self._share)
 
     def _hold(self, *pieces: memoryview) -> None:
         if self.received_bytes > MAX_DATASET_BYTES:
             raise StorageFullError(f"a dataset of more than {MAX_DATASET_BYTES} bytes")
-        self._service.hold(sum(map(len, pieces)))
-        for piece in pieces:
-            self._dataset += piece
+        self._service.room.add(self._share, *pieces)
+
+    def _take(self) -> None:
+        dataset = self._service.room.complete(self._share)
+        self._service.take(self._command, self._origin, dataset, self._transfer_syntax)
 
     def _attempt[**P](self, action: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         try:

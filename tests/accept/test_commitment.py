@@ -12,7 +12,7 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.presentation import build_role
 
-from scp.accept import commitment
+from scp.accept import commitment, room
 from scp.accept.commitment import CommitmentService, report_to
 from scp.commitment import (
     PUSH_MODEL,
@@ -239,6 +239,28 @@ def test_what_operations_hold_together_is_bounded(
 
     # Who is refused anyway holds nothing. The first of the others had a damaged dataset.
     assert sorted(statuses) == ([0x0124, 0x0124] if title == "STRANGER" else [0x0115, 0x0213])
+    assert desk.requests == [("CT1", REQUEST)]
+
+
+def test_peers_that_stall_inside_their_requests_keep_nobody_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(commitment, "MAX_HELD_BYTES", 1000)
+    monkeypatch.setattr(room, "PATIENCE_SECONDS", 0.0)
+    desk = MemoryDesk()
+    request = associate_request([(PUSH_MODEL, [EXPLICIT])], calling="CT1")
+    begun = p_data((1, COMMAND | LAST, action_command())) + p_data((1, 0, bytes(990)))
+    service = CommitmentService(desk, ACCESS, is_offered=True)
+    with serving(commitments=service) as node, RawPeer(node.address) as stalled:
+        stalled.associate(request)
+        stalled.send(begun)
+        assert eventually(lambda: service.room.held_bytes == 990)
+        with associated(node) as association:
+            assert ask(association, information("1.2.4", "1.2.5")) == 0x0000
+        stalled.send(p_data((1, LAST, bytes(1))))
+        assert stalled.read_response().Status == 0x0213
+        stalled.release()
+
     assert desk.requests == [("CT1", REQUEST)]
 
 
