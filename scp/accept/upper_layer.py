@@ -5,8 +5,9 @@ tests/accept/test_upstream.py that shows it and fails when a newer pynetdicom ha
 
 ``PumpedDul`` is no thread
     dul.py:403 polls with sleeps of 1 ms, and so does a second thread at association.py:714
-    (an_association_is_one_thread). Sending at once also ends the race in which ``is_established``
-    is set before the accept is on the wire, acse.py:427-433
+    (an_association_is_one_thread). Whoever aborts waits for it, association.py:541, however long a
+    peer stalls (an_association_is_aborted_although_its_peer_stalls). Sending at once also ends the
+    race in which ``is_established`` is set before the accept is on the wire, acse.py:427-433
     (an_association_is_established_when_the_accept_is_sent).
 ``PduReader``, ``PumpedDul.receive``, ``HandedSocket.recv``
     dul.py:302 reads as many bytes as a PDU announces, without a deadline
@@ -37,8 +38,7 @@ tests/accept/test_upstream.py that shows it and fails when a newer pynetdicom ha
     (a_peer_that_stalls_in_its_tls_handshake_keeps_nobody_waiting).
 ``StorageAssociation._await_close``
     After a release, rejection or abort dul.py:171 closes at once instead of leaving it to the peer
-    (the_peer_closes_first), and ``abort`` waits for the polling thread, association.py:541; that
-    goes with the thread (an_association_is_one_thread).
+    (the_peer_closes_first).
 ``StorageAssociation._close``
     transport.py:641 leaves the descriptor open when the peer has ended the connection first
     (a_connection_that_the_peer_has_reset_is_closed).

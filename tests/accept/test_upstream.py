@@ -7,6 +7,7 @@ time to take it out.
 
 import logging
 import runpy
+import select
 import socket
 import ssl
 import struct
@@ -207,6 +208,25 @@ def test_an_association_is_one_thread(plain: Acceptor) -> None:
         more = threading.active_count() - before
 
     assert more == 1
+
+
+@pytest.mark.xfail(
+    raises=AssertionError, reason="PumpedDul: who aborts waits for the thread that polls"
+)
+def test_an_association_is_aborted_although_its_peer_stalls(plain: Acceptor) -> None:
+    with RawPeer(plain.address) as peer:
+        peer.associate()
+        peer.send(bytes.fromhex("040000001000"))  # and nothing of the PDU that it announces
+        (association,), (connection,) = plain.associations, plain.connections
+        while select.select([connection], [], [], 0)[0]:
+            time.sleep(0.01)  # until the thread that polls has read it, and waits for more
+        aborting = threading.Thread(target=association.abort)
+        aborting.start()
+        aborting.join(SECONDS)
+        is_over = not aborting.is_alive()
+    aborting.join(LONG_SECONDS)
+
+    assert is_over
 
 
 @pytest.mark.xfail(raises=AssertionError, reason="plain_title: titles that are sent end everything")
