@@ -11,7 +11,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from multiprocessing.connection import Connection, wait
 
 from scp import telemetry
 from scp.buffer.commitments import CommitmentFiles
@@ -43,6 +42,7 @@ from scp.pipeline.processes import Orders, read_orders
 from scp.pipeline.recorder import Recorder
 from scp.pipeline.requests import Requests
 from scp.pipeline.retention import Retention
+from scp.pipeline.sources import Sources
 from scp.pipeline.threads import Chores, Inbox
 from scp.pipeline.trusted_clock import TrustedClock
 from scp.pipeline.watch import Watch
@@ -50,7 +50,7 @@ from scp.pipeline.watch import Watch
 logger = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
-_GATHER_SECONDS = 0.01
+_GATHER_SECONDS = 0.05
 """So long notices are left to gather after some were read: a turn costs as much as ten of them."""
 _STOP_SECONDS = 10.0
 
@@ -169,6 +169,9 @@ class Coordinator:
         self._dispatch.asks = self._asks.asks
         self._dispatch.vouching = self._asks.vouching
         self._stop_read, self._stop_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._sources = Sources(
+            [self._inbox.fileno(), self._stop_read], [end.fileno() for end in self._notices]
+        )
         self._is_stopping = False
         self._last_tick = 0.0
         self._gather_until = 0.0
@@ -219,21 +222,15 @@ class Coordinator:
 
     def _turn(self) -> None:
         longest = self._timers.wait(self._intake.next_wait(_TICK_SECONDS))
-        sources: list[socket.socket | Connection | int] = [
-            self._inbox.fileno(),
-            self._stop_read,
-            *self._pool.connections(),
-        ]
         gathering = self._gather_until - time.monotonic()
-        if gathering > 0:
-            longest = min(longest, gathering)
-        else:
-            sources += self._notices
-        ready = wait(sources, longest)
+        ready = self._sources.wait(
+            self._pool.connections(),
+            min(longest, gathering) if gathering > 0 else longest,
+            with_notices=gathering <= 0,
+        )
         self._read_notices()
         for connection in ready:
-            if isinstance(connection, Connection):
-                self._pool.readable(connection)
+            self._pool.readable(connection)
         self._inbox.run_posted()
         self._timers.run_due()
         now = time.monotonic()
@@ -314,6 +311,7 @@ class Coordinator:
         self._inbox.run_posted()
         self._watch.stop(_STOP_SECONDS)
         self._ledger.close()
+        self._sources.close()
 
 
 @contextlib.contextmanager
