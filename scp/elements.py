@@ -126,12 +126,13 @@ def walk(
     MalformedError
         They cannot be elements.
     """
-    walker = _Walker(data, encoding)
+    walker: _Walker | None = None
     position, size = start, len(data)
     short_header = _SHORT_HEADER[encoding]
+    last_header = -1 if encoding.implicit else size - 8
     while position < size:
         # Most elements are explicit and short: their way costs a third of the general one.
-        if not encoding.implicit and position + 8 <= size:
+        if position <= last_header:
             group, number, vr, length = short_header(data, position)
             end = position + 8 + length
             if vr in _SHORT_VRS and end <= size:
@@ -142,6 +143,7 @@ def walk(
                     yield Element(tag, vr, position, position + 8, length, end)
                 position = end
                 continue
+        walker = walker or _Walker(data, encoding)
         tag = walker.tag_at(position)
         if tag >= stop_before:
             return

@@ -255,10 +255,10 @@ class StorageAssociation(Association):
         try:
             while self._upper.state == State.ESTABLISHED:
                 kind, length = self._reader.pdu_header()
-                if kind == P_DATA_TF:
+                while kind == P_DATA_TF:  # which changes no state
                     messages.receive(length)
-                else:
-                    self._receive_control(kind, length)
+                    kind, length = self._reader.pdu_header()
+                self._receive_control(kind, length)
             self._end()
         finally:
             messages.abandon()

@@ -2,6 +2,7 @@
 
 import os
 import re
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from struct import pack
@@ -22,7 +23,7 @@ from scp.errors import (
     UidMismatchError,
     UnreadableInstanceError,
 )
-from scp.model import IMPLEMENTATION_CLASS_UID, Identity, SpooledInstance, StoreRequest
+from scp.model import IMPLEMENTATION_CLASS_UID, Identity, Origin, SpooledInstance, StoreRequest
 from scp.part10 import FileMeta, file_meta_of
 
 IMPLEMENTATION_VERSION_NAME = "DCMPRESS_" + version("dcmpress").replace(".", "")[:7]
@@ -44,14 +45,24 @@ _HEADER_LIMIT = 64 * 2**20
 
 def file_head(request: StoreRequest) -> bytes:
     """Preamble and file meta group for a received dataset; the origin is kept in it."""
-    origin = request.origin
-    address = f"[{origin.peer_address}]" if ":" in origin.peer_address else origin.peer_address
     group = b"".join(
         (
             pack("<HH2sHL", 2, 0x0001, b"OB", 0, 2) + b"\0\1",
             _short(0x0002, b"UI", request.sop_class_uid),
             _short(0x0003, b"UI", request.sop_instance_uid),
             _short(0x0010, b"UI", request.transfer_syntax),
+            _origin(request.origin),
+        )
+    )
+    return PREAMBLE + pack("<HH2sHL", 2, 0, b"UL", 4, len(group)) + group
+
+
+@lru_cache(maxsize=256)
+def _origin(origin: Origin) -> bytes:
+    """The elements that say who wrote the file, and for whom: the same for a whole association."""
+    address = f"[{origin.peer_address}]" if ":" in origin.peer_address else origin.peer_address
+    return b"".join(
+        (
             _short(0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
             _short(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
             _short(0x0016, b"AE", origin.calling_ae_title),
@@ -60,7 +71,6 @@ def file_head(request: StoreRequest) -> bytes:
             _long(0x0026, b"UR", f"dicom://{address}"),
         )
     )
-    return PREAMBLE + pack("<HH2sHL", 2, 0, b"UL", 4, len(group)) + group
 
 
 def read_identity(dataset: Buffer, transfer_syntax: str) -> Identity:

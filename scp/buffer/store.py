@@ -144,7 +144,8 @@ class SpoolStore:
     def land(self, incoming: StrPath, request: StoreRequest, identity: Identity) -> None:
         """Give a synced file its durable name in its series' folder, and tell the coordinator."""
         key = identity.series
-        folder = f"{self._growing}/{key.folder}"
+        series = key.folder
+        folder = f"{self._growing}/{series}"
         while True:
             lock = lock_folder_shared(folder)
             if lock is None:
@@ -163,7 +164,7 @@ class SpoolStore:
                     state = os.stat(incoming)
                     self._notices.landed(
                         Landed(
-                            series=key.folder,
+                            series=series,
                             name=name,
                             request=request,
                             identity=identity,
@@ -172,7 +173,7 @@ class SpoolStore:
                         )
                     )
                 else:
-                    self._notices.repeated(key.folder)
+                    self._notices.repeated(series)
             finally:
                 os.close(lock)
             return

@@ -25,7 +25,9 @@ from scp.pipeline.tracked import Tracked
 logger = logging.getLogger(__name__)
 
 FOR_PEER, AT_ONCE, CLOSED, AHEAD = range(4)
-"""Priorities: a peer waits on an open association; what is closed goes before what still grows."""
+"""Priorities: a peer waits on an open association; what is closed goes before what still grows.
+
+The first two are :data:`scp.pipeline.pool.URGENT`."""
 
 HEADROOM_BYTES = 64 * 2**20
 """Conversion may use the reserve down to this; then originals are delivered, which need no room."""

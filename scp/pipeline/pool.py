@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
+from typing import Final
 
 from scp.model import PassReason
 from scp.pipeline import processes
@@ -22,6 +23,7 @@ from scp.pipeline.gpus import GpuProcesses
 from scp.pipeline.processes import Orders
 from scp.pipeline.tasks import (
     Answer,
+    Assignment,
     CollapseTask,
     ConvertTask,
     DecodeTask,
@@ -33,6 +35,8 @@ from scp.pipeline.tasks import (
 
 logger = logging.getLogger(__name__)
 
+URGENT: Final = 1
+"""Tasks of this priority and before are done before receiving; all others in what time is left."""
 _TRIES = 2
 _RESTART_SECONDS = 1.0
 _SEND_SECONDS = 20
@@ -187,7 +191,7 @@ class WorkerPool:
         entry.is_taken = True
         worker.deadline = self._deadline(_size(entry.task))
         try:
-            worker.connection.send(entry.task)
+            worker.connection.send(Assignment(entry.task, entry.priority <= URGENT))
         except OSError:
             # It died while idle, and its connection becomes readable; or it hangs, and is late at once.
             worker.deadline = 0.0

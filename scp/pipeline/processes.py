@@ -54,7 +54,9 @@ def start(module: str, orders: Orders) -> subprocess.Popen[bytes]:
         [sys.executable, "-m", module],
         stdin=subprocess.PIPE,
         pass_fds=(orders.lock, *orders.sockets),
-        start_new_session=True,
+        # No session of its own: in each of those Linux may share out time by itself (sched(7),
+        # autogroup), and how nice its processes are counts for nothing outside.
+        process_group=0,
     )
     assert child.stdin is not None
     with contextlib.suppress(BrokenPipeError), child.stdin as pipe:

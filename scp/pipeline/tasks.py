@@ -126,4 +126,14 @@ class Lost:
 
 
 type Task = ConvertTask | DecodeTask | CollapseTask
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What a worker is sent: a task, and whether somebody waits for just this one."""
+
+    task: Task
+    is_urgent: bool
+
+
 type Answer = Outcome | Decoded | Collapse

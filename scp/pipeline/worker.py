@@ -10,6 +10,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -40,6 +41,7 @@ from scp.pipeline.labels import Labels
 from scp.pipeline.processes import Orders, read_orders, receive
 from scp.pipeline.tasks import (
     Answer,
+    Assignment,
     Collapse,
     CollapseTask,
     ConvertTask,
@@ -55,6 +57,8 @@ logger = logging.getLogger(__name__)
 
 _NICENESS = 5
 """Receiving and delivering come first."""
+_PATIENCE = 10
+"""More, for tasks that nobody waits for: a long series is converted in what time is left."""
 _LARGEST_HEADER_BYTES = 2**26
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -71,12 +75,28 @@ def main() -> None:
         importlib.import_module("scp.convert.enhanced.collapse")  # Not while a series waits for it.
     with contextlib.suppress(OSError):  # As below.
         coordinator.send(Ready())
-    while True:
-        try:
-            task: Task = receive(coordinator)
-            coordinator.send(work.do(task))
-        except (EOFError, OSError):
-            break  # The coordinator stops, or was killed; who comes after it starts workers anew.
+    serve(coordinator, work.do)
+
+
+def serve(coordinator: Connection, do: Callable[[Task], Answer]) -> None:
+    """Do one task after another, the urgent ones at a better priority, until the other end is closed.
+
+    Linux knows the niceness of each thread, and without a privilege it only grows. So urgent tasks
+    have a thread, begun before this one becomes nicer.
+    """
+    with ThreadPoolExecutor(1, "urgent") as urgent:
+        urgent.submit(os.getpid).result()
+        os.nice(_PATIENCE)
+        while True:
+            try:
+                assigned: Assignment = receive(coordinator)
+                if assigned.is_urgent:
+                    answer = urgent.submit(do, assigned.task).result()
+                else:
+                    answer = do(assigned.task)
+                coordinator.send(answer)
+            except (EOFError, OSError):
+                break  # The coordinator stops, or was killed; who comes after it starts workers anew.
 
 
 def _gpu_of(orders: Orders) -> GpuLink | None:

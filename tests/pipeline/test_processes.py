@@ -46,6 +46,15 @@ def test_a_child_has_the_lock_and_its_own_pipe_and_nothing_else_of_its_parent(
         assert f"socket:[{inode}]" not in found
 
 
+def test_a_child_shares_the_time_of_its_parents_session_and_not_its_signals(
+    one_worker: Crew,
+) -> None:
+    (child,) = one_worker.pids()
+
+    assert os.getsid(child) == os.getsid(0), "how nice it is would count for nothing"
+    assert os.getpgid(child) == child, "a terminal's Ctrl-C is for the supervisor alone"
+
+
 def test_a_child_that_dies_before_it_has_read_its_orders_is_one_that_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,10 +2,13 @@
 
 import hashlib
 import logging
+import os
 import resource
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing.connection import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,17 @@ from scp.config.schema import Htj2kSection
 from scp.convert.ports import FrameEncoder, FrameFormat, Frames
 from scp.errors import CodecError
 from scp.model import PassReason
-from scp.pipeline.tasks import ConvertTask, Decoded, DecodeTask, Extent, Outcome
-from scp.pipeline.worker import Workbench
+from scp.pipeline.tasks import (
+    Answer,
+    Assignment,
+    ConvertTask,
+    Decoded,
+    DecodeTask,
+    Extent,
+    Outcome,
+    Task,
+)
+from scp.pipeline.worker import Workbench, serve
 from tests.convert.images import ENCODER, OPENJPEG, save, shipped
 from tests.convert.streams import compressed, rle
 from tests.material import ct_series, write
@@ -249,3 +261,23 @@ def test_a_source_that_is_gone_is_an_answer_too(tmp_path: Path) -> None:
 
     assert decoded.error
     assert not decoded.is_for_lack_of_room
+
+
+def test_what_nobody_waits_for_is_done_in_the_time_that_is_left(task: ConvertTask) -> None:
+    def niceness(_: Task) -> Answer:
+        return Outcome(detail=str(os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
+
+    ours, theirs = Pipe()
+    # In a thread, as Linux knows niceness of threads: that of the tests stays what it is.
+    worker = threading.Thread(target=serve, args=(theirs, niceness))
+    with ours, theirs:
+        worker.start()
+        found = []
+        for is_urgent in (True, False, True):
+            ours.send(Assignment(task, is_urgent))
+            found.append(int(ours.recv().detail))
+        ours.close()
+        worker.join(30)
+
+    assert not worker.is_alive()
+    assert found[0] == found[2] < found[1]
