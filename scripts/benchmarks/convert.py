@@ -41,7 +41,7 @@ def run(folder: Path) -> None:
             "dcmcjpls": lambda name: _each(files, folder / name, "dcmcjpls"),
         }
         for number, (what, work) in itertools.product(range(ROUNDS), works.items()):
-            settle(folder, 2 * total)
+            settle(2 * total)
             times.setdefault(what, []).append(work(f"out-{number}"))
             sizes = _bytes(folder / f"out-{number}")
             shutil.rmtree(folder / f"out-{number}", ignore_errors=True)

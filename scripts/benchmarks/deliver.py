@@ -49,11 +49,11 @@ def _beside_storescu(folder: Path) -> None:
     theirs, ours, there = [], [], folder / "received"
     for _ in range(ROUNDS):
         with peers.storescp(there) as (port, _):
-            settle(folder, 2 * total)
+            settle(2 * total)
             theirs.append(peers.storescu(port, folder / "ct"))
         shutil.rmtree(there)
         with peers.storescp(there) as (port, _):
-            settle(folder, 2 * total)
+            settle(2 * total)
             started = time.perf_counter()
             section = DicomDestination.model_validate(_dicom(port))
             assert all(receipt.verdict.is_done for receipt in send_files(files, section, _refuse))
@@ -141,7 +141,7 @@ def _refusing_every_second() -> Iterator[int]:
 def _start_with_much_pending(folder: Path) -> None:
     here = folder / "pending"
     _fill(here / "data", folder)
-    settle(folder, 2**20)  # Else the start waits for what the jobs left to write back.
+    settle(2**20)  # Else the start waits for what the jobs left to write back.
     with peers.storescp(folder / "first") as (port, _):
         started = time.perf_counter()
         with peers.node(

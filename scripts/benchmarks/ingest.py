@@ -22,7 +22,7 @@ def run(folder: Path) -> None:
         there = folder / f"orthanc-{number}"
         with peers.orthanc(there, _JPEG_LS) as (port, process):
             peers.storescu(port, folder / "warm")
-            settle(folder, 2 * total)
+            settle(2 * total)
             before = cpu_seconds(process)
             theirs.append(peers.storescu(port, folder / "ct"))
             their_cpu.append(cpu_seconds(process) - before)
@@ -31,7 +31,7 @@ def run(folder: Path) -> None:
         with peers.node(here) as (port, process, archive):
             peers.storescu(port, folder / "warm")
             peers.wait_until_delivered(here, 4)
-            settle(folder, 2 * total)
+            settle(2 * total)
             before = cpu_seconds(process)
             started = time.perf_counter()
             sent = started + peers.storescu(port, folder / "ct")
@@ -58,7 +58,7 @@ def _enhanced_tail(folder: Path, number: int, total: int) -> float:
     with peers.node(here, rules=[rule]) as (port, _, archive):
         peers.storescu(port, folder / "warm")
         peers.wait_until_delivered(here, 4)
-        settle(folder, 2 * total)
+        settle(2 * total)
         sent = time.perf_counter() + peers.storescu(port, folder / "ct")
         tail = peers.wait_for_files(archive, 2) - sent - QUIET_SECONDS
     shutil.rmtree(here)

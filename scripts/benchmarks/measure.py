@@ -1,5 +1,6 @@
 """What a process tree costs: CPU seconds, memory; and what the disk costs."""
 
+import mmap
 import os
 import statistics
 import threading
@@ -84,41 +85,56 @@ def fsync_milliseconds(folder: Path, count: int = 50) -> float:
     return 1000 * statistics.median(_synced(folder, index, b"x") for index in range(count))
 
 
-def fsync_floor(folder: Path, files: list[Path]) -> float:
+def fsync_floor(folder: Path, files: list[Path], pause: float = 0.0) -> float:
     """Seconds that nothing but the fsyncs of these files and of their folder takes.
 
-    The files are written first, as a receiver writes while it receives, and each is synced at its end.
+    The files are written first, as a receiver writes while it receives, and each is synced at its end;
+    before each fsync there is a ``pause``, which counts.
     """
     folder.mkdir()
     total = 0.0
     for index, file in enumerate(files):
-        total += _synced(folder, index, file.read_bytes())
+        total += _synced(folder, index, file.read_bytes(), pause)
     return total
 
 
-def settle(folder: Path, file_bytes: int) -> None:
+def settle(file_bytes: int) -> None:
     """Give everyone the same start: nobody else's data to write back, and memory that is there.
 
     A virtual machine gives the memory of deleted files back to its host, and the first touch after
-    that costs more than receiving does. So a file is written and deleted right before.
+    that costs more than receiving does. So as much as will be written is touched right before.
     """
-    warm = folder / "warm-memory"
-    with warm.open("wb") as file:
-        for _ in range(file_bytes // 2**20 + 1):
-            file.write(bytes(2**20))
-    warm.unlink()
+    with mmap.mmap(-1, file_bytes) as memory:
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        for start in range(0, file_bytes, mmap.PAGESIZE):
+            memory[start] = 1
     os.sync()
 
 
-def _synced(folder: Path, index: int, content: bytes) -> float:
+def empty(folder: Path) -> None:
+    """Give the room of all files back, and keep their names until the end.
+
+    ext4 without a journal passes over what was deleted within a minute, one by one, for each file that
+    is made: whoever is measured next would pay for that.
+    """
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = Path(place) / name
+            if path.is_file():
+                os.truncate(path, 0)
+
+
+def _synced(folder: Path, index: int, content: bytes, pause: float = 0.0) -> float:
     path = folder / f"floor-{index}"
     descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     parent = os.open(folder, os.O_RDONLY)
     try:
         os.write(descriptor, content)
         started = time.perf_counter()
-        os.fsync(descriptor)
-        os.fsync(parent)
+        for each in (descriptor, parent):
+            if pause:
+                time.sleep(pause)
+            os.fsync(each)
         return time.perf_counter() - started
     finally:
         os.close(descriptor)

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,10 @@ from scp.cli.demo_material import ct_series, write
 from scp.pipeline.control import ask
 
 _START_SECONDS = 60.0
+_SENDER_SECONDS = 300.0
+"""More than a sender may ever take; a measurement ends, whatever happens."""
+_DIFFERENT = 20
+"""Images of a series whose content does not matter."""
 _WORKERS = os.cpu_count() or 1
 """As many as a node starts by itself; what they cost before they are ready is not measured."""
 _SENDER = {"TCP_NODELAY": "1"}
@@ -47,6 +51,32 @@ def ct_files(folder: Path, count: int, seed: int = 0) -> list[Path]:
     return [write(one, folder) for one in ct_series(count, seed=seed)]
 
 
+def ct_copies(
+    folder: Path, count: int, rows: int = 512, columns: int = 512, seed: int = 0
+) -> list[Path]:
+    """As :func:`ct_files`, where nothing but the sizes matters: a few images, under many UIDs."""
+    folder.mkdir(parents=True)
+    made = []
+    for number, image in enumerate(ct_series(min(count, _DIFFERENT), rows, columns, seed)):
+        made += copies(write(image, folder), range(number, count, _DIFFERENT))
+    return made
+
+
+def copies(file: Path, numbers: Iterable[int]) -> list[Path]:
+    """Put the image under other SOP Instance UIDs in its place, by their bytes alone.
+
+    The numbers, of six digits at most, become the end of the UID, which the file is called by.
+    """
+    parts = file.read_bytes().split(file.stem.encode())
+    file.unlink()
+    made = []
+    for number in numbers:
+        uid = f"{file.stem[:-6]}{number:06}"
+        made.append(file.with_name(f"{uid}.dcm"))
+        made[-1].write_bytes(uid.encode().join(parts))
+    return made
+
+
 def storescu(port: int, place: Path, *, must_succeed: bool = True) -> float:
     """Send a folder or a file over one association by DCMTK's storescu; seconds."""
     started = time.perf_counter()
@@ -54,6 +84,7 @@ def storescu(port: int, place: Path, *, must_succeed: bool = True) -> float:
         [program("storescu"), "--max-send-pdu", "131072", "+sd", "127.0.0.1", str(port), place],
         env={**os.environ, **_SENDER},
         check=must_succeed,
+        timeout=_SENDER_SECONDS,
     )
     return time.perf_counter() - started
 
@@ -135,7 +166,10 @@ def node(
                     raise SystemExit((folder / "node.log").read_text())
                 time.sleep(0.05)
             assert found is not None
-            yield int(found["port"]), process.pid, archive
+            port = int(found["port"])
+            if waits:  # The receiver has begun, too.
+                subprocess.run([program("echoscu"), "127.0.0.1", str(port)], check=True)  # noqa: S603
+            yield port, process.pid, archive
         finally:
             process.terminate()
             process.wait(60)

@@ -1,6 +1,6 @@
 """Receiving alone: DCMTK's storescp, which does not sync, the fsyncs beside it, Orthanc, and us."""
 
-import shutil
+import itertools
 import statistics
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scp.cli.demo_material import ct_series, write
 from scripts.benchmarks import peers, receive_load
-from scripts.benchmarks.measure import cpu_seconds, fsync_floor, settle
+from scripts.benchmarks.measure import cpu_seconds, empty, fsync_floor, settle
 
 _WAIT: Mapping[str, Any] = {
     "rules": [{"name": "wait", "match": {"instances": {"ge": 1}}, "send_to": ["archive"]}],
@@ -81,7 +80,7 @@ def run(folder: Path) -> None:
 
 def one(folder: Path) -> None:
     """400 CT over one association."""
-    peers.ct_files(folder / "one", 400)
+    peers.ct_copies(folder / "one", 400)
     _compare(
         folder,
         _Work(
@@ -99,12 +98,12 @@ def eight(folder: Path) -> None:
     """Eight series over eight associations."""
     senders = [[folder / f"eight-{number}"] for number in range(8)]
     for number, (place,) in enumerate(senders):
-        peers.ct_files(place, 400, seed=number)
+        peers.ct_copies(place, 400, seed=number)
     work = _Work(
         text="8 associations x 400 CT at once",
         senders=senders,
         most=1.2,
-        rounds=3,
+        rounds=2,
         storescp=("--fork",),
         also={"two receivers": {**_WAIT, "node": _TWO}},
     )
@@ -113,26 +112,26 @@ def eight(folder: Path) -> None:
 
 def sixty(folder: Path) -> None:
     """An association for each instance, as many modalities do."""
-    files = peers.ct_files(folder / "sixty", 60)
+    files = peers.ct_copies(folder / "sixty", 60)
     work = _Work(text="60 associations of one CT", senders=[files], most=1.2, rounds=3)
     _compare(folder, work)
 
 
 def small(folder: Path) -> None:
     """10,000 instances of 50 kB."""
-    place = folder / "small"
-    place.mkdir()
-    for dataset in ct_series(10_000, rows=160, columns=160):
-        write(dataset, place)
+    peers.ct_copies(folder / "small", 10_000, rows=160, columns=160)
     work = _Work(
-        text="10,000 instances of 50 kB, one association", senders=[[place]], most=1.2, rounds=1
+        text="10,000 instances of 50 kB, one association",
+        senders=[[folder / "small"]],
+        most=1.2,
+        rounds=1,
     )
     _compare(folder, work)
 
 
 def slow(folder: Path) -> None:
     """A disk whose every fsync takes 5 ms longer."""
-    peers.ct_files(folder / "slow", 400)
+    peers.ct_copies(folder / "slow", 400)
     work = _Work(
         text=f"400 CT, {_SLOW_SECONDS * 1000:.0f} ms injected into every fsync",
         senders=[[folder / "slow"]],
@@ -164,24 +163,26 @@ def _compare(folder: Path, work: _Work) -> None:
     floors: list[float] = []
     sink, theirs, orthanc, ours = _Times(), _Times(), _Times(), _Times()
     also = {text: _Times() for text in work.also}
+    numbers = itertools.count()
 
     def measure(
         times: _Times, peer: Callable[[Path], AbstractContextManager[tuple[int, ...]]]
     ) -> None:
-        place = folder / "receiver"
+        place = folder / f"receiver-{next(numbers)}"
         with peer(place) as (port, process, *_):
-            settle(folder, 2 * total)
+            settle(2 * total)
             before = cpu_seconds(process)
             times.seconds.append(peers.storescus(port, work.senders))
             times.cpu.append(cpu_seconds(process) - before)
-        shutil.rmtree(place)
+        empty(place)
 
     def node(sections: Mapping[str, Any]) -> Callable[[Path], Any]:
         return lambda place: peers.node(place, environment=environment, **sections)
 
     for number in range(work.rounds):
-        floors.append(fsync_floor(folder / "floor", files))
-        shutil.rmtree(folder / "floor")
+        place = folder / f"floor-{number}"
+        floors.append(fsync_floor(place, files, _SLOW_SECONDS if work.is_slow else 0))
+        empty(place)
         measure(theirs, lambda place: peers.storescp(place, *work.storescp))
         measure(ours, node(_WAIT))
         if number == 0:
@@ -191,8 +192,6 @@ def _compare(folder: Path, work: _Work) -> None:
             for text, sections in work.also.items():
                 measure(also[text], node(sections))
     floor = statistics.median(floors)
-    if work.is_slow:
-        floor = 2 * len(files) * _SLOW_SECONDS
     print(f"{work.text}, median of {work.rounds}:")
     print(f"  DCMTK storescp  {theirs} (it does not sync)")
     if orthanc.seconds:

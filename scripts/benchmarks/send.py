@@ -23,14 +23,14 @@ def run(folder: Path) -> None:
     there = folder / "received"
     for _ in range(ROUNDS):
         with peers.storescp(there) as (port, _):
-            settle(folder, 2 * total)
+            settle(2 * total)
             theirs.append(peers.storescu(port, folder / "ct"))
         shutil.rmtree(there)
         with peers.storescp(there) as (port, _):
             section = DicomDestination(
                 kind="dicom", host="127.0.0.1", port=port, ae_title="STORESCP"
             )
-            settle(folder, 2 * total)
+            settle(2 * total)
             started, before = time.perf_counter(), time.process_time()
             assert all(receipt.verdict.is_done for receipt in send_files(files, section, _refuse))
             ours.append(time.perf_counter() - started)
