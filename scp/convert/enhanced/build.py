@@ -84,6 +84,11 @@ class Draft:
 def build(volume: Volume, sop_instance_uid: str, series_instance_uid: str) -> Draft:
     """Have highdicom convert the volume; its own mistakes are still in the result.
 
+    Where it cannot tell the side of a body part for which there is but one, it is asked again without the
+    region that keeps it from looking.
+
+    Needed with highdicom 0.28.0 to 0.28.2: no release mends it.
+
     Raises
     ------
     NotCollapsedError
@@ -235,7 +240,12 @@ def _has_window(header: SliceHeader) -> bool:
 
 
 def _whole_range(header: SliceHeader) -> dict[str, str]:
-    """A window over every value that the stored bits can express, in output units (PS3.3 C.11.2.1.2)."""
+    """A window over every value that the stored bits can express, in output units (PS3.3 C.11.2.1.2).
+
+    highdicom makes one of stored values, which it does not mark as made up.
+
+    Needed with highdicom 0.28.0 to 0.28.2: no release mends it.
+    """
     stored, slope = header.short(_STORED) or 0, (header.numbers(SLOPE) or (1.0,))[0]
     intercept = (header.numbers(INTERCEPT) or (0.0,))[0]
     lowest = -(1 << stored - 1) if header.short(_SIGN) else 0

@@ -59,6 +59,12 @@ _SLACK: Final = 0.01
 def refuse_ineligible(header: SliceHeader) -> None:
     """Raise for what cannot be a frame, whatever else the series holds.
 
+    Much of it highdicom takes, and drops (overlays, curves), copies to where it means nothing (signatures)
+    or calls something else (Rescale Type, projections); or it raises, and that costs the series (dates and
+    times that are none, a missing orientation, MONOCHROME1 with a rescale).
+
+    Needed with highdicom 0.28.0 to 0.28.2: no release mends it.
+
     Raises
     ------
     NotCollapsedError

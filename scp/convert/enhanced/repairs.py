@@ -1,10 +1,12 @@
 """Puts right what highdicom gets wrong or guesses, one function for each mistake.
 
-Each was seen with highdicom 0.28.2, the newest when it was written; the test of the same name shows the
-mistake in highdicom itself and fails when a newer version has put it right, so that the function can go.
-Some mistakes cannot happen here: frames are never joined in memory (its odd 8-bit frames), private and
-unknown elements, Image Type and other values that it drops are copied by ``unassigned``, and what makes it
-raise is refused before (``eligible``).
+The last line of each says which versions of highdicom have the mistake, from the first that was looked at
+to the newest. A test shows the mistake in highdicom itself and fails when a newer version has put it right:
+then the function can go. Another fails when a version is installed that no such line speaks of.
+
+Some mistakes are put right elsewhere, with such a line there: what it makes of the pixels never reaches a
+file (``writer``), the windows that it makes up and the side of the body that it cannot tell (``build``),
+what it drops (``unassigned``), and what makes it raise or is dropped for good (``eligible``).
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,6 +33,12 @@ _TRIGGER_TIME, _FRAME_REFERENCE_TIME = 0x00181060, 0x00189151
 _FRAME_DURATION, _UNITS, _QUALIFICATION = 0x00181242, 0x00541001, 0x00189004
 _MODALITY, _SERIES_NUMBER = 0x00080060, 0x00200011
 _ACQUISITION_TIMES: Final = (ACQUISITION_DATE_TIME, 0x00080022, 0x00080032)
+_TECHNIQUE: Final = 0x00089207
+_FRAME_TYPE: Final = {
+    "PixelPresentation": 0x00089205,
+    "VolumetricProperties": 0x00089206,
+    "VolumeBasedCalculationTechnique": _TECHNIQUE,
+}
 _EMPTY_MODULES: Final = (
     "ContrastBolusAgent",
     "ClinicalTrialTimePointID",
@@ -48,14 +56,17 @@ def repair(draft: Draft, sop_instance_uid: str) -> None:
     keep_durations(draft)
     state_rescale_types(draft)
     drop_guesses(draft)
-    name_reformatting(draft)
+    keep_frame_types(draft)
     keep_series_number(draft)
     add_converter(draft)
     describe_dimensions(draft, sop_instance_uid)
 
 
 def remove_the_clock(draft: Draft) -> None:
-    """The object's creation is the latest of its sources, so that it is the same at every run."""
+    """The object's creation is the latest of its sources, so that it is the same at every run.
+
+    Needed with highdicom 0.28.0 to 0.28.2: no release mends it.
+    """
     image = draft.image
     created = _times(draft.volume.headers, *_CREATED)
     for keyword in ("InstanceCreationDate", "InstanceCreationTime"):
@@ -69,7 +80,10 @@ def remove_the_clock(draft: Draft) -> None:
 
 
 def sort_references(draft: Draft) -> None:
-    """highdicom walks through a set, whose order changes with every process."""
+    """highdicom walks through a set, whose order changes with every process.
+
+    Needed with highdicom 0.28.0 to 0.28.2: no release mends it.
+    """
     for level in (
         draft.image,
         *draft.image.get("StudiesContainingOtherReferencedInstancesSequence", ()),
@@ -82,7 +96,10 @@ def sort_references(draft: Draft) -> None:
 
 
 def set_content_date(draft: Draft) -> None:
-    """The earliest Content Date and Time of the sources; highdicom never looks at them."""
+    """The earliest Content Date and Time of the sources; highdicom never looks at them.
+
+    Needed with highdicom 0.28.0 to 0.28.2: no release mends it.
+    """
     for date, time in CONTENT_TIMES:
         found = _times(draft.volume.headers, date, time)
         if len(found) == len(draft.volume.headers):
@@ -100,7 +117,10 @@ def set_content_date(draft: Draft) -> None:
 
 
 def keep_lossy_history(draft: Draft) -> None:
-    """highdicom compares with YES and NO where the standard has 01 and 00, and loses the value."""
+    """highdicom compares with YES and NO where the standard has 01 and 00, and loses the value.
+
+    Needed with highdicom 0.28.0 to 0.28.2: no release mends it.
+    """
     image, headers = draft.image, draft.volume.headers
     lossy = headers[0].text(_LOSSY)  # Frames that differ in it are in different volumes.
     if lossy:
@@ -118,6 +138,8 @@ def correct_trigger_times(draft: Draft) -> None:
     """Trigger Time counts in milliseconds; highdicom adds it to the acquisition as days.
 
     As there, it counts where all frames share their acquisition time, whose beginning that is then.
+
+    Needed with highdicom 0.28.0 to 0.28.2: no release mends it.
     """
     headers = draft.volume.headers
     if len({tuple(header.value(tag) for tag in _ACQUISITION_TIMES) for header in headers}) > 1:
@@ -131,7 +153,10 @@ def correct_trigger_times(draft: Draft) -> None:
 
 
 def keep_durations(draft: Draft) -> None:
-    """Acquisition Duration is in seconds and of all frames, Frame Acquisition Duration is neither."""
+    """Acquisition Duration is in seconds and of all frames, Frame Acquisition Duration is neither.
+
+    Needed with highdicom 0.28.0 to 0.28.2: no release mends it.
+    """
     for frame, header in zip(draft.frames, draft.volume.headers, strict=True):
         content = frame.FrameContentSequence[0]
         milliseconds = header.numbers(_FRAME_DURATION)
@@ -142,7 +167,10 @@ def keep_durations(draft: Draft) -> None:
 
 
 def state_rescale_types(draft: Draft) -> None:
-    """What the source says; for PET its Units, for CT Hounsfield units by definition (PS3.3 C.8.2.1)."""
+    """What the source says; for PET its Units, for CT Hounsfield units by definition (PS3.3 C.8.2.1).
+
+    Needed with highdicom 0.28.0 to 0.28.2: no release mends it.
+    """
     first = draft.volume.headers[0]
     modality = first.text(_MODALITY)
     default = {"CT": "HU", "PT": first.text(_UNITS)}.get(modality, "US")
@@ -151,7 +179,10 @@ def state_rescale_types(draft: Draft) -> None:
 
 
 def drop_guesses(draft: Draft) -> None:
-    """No source says that it is for research, was made with contrast or belongs to a trial."""
+    """No source says that it is for research, was made with contrast or belongs to a trial.
+
+    Needed with highdicom 0.28.0 to 0.28.2: no release mends it.
+    """
     image, headers = draft.image, draft.volume.headers
     if not any(header.value(_QUALIFICATION) for header in headers):
         if headers[0].text(_MODALITY) == "PT":
@@ -164,8 +195,14 @@ def drop_guesses(draft: Draft) -> None:
             delattr(image, keyword)
 
 
-def name_reformatting(draft: Draft) -> None:
-    """Reformatted slices were computed from a volume; highdicom says of all that they were not."""
+def keep_frame_types(draft: Draft) -> None:
+    """What the sources say of their pixels, and of the volume that they were computed from.
+
+    highdicom says of every frame VOLUME, MONOCHROME and NONE, whatever it says of the image, and takes
+    reformatted slices for ones that were not computed.
+
+    Needed with highdicom 0.28.0 to 0.28.2: no release mends it.
+    """
     groups = [
         pair
         for keyword in (
@@ -176,13 +213,19 @@ def name_reformatting(draft: Draft) -> None:
         for pair in _groups(draft, keyword)
     ]
     for item, header in groups:
-        if "MPR" in image_words(header):
+        for keyword, tag in _FRAME_TYPE.items():
+            if given := header.text(tag):
+                setattr(item, keyword, given)
+        if "MPR" in image_words(header) and not header.value(_TECHNIQUE):
             item.VolumeBasedCalculationTechnique = "MPR"
             draft.image.VolumeBasedCalculationTechnique = "MPR"
 
 
 def keep_series_number(draft: Draft) -> None:
-    """highdicom demands a positive one; the standard does not."""
+    """highdicom demands a positive one; the standard does not.
+
+    Needed with highdicom 0.28.0 to 0.28.2: no release mends it.
+    """
     numbers = {header.text(_SERIES_NUMBER) for header in draft.volume.headers}
     draft.image.SeriesNumber = numbers.pop() if len(numbers) == 1 else ""
 
@@ -204,7 +247,10 @@ def add_converter(draft: Draft) -> None:
 
 
 def describe_dimensions(draft: Draft, sop_instance_uid: str) -> None:
-    """The order of the frames (PS3.3 C.7.6.17); highdicom describes no more than one dimension."""
+    """The order of the frames (PS3.3 C.7.6.17); highdicom describes no more than one dimension.
+
+    Needed with highdicom 0.28.0 to 0.28.2: no release mends it.
+    """
     volume, image = draft.volume, draft.image
     organization = derived("dimensions", sop_instance_uid)
     in_stack = _dimension(0x00209057, 0x00209111, "In-Stack Position Number", organization)

@@ -33,6 +33,11 @@ _NUMBER_OF_FRAMES: Final = 0x00280008
 def unassigned(headers: Sequence[SliceHeader], tags: Iterable[int]) -> tuple[bytes, list[bytes]]:
     """The sequence for the shared functional groups, and one for each frame; empty where it would be.
 
+    highdicom drops elements that no dictionary knows, private creators without elements, and what it has
+    rewritten (Image Type, descriptions, times).
+
+    Needed with highdicom 0.28.0 to 0.28.2: no release mends it.
+
     Parameters
     ----------
     tags

@@ -61,6 +61,10 @@ def write(
 ) -> int:
     """Write the object into an empty file; where its header ends and the pixel data's group begins.
 
+    highdicom joins all frames in memory, with the byte that pads each where it is of odd length.
+
+    Needed with highdicom 0.28.0 to 0.28.2: no release mends it.
+
     Parameters
     ----------
     shared_unassigned, frame_unassigned

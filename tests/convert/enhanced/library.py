@@ -22,12 +22,12 @@ _CLASSES: dict[str, Any] = {
 }
 
 
-def highdicom_alone(series: Series, *, seed: int = 1) -> Dataset:
+def highdicom_alone(series: Series, *, seed: int = 1, series_number: int = 1) -> Dataset:
     """What the library makes of the series, without our repairs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image: Dataset = _CLASSES[series[0].Modality](
-            series, f"2.25.{seed}1", 1, f"2.25.{seed}2", 1
+            series, f"2.25.{seed}1", series_number, f"2.25.{seed}2", 1
         )
     return image
 

@@ -466,6 +466,27 @@ def test_an_encoded_file_that_is_cut_costs_one_slice(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "sop_class",
+    [
+        "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT
+        "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT
+        "1.2.840.10008.5.1.4.1.1.4.1",  # Enhanced MR
+        "1.2.840.10008.5.1.4.1.1.130",  # Enhanced PET
+        "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture
+        "1.2.840.10008.5.1.4.1.1.20",  # NM
+        "1.2.840.10008.5.1.4.1.1.12.1",  # XA
+        "1.2.840.10008.5.1.4.1.1.6.1",  # US
+        "1.2.840.10008.5.1.4.1.1.4",  # MR, which Modality contradicts
+    ],
+)
+def test_only_classic_images_have_a_legacy_converted_form(tmp_path: Path, sop_class: str) -> None:
+    found = split(ct(SOPClassUID=sop_class), tmp_path)
+
+    assert found.volumes == ()
+    assert {each.reason for each in found.refused} == {CollapseReason.SOP_CLASS}
+
+
 def test_a_tilted_gantry_makes_one_stack_that_is_not_straight(tmp_path: Path) -> None:
     tilt = np.radians(20)
     series = ct(

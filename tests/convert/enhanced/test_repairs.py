@@ -4,21 +4,30 @@ Every test looks at the library first. When one fails there, a newer highdicom h
 and the repair can go.
 """
 
+import inspect
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 
+from scp.convert.enhanced import build, eligible, repairs, writer
 from scp.convert.enhanced.build import WHOLE_RANGE
+from scp.convert.enhanced.restore import restore
+from scp.convert.enhanced.unassigned import unassigned as keep_unassigned
 from scp.convert.refusals import NotConvertibleError
 from scp.model import CollapseReason
 from tests.convert.enhanced.library import highdicom_alone
 from tests.convert.enhanced.series import (
+    Series,
+    collapsed_series,
     ct,
     eight_bits,
     group,
@@ -26,9 +35,36 @@ from tests.convert.enhanced.series import (
     opened,
     pet,
     repeated,
+    slices,
     split,
     unassigned,
 )
+
+OURS = (repairs.repair, repairs.add_converter)
+REPAIRS: list[Callable[..., Any]] = [
+    *(
+        function
+        for name, function in inspect.getmembers(repairs, inspect.isfunction)
+        if inspect.getmodule(function) is repairs and name[0] != "_" and function not in OURS
+    ),
+    build.build, build._whole_range, eligible.refuse_ineligible, keep_unassigned, writer.write,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("repair", REPAIRS, ids=lambda repair: repair.__qualname__)
+def test_every_repair_says_which_highdicom_needs_it(repair: Callable[..., Any]) -> None:
+    """Another version is installed: do its tests still pass? Then the line is to be carried on."""
+    said = re.search(
+        r"^ *Needed with highdicom (\S+) to (\S+): no release mends it\.$",
+        repair.__doc__ or "",
+        re.MULTILINE,
+    )
+
+    assert said is not None
+    first, last, installed = (
+        tuple(map(int, each.split("."))) for each in (*said.groups(), version("highdicom"))
+    )
+    assert first <= installed <= last
 
 
 def test_frames_of_odd_length_are_not_joined_with_their_padding(tmp_path: Path) -> None:
@@ -261,11 +297,133 @@ def test_reformatted_slices_are_said_to_be(tmp_path: Path) -> None:
     assert ours.VolumeBasedCalculationTechnique == image.VolumeBasedCalculationTechnique == "MPR"
 
 
+@pytest.mark.parametrize(
+    ("make", "keyword"),
+    [
+        (ct, "CTImageFrameTypeSequence"),
+        (mr, "MRImageFrameTypeSequence"),
+        (pet, "PETFrameTypeSequence"),
+    ],
+)
+def test_what_the_sources_say_of_their_volume_is_said_of_the_frames(
+    tmp_path: Path, make: Callable[..., Series], keyword: str
+) -> None:
+    given = {
+        "VolumetricProperties": "SAMPLED",
+        "PixelPresentation": "COLOR",
+        "VolumeBasedCalculationTechnique": "MAX_IP",
+    }
+    series = make(5, **given)
+
+    def said(image: Dataset) -> dict[str, str]:
+        return {name: group(image, 2, keyword)[name].value for name in given}
+
+    theirs, ours = highdicom_alone(series), opened(series, tmp_path)
+    assert {name: theirs[name].value for name in given} == given
+    assert said(theirs) == dict(zip(given, ("VOLUME", "MONOCHROME", "NONE"), strict=True))
+    assert {name: ours[name].value for name in given} == said(ours) == given
+
+
+@pytest.mark.parametrize("make", [ct, mr, pet])
+def test_a_projection_is_not_taken_for_a_volume(
+    tmp_path: Path, make: Callable[..., Series]
+) -> None:
+    series = make(5, ImageType=["DERIVED", "SECONDARY", "PROJECTION IMAGE"])
+
+    assert highdicom_alone(series).VolumetricProperties == "VOLUME"
+    assert highdicom_alone(series).VolumeBasedCalculationTechnique == "NONE"
+    found = split(series, tmp_path)
+    assert found.volumes == ()
+    assert {each.reason for each in found.refused} == {CollapseReason.PROJECTION}
+
+
+def test_slices_that_say_different_things_of_their_volume_stay_single(tmp_path: Path) -> None:
+    series = ct(VolumetricProperties=lambda i: ("VOLUME", "SAMPLED")[i % 2])
+
+    _, refused = collapsed_series(slices(series, tmp_path), tmp_path)
+
+    assert {(each.reason.value, each.detail) for each in refused} == {
+        ("type1_missing", "VolumetricProperties")
+    }
+
+
+def test_what_is_not_in_hounsfield_units_is_not_said_to_be(tmp_path: Path) -> None:
+    series = ct(RescaleType="US")
+
+    theirs = group(highdicom_alone(series), 0, "PixelValueTransformationSequence")
+    assert theirs.RescaleType == "HU"
+    assert {each.reason for each in split(series, tmp_path).refused} == {
+        CollapseReason.QUANTITY_AT_RISK
+    }
+
+
+@pytest.mark.parametrize("tag", [0x60003000, 0x50003000, 0x00431001])
+def test_what_the_library_drops_for_good_stays_single_or_in_the_record(
+    tmp_path: Path, tag: int
+) -> None:
+    """Overlays, curves, and private elements of nobody."""
+    series = ct()
+    for dataset in series:
+        dataset.add_new(tag, "OW", b"\0" * 280)
+
+    assert all(element.tag != tag for element in highdicom_alone(series).iterall())
+    objects, refused = collapsed_series(slices(series, tmp_path), tmp_path)
+    if tag >> 16 & 1:
+        ((path, _),) = objects
+        for each in restore(path, tmp_path / "out"):
+            assert each.path is not None
+            assert dcmread(each.path)[tag].value == b"\0" * 280
+    else:
+        assert {each.reason for each in refused} == {CollapseReason.OVERLAY_OR_CURVE}
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [("AcquisitionTime", "101261"), ("AcquisitionDateTime", "2026010510126199")],
+)
+def test_one_time_that_is_none_costs_the_library_the_series(
+    tmp_path: Path, keyword: str, value: str
+) -> None:
+    series = ct()
+    setattr(series[4], keyword, "")
+    series[4][keyword]._value = value  # pydicom would not take it otherwise
+
+    with pytest.raises(ValueError, match=r"convert non-conformant|second must be"):
+        highdicom_alone(series)
+    objects, refused = collapsed_series(slices(series, tmp_path), tmp_path)
+    assert [len(one.frames) for _, one in objects] == [4]
+    assert [(each.name, each.reason) for each in refused] == [("4", CollapseReason.INVALID_DATE)]
+
+
+def test_frames_are_in_the_order_of_the_normal(tmp_path: Path) -> None:
+    series = ct()
+
+    def places(image: Dataset) -> list[float]:
+        return [
+            float(group(image, frame, "PlanePositionSequence").ImagePositionPatient[2])
+            for frame in range(5)
+        ]
+
+    theirs, ours = places(highdicom_alone(series)), places(opened(series, tmp_path))
+    assert theirs == sorted(theirs, reverse=True)
+    assert ours == sorted(ours)
+
+
 @pytest.mark.parametrize(("number", "expected"), [("7", 7), ("0", 0), ("", None)])
 def test_the_series_number_is_the_sources(
     tmp_path: Path, number: str, expected: int | None
 ) -> None:
+    with pytest.raises(ValueError, match="positive"):
+        highdicom_alone(ct(), series_number=0)
     assert opened(ct(SeriesNumber=number), tmp_path).SeriesNumber == expected
+
+
+def test_time_is_a_dimension_beside_space(tmp_path: Path) -> None:
+    series = repeated(lambda: mr(3), 2, TemporalPositionIdentifier=lambda t, _: t + 1)
+
+    assert len(highdicom_alone(series).DimensionIndexSequence) == 1
+    assert len(opened(series, tmp_path).DimensionIndexSequence) == 2
 
 
 def test_a_brain_with_a_region_code_has_but_one_side(tmp_path: Path) -> None:
