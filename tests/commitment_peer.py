@@ -1,6 +1,7 @@
 """A peer that asks for storage commitment and listens for reports, made of pynetdicom."""
 
 import queue
+import ssl
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,8 +25,9 @@ class Modality:
     ``answer`` gives the status of each report; by default all are taken.
     """
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, tls: ssl.SSLContext | None = None) -> None:
         self.title = title
+        self._tls = tls
         self.port = 0
         self.answer: Callable[[], int] = lambda: 0x0000
         self.reports: queue.Queue[tuple[int, Dataset]] = queue.Queue()
@@ -37,7 +39,10 @@ class Modality:
         entity.add_supported_context(PUSH_MODEL, scu_role=True, scp_role=True)
         handlers: list[Any] = [(evt.EVT_N_EVENT_REPORT, self._take)]
         self._server = entity.start_server(
-            ("127.0.0.1", port or self.port), block=False, evt_handlers=handlers
+            ("127.0.0.1", port or self.port),
+            block=False,
+            evt_handlers=handlers,
+            ssl_context=self._tls,
         )
         self.port = self._server.socket.getsockname()[1]
 
@@ -96,9 +101,9 @@ class Modality:
 
 
 @contextmanager
-def modality(title: str = "CT1") -> Iterator[Modality]:
+def modality(title: str = "CT1", tls: ssl.SSLContext | None = None) -> Iterator[Modality]:
     """One that listens."""
-    running = Modality(title)
+    running = Modality(title, tls)
     running.listen()
     try:
         yield running

@@ -47,6 +47,9 @@ def _all(config: Config) -> Iterator[_Files]:
     for index, listener in enumerate(config.listeners):
         if listener.tls is not None:
             yield _files(("listeners", index, "tls"), listener.tls, is_server=True)
+    for index, peer in enumerate(config.access.peers):
+        if peer.report_to is not None and peer.report_to.tls is not None:
+            yield _files(("access", "peers", index, "report_to", "tls"), peer.report_to.tls)
     for name, section in config.destinations.items():
         place = ("destinations", name)
         match section:

@@ -65,10 +65,12 @@ class NodeSection(Section):
 
 
 class ReportTo(Section):
-    """Where a peer listens for the reports of storage commitment that it asks for."""
+    """Where a peer listens for the reports of storage commitment that it asks for, and how."""
 
     host: Host
     port: Annotated[int, Field(ge=1, le=65535)]
+    tls: RequestorTls | None = None
+    """None: plain."""
 
 
 class Peer(Section):

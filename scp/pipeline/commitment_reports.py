@@ -131,6 +131,7 @@ class Reports:
             port=peer.port,
             ae_title=origin.calling_ae_title,
             calling_ae_title=origin.called_ae_title,
+            tls=peer.tls,
         )
         waiting.is_sending = True
         threading.Thread(

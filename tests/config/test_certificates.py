@@ -20,6 +20,8 @@ def config_with(folder: Path, ca: Path, certificate: Path, key: Path) -> Path:
     path = folder / "c.yaml"
     path.write_text(
         f"listeners: [{{port: 0, tls: {{{ours}}}}}]\n"
+        "access: {peers: [{ae_title: CT1, report_to: "
+        f"{{host: h, port: 1, tls: {{ca: {ca}, {ours}}}}}}}]}}\n"
         "destinations:\n"
         "  archive: {kind: folder, path: ./archive}\n"
         f"  pacs: {{kind: dicom, host: h, port: 1, ae_title: A, tls: {{ca: {ca}, {ours}}}}}\n"
@@ -50,10 +52,12 @@ def test_each_that_cannot_be_used_is_said_at_its_place(
     said = [fault.removeprefix(f"{path}:").split(": ", 2) for fault in raised.value.faults]
     assert [(place.split(":")[0], key, text[:40]) for place, key, text in said] == [
         ("1", "listeners[0].tls.certificate", expired[:40]),
-        ("4", "destinations.pacs.tls.ca", missing[:40]),
-        ("4", "destinations.pacs.tls.certificate", expired[:40]),
-        ("5", "destinations.web.tls.ca", missing[:40]),
-        ("6", "destinations.bucket.ca", missing[:40]),
-        ("7", "ledger.tls.ca", missing[:40]),
-        ("8", "notices.ca", missing[:40]),
+        ("2", "access.peers[0].report_to.tls.ca", missing[:40]),
+        ("2", "access.peers[0].report_to.tls.certificate", expired[:40]),
+        ("5", "destinations.pacs.tls.ca", missing[:40]),
+        ("5", "destinations.pacs.tls.certificate", expired[:40]),
+        ("6", "destinations.web.tls.ca", missing[:40]),
+        ("7", "destinations.bucket.ca", missing[:40]),
+        ("8", "ledger.tls.ca", missing[:40]),
+        ("9", "notices.ca", missing[:40]),
     ]
