@@ -97,6 +97,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Show what tests found out that is worth more than a dot: the fault matrix."""
     for report in terminalreporter.stats.get("passed", ()):
         for name, value in report.user_properties:
-            if name == "fault matrix":
+            if name.startswith("fault matrix"):
                 terminalreporter.section(name)
                 terminalreporter.write_line(str(value))

@@ -115,7 +115,9 @@ def _asking(config: Config, name: str, ends: ExitStack) -> Ask:
         client = client_of(section)
         ends.callback(client.close)
         return lambda study: instances_of(client, study)
-    raise UsageError(f"{name} is of kind {section.kind}, which cannot be asked what it has")
+    from scp.deliver.listing import Listing
+
+    return Listing(section).instances_of
 
 
 class _Folder:

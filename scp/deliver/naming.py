@@ -45,6 +45,34 @@ class PathTemplate:
             )
         )
 
+    def prefix_for(self, values: Mapping[str, str]) -> str:
+        """The folders that everything with these values lies below, as far as they are known."""
+        known: list[str] = []
+        for pieces in self._components[:-1]:
+            if any(is_key and text not in values for text, is_key in pieces):
+                break
+            known.append("".join(values[text] if is_key else text for text, is_key in pieces))
+        return "/".join(known)
+
+    def pattern(self) -> re.Pattern[str]:
+        """What the paths look like, numbered ones too; a group has the value of each keyword."""
+        seen: set[str] = set()
+
+        def group(keyword: str) -> str:
+            is_first = keyword not in seen
+            seen.add(keyword)
+            return f"(?P<{keyword}>[^/]+?)" if is_first else "[^/]+?"
+
+        def of(pieces: list[_Piece]) -> str:
+            return "".join(group(text) if is_key else re.escape(text) for text, is_key in pieces)
+
+        *folders, last = self._components
+        text, is_key = last[-1]
+        stem, extension = ("", "") if is_key else _split(text)
+        named = of(last if is_key else last[:-1]) + re.escape(stem)
+        name = rf"{named}(?:~\d+)?{re.escape(extension)}"
+        return re.compile("/".join([*map(of, folders), name]))
+
 
 def values_of(template: PathTemplate, item: DeliveryItem, source: int) -> dict[str, str]:
     """What the template asks for, of the instance in the open file ``source``.

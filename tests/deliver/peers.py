@@ -45,7 +45,12 @@ class HandPeer:
     tls: ssl.SSLContext | None = None
     on_request: str = ""
     """What to do instead of answering the A-ASSOCIATE-RQ: abort, close, silence, nonsense."""
+    port: int = 0
+    """0: any."""
     stored: list[Stored] = field(default_factory=list)
+    """Whatever was sent to it, also what it then refused."""
+    answers: list[Answer] = field(default_factory=list)
+    """To each of these."""
     pdu_lengths: list[int] = field(default_factory=list)
     associations: int = 0
     released: int = 0
@@ -57,8 +62,8 @@ class HandPeer:
     faults: list[BaseException] = field(default_factory=list)
 
     def __enter__(self) -> Self:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self.port = self._listener.getsockname()[1]
         self._ending = threading.Event()
         self._connections: list[socket.socket] = []
         self._thread = threading.Thread(target=self._serve, name="hand-peer")
@@ -173,6 +178,7 @@ class HandPeer:
             )
         )
         answer = self.answer(number)
+        self.answers.append(answer)
         if isinstance(answer, str) and self._misbehave(connection, answer):
             return False
         message_id = int.from_bytes(values[0x0110], "little") + (answer == "stranger")

@@ -153,8 +153,12 @@ def s3_place(folder: Path) -> Iterator[Place]:
 
 def objects_in(url: str) -> dict[str, bytes]:
     """Every object of the bucket but the probe."""
-    client = client_of(url)
-    listed = client.list_objects_v2(Bucket=BUCKET).get("Contents", [])
+    return objects_below(client_of(url), "")
+
+
+def objects_below(client: Any, prefix: str) -> dict[str, bytes]:
+    """Those whose keys begin so."""
+    listed = client.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
     return {
         each["Key"]: client.get_object(Bucket=BUCKET, Key=each["Key"])["Body"].read()
         for each in listed

@@ -18,8 +18,9 @@ import pydicom
 type Answer = str | int
 """``stored``, ``xml``, ``forgotten`` (said to be stored), ``silent`` (200 without a body), ``nothing`` (a
 dataset that names nobody), ``half`` (closes in the middle of the request), ``close`` (after it),
-``silence``, ``page`` (409 and a page for people), a failure reason as ``reason A700``, ``unnamed A700``
-(of nobody in particular), a warning as ``warning B000``; or a status of HTTP."""
+``silence``, ``kept`` (silence, but it stores), ``page`` (409 and a page for people), a failure reason as
+``reason A700``, ``unnamed A700`` (of nobody in particular), a warning as ``warning B000``; or a status of
+HTTP."""
 
 
 @dataclass
@@ -122,7 +123,9 @@ class _Handler(BaseHTTPRequestHandler):
         match answer:
             case "close":
                 self.close_connection = True
-            case "silence":
+            case "silence" | "kept":
+                if answer == "kept":
+                    self._keep(files)
                 self.web._ending.wait(60)
                 self.close_connection = True
             case "page":
@@ -151,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 referenced[uid] = reason
                 if how != "forgotten":
-                    self.web.stored.setdefault(uid, []).append(content)
+                    self._keep({uid: content})
         status = 409 if not referenced else 202 if failed or reason else 200
         if answer == "silent":
             self._say(200, b"")
@@ -162,6 +165,10 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             said = _json(referenced, failed, others)
             self._say(status, said, "application/dicom+json")
+
+    def _keep(self, files: dict[str, bytes]) -> None:
+        for uid, content in files.items():
+            self.web.stored.setdefault(uid, []).append(content)
 
     def _is_stranger(self) -> bool:
         given = self.headers.get("Authorization", "")

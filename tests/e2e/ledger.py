@@ -1,23 +1,23 @@
 """What the ledger of a running node says."""
 
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
 import pydicom
 
+from scp.config.load import load
+from scp.ledger.open import open_for_reading
 from scp.ledger.ports import LedgerRow
-from scp.ledger.sql import SqlLedger
 from tests.e2e.node import RunningNode
 
 
 def rows_of(node: RunningNode, paths: Iterable[Path]) -> list[LedgerRow]:
     """The rows of these instances, oldest first."""
     uids = {str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in paths}
-    ledger = SqlLedger.open_for_reading(node.data / "ledger.sqlite")
-    try:
+    section = load(node.config_file).ledger
+    with closing(open_for_reading(section, node.data / "ledger.sqlite")) as ledger:
         rows = [row for uid in sorted(uids) for row in ledger.find_results(sop_instance_uid=uid)]
-    finally:
-        ledger.close()
     return sorted(rows, key=lambda row: row.received_at)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 
@@ -21,6 +22,7 @@ class Orthanc:
     def __init__(self, dicom_port: int, web_port: int) -> None:
         self.port = dicom_port
         self.web_port = web_port
+        self.pid = 0
 
     def instances(self) -> dict[str, str]:
         """Its own name of every instance, by SOP Instance UID."""
@@ -66,6 +68,8 @@ class Orthanc:
     def is_ready(self) -> bool:
         try:
             return bool(self._ask("/system"))
+        except HTTPError:
+            return True  # It wants to know who asks.
         except OSError:
             return False
 
@@ -95,10 +99,13 @@ def dicomweb_plugin() -> str:
 
 
 @contextmanager
-def orthanc(folder: Path, **more: Any) -> Iterator[Orthanc]:
-    """Start one that takes everything and knows nobody; ``more`` settings as of its own file."""
-    folder.mkdir(parents=True)
-    running = Orthanc(free_port(), free_port())
+def orthanc(folder: Path, ports: tuple[int, int] | None = None, **more: Any) -> Iterator[Orthanc]:
+    """Start one that takes everything and knows nobody; ``more`` settings as of its own file.
+
+    In a folder that one has had before it has what that one had.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    running = Orthanc(*(ports or (free_port(), free_port())))
     settings = {
         "StorageDirectory": str(folder / "storage"),
         "IndexDirectory": str(folder / "index"),
@@ -111,10 +118,11 @@ def orthanc(folder: Path, **more: Any) -> Iterator[Orthanc]:
         **more,
     }
     (folder / "orthanc.json").write_text(json.dumps(settings))
-    with (folder / "orthanc.log").open("wb") as log:
+    with (folder / "orthanc.log").open("ab") as log:
         process = subprocess.Popen(
             [peer_program("Orthanc"), str(folder / "orthanc.json")], stdout=log, stderr=log
         )
+    running.pid = process.pid
     try:
         until(running.is_ready, (folder / "orthanc.log").read_text, START_SECONDS)
         yield running

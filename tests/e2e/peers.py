@@ -27,6 +27,16 @@ def free_port() -> int:
         return port
 
 
+@contextmanager
+def held_port() -> Iterator[int]:
+    """A TCP port of the loopback address that nobody listens on, and nobody else is given."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        port: int = holder.getsockname()[1]
+        yield port
+
+
 def storescu(port: int, paths: Sequence[Path], *options: str, calling: str = "MODALITY") -> None:
     """DCMTK's sender; it fails unless every instance is answered 0000."""
     subprocess.run(

@@ -3,6 +3,7 @@
 import json
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
@@ -17,7 +18,7 @@ from tests.material import ct_series, write_all
 def test_a_folder_a_dicom_node_and_a_dicomweb_server_are_asked_what_they_have(
     node: StartNode, tmp_path: Path
 ) -> None:
-    settings = {"Plugins": [dicomweb_plugin()], "DicomAlwaysAllowFind": True}
+    settings: dict[str, Any] = {"Plugins": [dicomweb_plugin()], "DicomAlwaysAllowFind": True}
     with orthanc(tmp_path / "orthanc", **settings) as peer:
         archive = {"kind": "folder", "path": str(tmp_path / "node" / "archive")}
         pacs = {"kind": "dicom", "host": "127.0.0.1", "port": peer.port, "ae_title": "ORTHANC"}
