@@ -48,7 +48,9 @@ class Listing:
             self._store = connect(self._section, credentials_of(self._section))
         study = safe(study_instance_uid)
         with told():
-            pages = obstore.list(self._store, self._template.prefix_for({_STUDY: study}))
+            pages = obstore.list(
+                self._store, self._template.prefix_for({_STUDY: study_instance_uid})
+            )
             keys = [entry["path"] for entry in itertools.chain.from_iterable(pages)]
         found = (self._pattern.fullmatch(key) for key in keys)
         return {each[_INSTANCE] for each in found if each is not None and each[_STUDY] == study}

@@ -49,29 +49,27 @@ class PathTemplate:
         """The folders that everything with these values lies below, as far as they are known."""
         known: list[str] = []
         for pieces in self._components[:-1]:
-            if any(is_key and text not in values for text, is_key in pieces):
+            if any(tag is not None and text not in values for text, tag in pieces):
                 break
-            known.append("".join(values[text] if is_key else text for text, is_key in pieces))
+            known.append("".join(t if tag is None else safe(values[t]) for t, tag in pieces))
         return "/".join(known)
 
     def pattern(self) -> re.Pattern[str]:
         """What the paths look like, numbered ones too; a group has the value of each keyword."""
         seen: set[str] = set()
 
-        def group(keyword: str) -> str:
-            is_first = keyword not in seen
-            seen.add(keyword)
-            return f"(?P<{keyword}>[^/]+?)" if is_first else "[^/]+?"
+        def written(text: str, tag: int | None) -> str:
+            if tag is None:
+                return re.escape(text)
+            is_first = text not in seen
+            seen.add(text)
+            return f"(?P<{text}>[^/]+?)" if is_first else "[^/]+?"
 
-        def of(pieces: list[_Piece]) -> str:
-            return "".join(group(text) if is_key else re.escape(text) for text, is_key in pieces)
-
-        *folders, last = self._components
-        text, is_key = last[-1]
-        stem, extension = ("", "") if is_key else _split(text)
-        named = of(last if is_key else last[:-1]) + re.escape(stem)
-        name = rf"{named}(?:~\d+)?{re.escape(extension)}"
-        return re.compile("/".join([*map(of, folders), name]))
+        components = ["".join(written(*piece) for piece in each) for each in self._components]
+        text, tag = self._components[-1][-1]
+        end = re.escape(_split(text)[1]) if tag is None else ""
+        name = components[-1].removesuffix(end)
+        return re.compile("/".join([*components[:-1], rf"{name}(?:~\d+)?{end}"]))
 
 
 def values_of(template: PathTemplate, item: DeliveryItem, source: int) -> dict[str, str]:

@@ -65,3 +65,33 @@ def test_many_values_in_one_component_are_shortened_to_what_a_file_system_takes(
 def test_a_number_goes_before_the_extension_and_not_into_a_uid() -> None:
     assert numbered("1.2.3.dcm", 2) == "1.2.3~2.dcm"
     assert numbered("1.2.3.4", 3) == "1.2.3.4~3"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        DEFAULT,
+        "arch/{StudyInstanceUID}-{PatientID}/{SOPInstanceUID}",
+        "{StudyInstanceUID}/{SOPInstanceUID}.x.dcm",
+    ],
+)
+@given(
+    study=st.from_regex(r"[1-9](\.[0-9]{1,5}){1,9}", fullmatch=True),
+    instance=st.from_regex(r"[1-9](\.[0-9]{1,5}){1,9}", fullmatch=True),
+    number=st.integers(1, 30),
+)
+def test_a_path_tells_what_it_was_made_of(
+    template: str, study: str, instance: str, number: int
+) -> None:
+    values = {"StudyInstanceUID": study, "SOPInstanceUID": instance, "PatientID": "A/B"}
+    parsed = PathTemplate(template)
+    path = parsed.path_for(values)
+    if number > 1:
+        path = path.with_name(numbered(path.name, number))
+
+    found = parsed.pattern().fullmatch(str(path))
+
+    assert found is not None
+    assert (found["StudyInstanceUID"], found["SOPInstanceUID"]) == (study, instance)
+    assert str(path).startswith(parsed.prefix_for({"StudyInstanceUID": study}))
+    assert parsed.pattern().fullmatch(f"{path}/below") is None

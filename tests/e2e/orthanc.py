@@ -3,7 +3,7 @@
 import json
 import subprocess
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -78,9 +78,29 @@ class Orthanc:
         """The URL of its DICOMweb service, with the plugin."""
         return f"http://127.0.0.1:{self.web_port}/dicom-web"
 
-    def _ask(self, path: str, body: bytes | None = None, method: str | None = None) -> bytes:
+    def search(self, query: str) -> list[dict[str, Any]]:
+        """By QIDO-RS (PS3.18 section 10.6)."""
+        accept = {"Accept": "application/dicom+json"}
+        found: list[dict[str, Any]] = json.loads(self._ask(f"/dicom-web{query}", headers=accept))
+        return found
+
+    def retrieve(self, place: str) -> bytes:
+        """The file of an instance by WADO-RS (PS3.18 section 10.4), in the syntax that it is stored in."""
+        accept = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+        answer = self._ask(f"/dicom-web{place}", headers={"Accept": accept})
+        boundary, _, rest = answer.partition(b"\r\n")
+        content = rest.partition(b"\r\n\r\n")[2]
+        return content[: content.rindex(b"\r\n" + boundary)]
+
+    def _ask(
+        self,
+        path: str,
+        body: bytes | None = None,
+        method: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> bytes:
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.web_port}{path}", body, method=method
+            f"http://127.0.0.1:{self.web_port}{path}", body, dict(headers or {}), method=method
         )
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - the loopback
             content: bytes = answer.read()
