@@ -44,7 +44,7 @@ def parse_keep(value: Any) -> Any:
 
 class LedgerSection(Section):
     url: Annotated[str, AfterValidator(check_database_url)] | None = Field(default=None, repr=False)
-    """None: SQLite, in the data folder. Else a PostgreSQL database for this node alone."""
+    """None: SQLite, in the data folder. Else a PostgreSQL database, which nodes may share."""
     password: Secret | None = None
     """Better than one in the URL."""
     tls: ClientTls | None = None

@@ -364,6 +364,12 @@ class Dispatch:
             raise NodeError("whoever gives a job up has to say why")
         if name in self.unreadable:
             raise NodeError(f"job {name} cannot be read, so there is no record of what it holds")
+        if name in self.live and not self.live[name].is_recording:
+            whom = ", ".join(sorted(self.live[name].unfinished)) or "its destinations"
+            raise NodeError(
+                f"job {name} is not held: it waits for {whom}; a destination that is to get nothing "
+                "any more has to leave the configuration, and the node be started again"
+            )
         live = self.held.pop(name, None)
         if live is None:
             raise NodeError(f"no job {name} is held; see dcmpress held")
