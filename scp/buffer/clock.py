@@ -1,6 +1,7 @@
 """When a series is complete. Passive: the caller owns the time and does the closing."""
 
 from dataclasses import dataclass, field
+from math import inf
 
 
 @dataclass(slots=True)
@@ -74,14 +75,17 @@ class SeriesClock:
     def close(self, series: str) -> None:
         self._open.pop(series, None)
 
-    def due(self, now: float) -> list[tuple[str, bool]]:
-        """The series to close, the longest quiet first, and whether each was cut."""
+    def due(self, now: float, known_until: float = inf) -> list[tuple[str, bool]]:
+        """The series to close, the longest quiet first, and whether each was cut.
+
+        Of what arrived after ``known_until`` not all has been told: no quiet counts from then on.
+        """
         found = []
         for series, known in self._open.items():
             quiet_since = known.last_arrival + known.quiet_seconds
             if now - known.opened >= self._max_open_seconds:
                 found.append((known.opened, series, True))
-            elif quiet_since <= now and not known.arriving:
+            elif quiet_since <= min(now, known_until) and not known.arriving:
                 found.append((quiet_since, series, False))
         return [(series, cut) for _, series, cut in sorted(found)]
 
@@ -94,7 +98,7 @@ class SeriesClock:
         waits = [
             min(
                 known.opened + self._max_open_seconds,
-                known.last_arrival + known.quiet_seconds if not known.arriving else float("inf"),
+                known.last_arrival + known.quiet_seconds if not known.arriving else inf,
             )
             for known in self._open.values()
         ]

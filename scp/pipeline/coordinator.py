@@ -175,6 +175,8 @@ class Coordinator:
         self._is_stopping = False
         self._last_tick = 0.0
         self._gather_until = 0.0
+        self._told_until = 0.0
+        """All that receivers said until then is known: after a stall they have much to say."""
 
     def run(self, ready: int) -> None:
         """Recover, say so on the descriptor ``ready``, then work until SIGTERM."""
@@ -235,7 +237,7 @@ class Coordinator:
         self._timers.run_due()
         now = time.monotonic()
         self._pool.tick(now)
-        self._intake.close_due(now)
+        self._intake.close_due(now, self._told_until)
         if now - self._last_tick >= _TICK_SECONDS:
             self._last_tick = now
             self._accounts.prune(now)
@@ -252,12 +254,15 @@ class Coordinator:
                 send_needs(end, needed)
 
     def _read_notices(self) -> None:
+        began = time.monotonic()
         counts = []
         for end in self._notices:
             notices = list(read_notices(end))
             for notice in notices:
                 self._intake.take(notice)
             counts.append(len(notices))
+        if max(counts) < AT_ONCE:
+            self._told_until = began
         if 0 < max(counts) < AT_ONCE:
             self._gather_until = time.monotonic() + _GATHER_SECONDS
 

@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 from scp.buffer import part10
@@ -124,11 +125,14 @@ class Intake:
             return longest
         return min(longest, max(due, self._busy_until - now))
 
-    def close_due(self, now: float) -> None:
-        """Close what is quiet or cut, and, above the limits on open work, the oldest."""
+    def close_due(self, now: float, known_until: float = inf) -> None:
+        """Close what is quiet or cut, and, above the limits on open work, the oldest.
+
+        Every notice from before ``known_until`` was taken.
+        """
         if now < self._busy_until:
             return
-        for series, was_cut in self._clock.due(now):
+        for series, was_cut in self._clock.due(now, known_until):
             self._close(series, now, was_cut=was_cut)
         while (
             self.open_instances > self._limits.max_open_instances

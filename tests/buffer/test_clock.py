@@ -26,6 +26,14 @@ def test_a_late_instance_restarts_the_quiet_period(clock: SeriesClock) -> None:
     assert clock.due(29.0) == [("a", False)]
 
 
+def test_a_time_of_which_not_all_is_known_is_not_quiet(clock: SeriesClock) -> None:
+    clock.arrived("a", 0.0)
+
+    assert clock.due(100.0, known_until=14.9) == []
+    assert clock.due(100.0, known_until=15.0) == [("a", False)]
+    assert clock.due(900.0, known_until=14.9) == [("a", True)]
+
+
 def test_a_series_is_not_quiet_in_the_middle_of_an_instance(clock: SeriesClock) -> None:
     clock.begin("a", "r0", 0.0)
     assert clock.due(800.0) == []
