@@ -25,9 +25,10 @@ PIXEL_DATA: Final = 0x7FE00010
 MAX_DEPTH: Final = 64
 """Sequences in sequences; deeper is taken for an attack. Real objects stay below 10."""
 
-_LONG_VRS: Final = frozenset(
+LONG_VRS: Final = frozenset(
     (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 )
+"""Whose length field has 32 bits (PS3.5 7.1.2)."""
 _SHORT_VRS: Final = frozenset(
     b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
 )
@@ -285,7 +286,7 @@ class _Walker:
             )
         vr = bytes(self._data[position + 4 : position + 6])
         # Value representations that the standard adds later have long lengths (PS3.5 6.2).
-        if vr in _LONG_VRS or (vr not in _SHORT_VRS and vr.isalpha() and vr.isupper()):
+        if vr in LONG_VRS or (vr not in _SHORT_VRS and vr.isalpha() and vr.isupper()):
             if position + 12 > self._size:
                 raise TruncatedError(f"the bytes end at {self._size}, inside an element header")
             return Element(

@@ -16,6 +16,7 @@ from pydicom.datadict import dictionary_VR, private_dictionary_VR
 from scp.convert.refusals import NotConvertibleError
 from scp.elements import (
     IMPLICIT_LITTLE,
+    LONG_VRS,
     UNDEFINED,
     Element,
     Encoding,
@@ -35,7 +36,6 @@ WORD_SIZES: Final[Mapping[bytes, int]] = MappingProxyType(
 """Bytes that are swapped together between byte orders (PS3.5 7.3)."""
 
 _PLAIN: Final = frozenset(b"AE AS CS DA DS DT IS LO LT OB PN SH SQ ST TM UC UI UN UR UT".split())
-_LONG: Final = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _FIXED: Final = frozenset(WORD_SIZES) - {b"OW", b"OL", b"OF", b"OD", b"OV"}
 _LONGEST_SHORT: Final = 0xFFFE
 _PIXEL_REPRESENTATION: Final = 0x00280103
@@ -99,7 +99,7 @@ def element_header(tag: int, vr: bytes, length: int, *, implicit: bool = False) 
     """
     if implicit:
         return struct.pack("<HHL", tag >> 16, tag & 0xFFFF, length)
-    if vr in _LONG or (vr not in _PLAIN and vr not in WORD_SIZES):
+    if vr in LONG_VRS or (vr not in _PLAIN and vr not in WORD_SIZES):
         return struct.pack("<HH2sHL", tag >> 16, tag & 0xFFFF, vr, 0, length)
     if length > _LONGEST_SHORT:
         raise MalformedError(f"({tag >> 16:04X},{tag & 0xFFFF:04X}) {vr.decode()}: {length} bytes")
@@ -223,7 +223,7 @@ def _private_vr(tag: int, value: memoryview, context: _Context) -> bytes:
         return b"UN"
     if vr == b"SQ":
         return vr if _holds_items(value) else b"UN"
-    return vr if vr in _LONG or len(value) <= _LONGEST_SHORT else b"UN"
+    return vr if vr in LONG_VRS or len(value) <= _LONGEST_SHORT else b"UN"
 
 
 def _holds_items(value: memoryview) -> bool:

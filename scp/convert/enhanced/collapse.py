@@ -27,7 +27,6 @@ from scp.convert.enhanced.record import (
 )
 from scp.convert.enhanced.refusals import NotCollapsedError
 from scp.convert.enhanced.repairs import repair
-from scp.convert.enhanced.slices import SliceHeader
 from scp.convert.enhanced.uids import series_instance_uid, sop_instance_uid
 from scp.convert.enhanced.unassigned import unassigned, without_creator
 from scp.convert.enhanced.writer import transfer_syntax_of, write
@@ -35,7 +34,6 @@ from scp.convert.refusals import NotConvertibleError
 from scp.errors import MalformedError, TruncatedError
 from scp.model import CollapseReason
 
-_ROWS, _COLUMNS, _ALLOCATED = 0x00280010, 0x00280011, 0x00280100
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -146,15 +144,9 @@ def _record(volume: Volume) -> tuple[bytes, list[bytes]]:
     fingerprints: list[bytes] = []
     for header in volume.headers:
         try:
-            frame = surroundings(header.source.path, native_bytes(header))
+            frame = surroundings(header.source.path, header.native_bytes)
         except (MalformedError, TruncatedError, NotConvertibleError) as error:
             raise NotCollapsedError(CollapseReason.UNREADABLE, str(error)) from error
         writer.add(frame)
         fingerprints.append(fingerprint(frame))
     return writer.finish(), fingerprints
-
-
-def native_bytes(header: SliceHeader) -> int:
-    """Of the frame, not padded."""
-    rows, columns, allocated = map(header.short, (_ROWS, _COLUMNS, _ALLOCATED))
-    return (rows or 0) * (columns or 0) * (allocated or 0) // 8

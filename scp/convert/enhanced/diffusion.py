@@ -19,11 +19,6 @@ type Numbers = tuple[float, ...]
 type _Read = Callable[[SliceHeader, int], Numbers]
 
 
-def _texts(header: SliceHeader, tag: int) -> Numbers:
-    """Of IS and DS, or of the same behind VR UN."""
-    return header.numbers(tag)
-
-
 def _ge_b_value(header: SliceHeader, tag: int) -> Numbers:
     numbers = header.numbers(tag)
     return tuple(number % _GE_FLAG for number in numbers[:1] if number >= 0)
@@ -57,13 +52,13 @@ class _Private:
 
 _PRIVATE: Final = {
     B_VALUE: (
-        _Private(0x0019, "SIEMENS MR HEADER", (0x0C,), _texts),
+        _Private(0x0019, "SIEMENS MR HEADER", (0x0C,), SliceHeader.numbers),
         _Private(0x0043, "GEMS_PARM_01", (0x39,), _ge_b_value),
         _Private(0x2001, "PHILIPS IMAGING DD 001", (0x03,), _floats),
     ),
     DIRECTION: (
         _Private(0x0019, "SIEMENS MR HEADER", (0x0E,), _doubles),
-        _Private(0x0019, "GEMS_ACQU_01", (0xBB, 0xBC, 0xBD), _texts),
+        _Private(0x0019, "GEMS_ACQU_01", (0xBB, 0xBC, 0xBD), SliceHeader.numbers),
         _Private(0x2005, "PHILIPS MR IMAGING DD 001", (0xB0, 0xB1, 0xB2), _floats),
     ),
 }

@@ -168,7 +168,7 @@ class _Split:
     def _add(
         self, group: list[SliceHeader], stack: Stack, dimensions: list[Dimension], key: Key
     ) -> None:
-        native = sum(_native_bytes(header) for header in group)
+        native = sum(header.native_bytes for header in group)
         if len(group) > self._limits.max_frames:
             self._refuse(group, CollapseReason.TOO_MANY_FRAMES, f"{len(group)} frames")
             return
@@ -255,11 +255,6 @@ def _is_one_stack(group: list[SliceHeader], stack: Stack) -> bool:
 
 def _is_magnetic(group: list[SliceHeader]) -> bool:
     return group[0].text(_MODALITY) == "MR"
-
-
-def _native_bytes(header: SliceHeader) -> int:
-    rows, columns, allocated = map(header.short, (_ROWS, _COLUMNS, _ALLOCATED))
-    return (rows or 0) * (columns or 0) * (allocated or 0) // 8
 
 
 def _direction_of(bundle: list[SliceHeader]) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from scp.convert.enhanced.refusals import NotCollapsedError
-from scp.elements import EXPLICIT_LITTLE, UNDEFINED, element_at, walk
+from scp.elements import EXPLICIT_LITTLE, LONG_VRS, UNDEFINED, element_at, walk
 from scp.errors import MalformedError, TruncatedError
 from scp.model import CollapseReason
 from scp.part10 import file_meta_of
@@ -16,9 +16,7 @@ _FIRST_READ: Final = 2**16
 _PIXEL_GROUP: Final = 0x7FE00000
 _PIXEL_DATA: Final = 0x7FE00010
 _TRAILING_PADDING: Final = 0xFFFCFFFC
-_LONG_VRS: Final = frozenset(
-    (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
-)
+_ROWS, _COLUMNS, _ALLOCATED = 0x00280010, 0x00280011, 0x00280100
 _ITEM: Final = struct.pack("<HH", 0xFFFE, 0xE000)
 _DELIMITER: Final = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
 
@@ -59,6 +57,12 @@ class SliceHeader:
     frame: tuple[int, int]
     """Offset and length of the codestream in the encoded file, padding not counted."""
 
+    @property
+    def native_bytes(self) -> int:
+        """Of the frame, not padded."""
+        rows, columns, allocated = map(self.short, (_ROWS, _COLUMNS, _ALLOCATED))
+        return (rows or 0) * (columns or 0) * (allocated or 0) // 8
+
     def value(self, tag: int) -> bytes:
         """The value's bytes; empty where the element is absent or empty."""
         element = self.elements.get(tag)
@@ -94,7 +98,7 @@ class SliceHeader:
 
 def value_of(element: bytes) -> bytes:
     """The value of a whole element; of one of undefined length without its delimiter."""
-    if element[4:6] not in _LONG_VRS:
+    if element[4:6] not in LONG_VRS:
         return element[8:]
     return element[12:-8] if element[8:12] == b"\xff\xff\xff\xff" else element[12:]
 

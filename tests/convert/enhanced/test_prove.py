@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from scp.convert.enhanced.build import Draft, build
-from scp.convert.enhanced.collapse import native_bytes
 from scp.convert.enhanced.groups import Volume
 from scp.convert.enhanced.originals import surroundings
 from scp.convert.enhanced.prove import fingerprint, prove
@@ -37,7 +36,7 @@ def _prove(
     instance = sop_instance_uid(volume)
     draft = build(volume, instance, "2.25.1")
     repair(draft, instance)
-    around = [surroundings(h.source.path, native_bytes(h)) for h in volume.headers]
+    around = [surroundings(h.source.path, h.native_bytes) for h in volume.headers]
     writer = RecordWriter()
     for frame in around:
         writer.add(frame)
