@@ -7,13 +7,13 @@ from pathlib import Path
 
 from scp.buffer.part10 import open_instance
 from scp.choose.attributes import Wanted, read_attributes
-from scp.choose.header import open_header
 from scp.choose.rules import Facts, RuleSet
 from scp.config.schema import Config
-from scp.errors import MalformedError, TruncatedError, UnreadableInstanceError
+from scp.errors import UnreadableInstanceError
 from scp.model import Form, SeriesKey, SpooledInstance
 
 _MODALITY = Wanted(public={0x00080060: "Modality"}, stop_before=0x00080061)
+_PREAMBLE_BYTES, _MAGIC = 128, b"DICM"
 _AT_ONCE = 1000
 """Files of series that are in hand together, so that one of a few files does not leave workers idle."""
 
@@ -122,11 +122,9 @@ def has_size(result: Path, size: int) -> bool:
 
 
 def is_dicom(path: Path) -> bool:
-    try:
-        with open_header(path):
-            return True
-    except (MalformedError, TruncatedError):
-        return False
+    """Whether it says so (PS3.10 7.1); what can be read of it is another question."""
+    with path.open("rb") as file:
+        return file.read(_PREAMBLE_BYTES + len(_MAGIC))[_PREAMBLE_BYTES:] == _MAGIC
 
 
 def modality_of(path: Path) -> str:
