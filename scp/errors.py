@@ -27,6 +27,10 @@ class NodeError(ScpError):
     """The node or a command cannot start, go on or succeed; exit code 1 and this one sentence."""
 
 
+class EmptyLedgerError(NodeError):
+    """There is nothing to read in the account yet: the first start of a node makes its tables."""
+
+
 class CertificateError(NodeError):
     """A certificate or key cannot be used: nothing starts with it; one that was in use stays in use.
 

@@ -4,6 +4,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,7 +19,7 @@ from scp.config.schema import Config
 from scp.config.schema import DicomDestination as DicomSection
 from scp.deliver.dicom import DicomDestination
 from scp.durable import Disk, free_bytes
-from scp.errors import CodecError, ConversionError, NodeError, ScpError
+from scp.errors import CodecError, ConversionError, EmptyLedgerError, NodeError, ScpError
 from scp.model import DeliveryItem
 from scp.pipeline.control import ask
 from scp.pipeline.destinations import build_destination
@@ -29,7 +30,7 @@ _CONNECT_SECONDS = 10.0
 _SOON_DAYS = 30
 _SLOW_FSYNC_MS = 20.0
 _GPU_DOES = {
-    "auto": "it proves large frames, the CPU encodes",
+    "auto": "it proves the largest frames, and encodes large ones where it is free",
     "gpu": "it encodes large frames, the CPU proves",
 }
 _LIBRARIES = ("pydicom", "pynetdicom", "highdicom", "numpy", "imagecodecs", "ojph", "python-gdcm")
@@ -75,6 +76,7 @@ def _findings(config: Config) -> Iterator[Finding]:
     yield _tried("disk", lambda: _try_disk(config.node.data))
     yield _tried("room", lambda: _try_room(config))
     yield _tried("clock", lambda: _try_clock(config.node.data))
+    yield _tried("ledger", lambda: _try_ledger(config))
     for listener in config.ports:
         part = f"port {listener.port}" if config.listeners else "port"
         yield _tried(part, lambda each=listener: _try_port(config, each))  # type: ignore[misc]
@@ -203,6 +205,22 @@ def _try_clock(data: Path) -> str:
     if abs(offset) > 2.0:
         raise NodeError(f"files in {data} are dated {offset:+.0f} s from the system's clock")
     return f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}, files agree"
+
+
+def _try_ledger(config: Config) -> str:
+    """See that the account can be reached; the first start of a node makes what is not there."""
+    # Here, because a library that cannot be imported is a finding.
+    from scp.ledger.open import open_for_reading
+
+    path = Layout(config.node.data).ledger
+    if config.ledger.url is None and not path.exists():
+        return f"{path} is made when the node is started for the first time"
+    try:
+        with closing(open_for_reading(config.ledger, path)) as ledger:
+            newest = ledger.recent(1)
+    except EmptyLedgerError as error:
+        return str(error)
+    return f"answers; last recorded: {newest[0].finished_at.isoformat() if newest else 'nothing'}"
 
 
 def _try_port(config: Config, listener: ListenerSection) -> str:

@@ -261,7 +261,7 @@ def reconcile(
 
 @app.command()
 def doctor(config: ConfigOption = None, json: JsonOption = False) -> None:
-    """Try codecs, GPU, disk, port, destinations and clock; say what works and what does not."""
+    """Try codecs, GPU, disk, clock, ledger, port and destinations; say what works and what does not."""
     from scp.cli.doctor import examine
 
     examine(config, as_json=json)

@@ -6,7 +6,7 @@ from typing import Final
 
 from sqlalchemy import Connection, inspect
 
-from scp.errors import NodeError
+from scp.errors import EmptyLedgerError, NodeError
 from scp.ledger.database import Database
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,9 @@ def check_version(database: Database, connection: Connection) -> None:
     """
     version = version_of(database, connection)
     if version == 0:
-        raise NodeError(f"{database.name} is empty: no node has finished its first start on it")
+        raise EmptyLedgerError(
+            f"{database.name} is empty: no node has finished its first start on it"
+        )
     if version < SCHEMA_VERSION:
         raise NodeError(
             f"{database.name} was written by an earlier dcmpress: start the node, which brings it up "

@@ -13,6 +13,7 @@ from scp.buffer.layout import Layout
 from scp.cli import doctor
 from scp.convert.gpu_versions import LEAST
 from scp.durable import Disk
+from scp.ledger.sql import SqlLedger
 from scp.pipeline.control import ControlServer
 from tests.cli.conftest import Dcmpress
 from tests.convert.gpus import FaultyGpu, SoftwareGpu, wrong
@@ -126,6 +127,36 @@ def test_a_library_that_is_not_installed_is_a_finding(
     }
 
 
+def test_what_is_known_of_the_ledger_is_said(dcmpress: Dcmpress, tmp_path: Path) -> None:
+    config, path = write_config(tmp_path), tmp_path / "data" / "ledger.sqlite"
+
+    fresh = findings(dcmpress("doctor", "--json", "-c", config))["ledger"]
+    path.touch()  # As a database without tables is.
+    bare = findings(dcmpress("doctor", "--json", "-c", config))["ledger"]
+    SqlLedger.open_for_writing(path, Disk()).close()
+    empty = findings(dcmpress("doctor", "--json", "-c", config))["ledger"]
+    path.write_bytes(b"no database" * 1000)
+    damaged = findings(dcmpress("doctor", "--json", "-c", config, code=1))["ledger"]
+
+    works = [each["works"] for each in (fresh, bare, empty, damaged)]
+    assert works == [True, True, True, False]
+    assert bare["detail"] == f"{path} is empty: no node has finished its first start on it"
+    assert fresh["detail"] == f"{path} is made when the node is started for the first time"
+    assert empty["detail"] == "answers; last recorded: nothing"
+    assert "is damaged" in damaged["detail"]
+
+
+def test_a_database_server_that_is_away_does_not_work(dcmpress: Dcmpress, tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    url = f"postgresql://dcmpress@127.0.0.1:{free_port()}/dcmpress"
+    config.write_text(f"{config.read_text()}ledger: {{url: {url!r}}}\n")
+
+    said = dcmpress("doctor", "--json", "-c", config, code=1)
+
+    assert findings(said)["ledger"]["works"] is False
+    assert "Connection refused" in findings(said)["ledger"]["detail"]
+
+
 def test_too_little_room_does_not_work(dcmpress: Dcmpress, tmp_path: Path) -> None:
     said = dcmpress("doctor", "-c", write_config(tmp_path, reserve="9000TB"), "--json", code=1)
 
@@ -219,7 +250,7 @@ def software(monkeypatch: pytest.MonkeyPatch) -> dict[int, SoftwareGpu]:
 @pytest.mark.parametrize(
     ("backend", "does"),
     [
-        ("auto", "it proves large frames, the CPU encodes"),
+        ("auto", "it proves the largest frames, and encodes large ones where it is free"),
         ("gpu", "it encodes large frames, the CPU proves"),
     ],
 )
