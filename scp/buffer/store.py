@@ -125,7 +125,10 @@ class SpoolStore:
             now = time.monotonic()
             if now - self._room_at >= _ROOM_SECONDS:
                 self._room_at = now
-                self._room = free_bytes(self._incoming) - self._reserve_bytes
+                try:
+                    self._room = free_bytes(self._incoming) - self._reserve_bytes
+                except OSError:
+                    self._room = 0  # Failed, or taken away: there is none.
             enough = self._room > self._needed_bytes
         return enough and self._disk.probe(self._incoming)
 
@@ -311,7 +314,8 @@ class SpoolIncoming:
 
     def abandon(self) -> None:
         """Forget everything."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # A file system may say there what a write has lost.
+            self._file.close()
         with contextlib.suppress(OSError):
             os.unlink(self._file.path)
         announced, self._announced = self._announced, None

@@ -52,6 +52,8 @@ class CollapsedSeries:
 class SeriesConverter:
     """Worker processes that wait for series; close it, or use it as a context.
 
+    They die with the thread that made them (prctl(2), PR_SET_PDEATHSIG).
+
     Parameters
     ----------
     codec, htj2k, enhanced

@@ -33,10 +33,18 @@ class Inbox:
             os.write(self._write, b"x")
 
     def ask[T](self, call: Callable[[], T], seconds: float) -> T:
-        """Make ``call`` on the coordinator's thread and wait for its result, or its exception."""
+        """Make ``call`` on the coordinator's thread and wait for its result, or its exception.
+
+        Raises
+        ------
+        TimeoutError
+            It was not made in time, and will not be; or it takes too long.
+        """
         answer: Future[T] = Future()
 
         def run() -> None:
+            if not answer.set_running_or_notify_cancel():
+                return
             try:
                 answer.set_result(call())
             except Exception as error:
@@ -44,7 +52,10 @@ class Inbox:
                 answer.set_exception(error)
 
         self.post(run)
-        return answer.result(seconds)
+        try:
+            return answer.result(seconds)
+        finally:
+            answer.cancel()  # Whoever was told that it failed does not want it done later.
 
     def run_posted(self) -> None:
         """Make the calls that wait; on the coordinator's thread."""

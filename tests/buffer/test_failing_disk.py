@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -260,6 +261,32 @@ def test_too_many_open_files_refuse_the_instance_and_not_the_disk(
         store.begin(FIRST.request)
 
     assert disk.is_healthy
+
+
+def test_a_disk_that_cannot_be_looked_at_has_no_room(store: SpoolStore, layout: Layout) -> None:
+    shutil.rmtree(layout.spool)
+
+    assert not store.has_room()
+    with pytest.raises(StorageFullError):
+        store.begin(FIRST.request)
+
+
+def test_an_instance_is_abandoned_although_its_file_cannot_be_closed(
+    store: SpoolStore, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    incoming = store.begin(FIRST.request)
+    incoming.write(FIRST.dataset)
+    close = os.close
+
+    def fail(descriptor: int) -> None:
+        close(descriptor)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as failing:
+        failing.setattr("scp.durable.os.close", fail)
+        incoming.abandon()
+
+    assert left_in_incoming(layout) == []
 
 
 def test_a_coordinator_that_is_gone_refuses_the_instance_and_leaves_the_association_standing(

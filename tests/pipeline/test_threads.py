@@ -111,11 +111,14 @@ def test_who_asks_gets_the_result_or_the_error_and_nobody_else_does(inbox: Inbox
     assert answers == [threading.get_ident(), ("key",)]
 
 
-def test_who_is_not_answered_in_time_is_told_so(inbox: Inbox) -> None:
+def test_what_was_not_done_in_time_is_not_done_later(inbox: Inbox) -> None:
+    done: list[str] = []
     with pytest.raises(TimeoutError):
-        inbox.ask(lambda: None, 0.01)
+        inbox.ask(lambda: done.append("discarded"), 0.01)
 
-    inbox.run_posted()  # Too late, and no harm.
+    inbox.run_posted()
+
+    assert done == []
 
 
 # -- chores ----------------------------------------------------------------------------------------
