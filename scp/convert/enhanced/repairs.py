@@ -39,6 +39,10 @@ _FRAME_TYPE: Final = {
     "VolumetricProperties": 0x00089206,
     "VolumeBasedCalculationTechnique": _TECHNIQUE,
 }
+_EXTREMES: Final = {
+    "SmallestImagePixelValue": 0x00280106,
+    "LargestImagePixelValue": 0x00280107,
+}
 _EMPTY_MODULES: Final = (
     "ContrastBolusAgent",
     "ClinicalTrialTimePointID",
@@ -56,6 +60,7 @@ def repair(draft: Draft, sop_instance_uid: str) -> None:
     keep_durations(draft)
     state_rescale_types(draft)
     drop_guesses(draft)
+    drop_partial_extremes(draft)
     keep_frame_types(draft)
     keep_series_number(draft)
     add_converter(draft)
@@ -193,6 +198,16 @@ def drop_guesses(draft: Draft) -> None:
     for keyword in _EMPTY_MODULES:
         if keyword in image and not image[keyword].value:
             delattr(image, keyword)
+
+
+def drop_partial_extremes(draft: Draft) -> None:
+    """The smallest or largest value of some frames is not that of all; each keeps what its source says.
+
+    Needed with highdicom 0.28.0 to 0.28.2: no release mends it.
+    """
+    for keyword, tag in _EXTREMES.items():
+        if keyword in draft.image and not all(h.value(tag) for h in draft.volume.headers):
+            delattr(draft.image, keyword)
 
 
 def keep_frame_types(draft: Draft) -> None:

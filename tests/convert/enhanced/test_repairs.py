@@ -36,6 +36,7 @@ from tests.convert.enhanced.series import (
     pet,
     repeated,
     slices,
+    source_uids,
     split,
     unassigned,
 )
@@ -228,6 +229,35 @@ def test_contrast_and_trials_are_not_made_up(tmp_path: Path) -> None:
         assert keyword in theirs
         assert keyword not in ours
     assert with_contrast.ContrastBolusAgent == "IODINE"
+
+
+def test_extremes_of_some_frames_are_not_those_of_all(tmp_path: Path) -> None:
+    some = ct(SmallestImagePixelValue=lambda i: 7 if i == 2 else None)
+    for dataset in some:
+        dataset.LargestImagePixelValue = 4000 + int(dataset.InstanceNumber)
+
+    assert highdicom_alone(some).SmallestImagePixelValue == 7
+    image = opened(some, tmp_path)
+    assert "SmallestImagePixelValue" not in image
+    assert image.LargestImagePixelValue == 4005
+    uid = str(some[2].SOPInstanceUID)
+    assert unassigned(image, source_uids(image).index(uid)).SmallestImagePixelValue == 7
+
+
+def test_no_frame_is_said_to_be_of_the_other_side(tmp_path: Path) -> None:
+    series = mr(6, BodyPartExamined="KNEE", ImageLaterality=lambda i: "L" if i < 3 else "R")
+
+    theirs = highdicom_alone(series)
+    objects, refused = collapsed_series(slices(series, tmp_path), tmp_path)
+
+    assert len({group(theirs, n, "FrameAnatomySequence").FrameLaterality for n in range(6)}) == 1
+    assert refused == []
+    sides = {str(dataset.SOPInstanceUID): dataset.ImageLaterality for dataset in series}
+    for path, _ in objects:
+        image = dcmread(path)
+        for frame, uid in enumerate(source_uids(image)):
+            assert group(image, frame, "FrameAnatomySequence").FrameLaterality == sides[uid]
+    assert len(objects) == 2
 
 
 def test_units_of_pet_are_its_rescale_type(tmp_path: Path) -> None:
