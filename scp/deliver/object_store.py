@@ -100,7 +100,10 @@ class ObjectStoreWriter:
         if self._store is None or credentials != self._credentials:
             try:
                 self._store = connect(self._section, credentials)
-            except (BaseError, OSError, ValueError) as error:
+            except OSError as error:
+                why = f"{error.filename}: {error.strerror}"
+                raise PeerUnavailableError(f"the store cannot be used: {why}") from error
+            except (BaseError, ValueError) as error:
                 raise PeerUnavailableError("the store cannot be used as configured") from error
             self._credentials = credentials
         if not self._is_proven:

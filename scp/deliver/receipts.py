@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +262,7 @@ def _decode(line: bytes) -> Entry | None:
     try:
         content: dict[str, Any] = json.loads(line)
         at = float(content["at"])
+        datetime.fromtimestamp(at, UTC)  # Who reads it makes one of it.
         if "released" in content:
             return Released(at=at)
         tries, retry_at = int(content["tries"]), float(content["retry_at"])
@@ -275,6 +277,6 @@ def _decode(line: bytes) -> Entry | None:
             transfer_syntax=str(content["transfer_syntax"]),
             attempts=int(content.get("attempts", 0)),  # Earlier versions did not count.
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, OSError):
         return None
     return Answered(at=at, receipt=receipt, tries=tries, retry_at=retry_at)

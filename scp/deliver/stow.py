@@ -116,7 +116,8 @@ def _of_json(value: Any) -> _Dataset:
 
 
 def _of_xml(body: bytes) -> _Dataset:
-    if _DECLARATION.search(body):
+    # In UTF-16 a declaration would not be found.
+    if _DECLARATION.search(body) or b"\0" in body:
         raise MalformedError("the answer declares entities, which no dataset needs")
     return _of_attributes(ElementTree.fromstring(body))  # noqa: S314 - it declares no entities
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -111,6 +112,17 @@ def test_a_torn_tail_costs_only_its_own_line(
         # Without its newline alone, the last line is still whole.
         survivors = entries if lost == 1 else entries[:-1]
         assert load(path) == state_of([*survivors, *later])
+
+
+@pytest.mark.parametrize("at", ["1e300", "NaN", "Infinity", "-1e17"])
+def test_a_time_that_is_none_costs_only_its_own_line(tmp_path: Path, at: str) -> None:
+    path = tmp_path / "receipts-x"
+    write(path, answered("a"))
+    whole = path.read_text()
+    damaged = re.sub(r'"at": [0-9.]+', f'"at": {at}', whole.replace('"a"', '"b"'))
+    path.write_text(damaged + whole)
+
+    assert load(path).done.keys() == {"a"}
 
 
 def test_a_tail_of_zeros_as_a_power_failure_leaves_is_ignored(tmp_path: Path) -> None:
