@@ -1,6 +1,7 @@
 """Opens the ledger that the configuration means."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from scp.config.ledger import LedgerSection
@@ -11,11 +12,21 @@ from scp.ledger.sql import SqlLedger
 logger = logging.getLogger(__name__)
 
 
-def open_for_writing(section: LedgerSection, path: Path, disk: Disk, node: str = "") -> SqlLedger:
+type Opening = Callable[[Callable[[], None]], None]
+
+
+def open_for_writing(
+    section: LedgerSection,
+    path: Path,
+    disk: Disk,
+    node: str = "",
+    opening: Opening = lambda call: call(),
+) -> SqlLedger:
     """The ledger of a node that starts: the server's that ``section`` names, else SQLite at ``path``.
 
     ``node`` tells its rows from those of others, see :mod:`scp.ledger.nodes`. A server that cannot be
-    reached is tried again with each call.
+    reached is tried again with each call; ``opening`` makes the first one, and gives it up with a
+    LedgerError where it takes too long.
 
     Raises
     ------
@@ -26,7 +37,7 @@ def open_for_writing(section: LedgerSection, path: Path, disk: Disk, node: str =
         return SqlLedger.open_for_writing(path, disk)
     ledger = _on_server(section, node, is_writer=True)
     try:
-        ledger.open()
+        opening(ledger.open)
     except LedgerError as error:
         logger.error("%s; what is to be recorded waits in the spool", error)
     except NodeError:

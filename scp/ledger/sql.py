@@ -1,6 +1,8 @@
 """The ledger in a database: one writer, readers in other processes while it runs."""
 
+import contextlib
 import itertools
+import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -49,6 +51,8 @@ class SqlLedger:
         self._database = database
         self._is_writer = is_writer
         self._is_ready = False
+        self._preparing = threading.Lock()
+        """Held for the first transaction, so that no two make the tables."""
 
     @classmethod
     def open_for_writing(cls, path: Path, disk: Disk) -> Self:
@@ -271,8 +275,9 @@ class SqlLedger:
     @contextmanager
     def _transaction(self, *, is_first: bool = False) -> Iterator[Connection]:
         self._database.check()
+        alone = contextlib.nullcontext() if self._is_ready else self._preparing
         try:
-            with self._database.engine.begin() as connection:
+            with alone, self._database.engine.begin() as connection:
                 if not self._is_ready:
                     self._prepare(connection, is_first)
                 yield connection

@@ -12,7 +12,6 @@ from scp.choose.rules import Decision
 from scp.convert.enhanced.collapsed import Collapsed
 from scp.convert.enhanced.slices import SourceSlice
 from scp.durable import free_bytes
-from scp.errors import LedgerError
 from scp.ledger.ports import SeriesHistory
 from scp.model import CollapseReason, Form, Identity, PassReason
 from scp.pipeline.converter import CLOSED, HEADROOM_BYTES
@@ -23,6 +22,8 @@ from scp.pipeline.tracked import ClosedJob
 logger = logging.getLogger(__name__)
 
 type Done = Callable[[Job], None]
+type LookUp = Callable[[str, Callable[[SeriesHistory], None], Callable[[Exception], None]], None]
+"""Finds out what was made of a series, by its UID, before; calls one of the two, once."""
 
 
 class Collapser:
@@ -32,15 +33,14 @@ class Collapser:
         self,
         layout: Layout,
         pool: WorkerPool,
-        history_of: Callable[[str], SeriesHistory],
+        look_up: LookUp,
         accepting: Collection[str],
     ) -> None:
         self._layout = layout
         self._accepting = accepting
         """The destinations that take volumes."""
         self._pool = pool
-        self._history_of = history_of
-        """What was made of a series, by its UID, before."""
+        self._look_up = look_up
         self._claims: dict[str, str] = {}
         """Series to the job, between its closing and its commit, that may become its volumes."""
         self._cut: dict[str, ClosedJob] = {}
@@ -83,11 +83,33 @@ class Collapser:
         nobodys = groups.pop((), [])
         job = _single(job, {i.name: CollapseReason.NOT_ACCEPTED for i in nobodys})
         members = [i for group in groups.values() for i in group]
-        only = self._only(closed, members) if members else frozenset[str]()
-        if not members or isinstance(only, CollapseReason):
-            reason = only if isinstance(only, CollapseReason) else None
+        reason = self._why_none(closed) if members else None
+        if reason is not None or not members:
             done(_single(job, {i.name: reason for i in members}))
             return
+
+        def found(history: SeriesHistory) -> None:
+            only = self._only(closed, members, history)
+            if isinstance(only, CollapseReason):
+                done(_single(job, {i.name: only for i in members}))
+            else:
+                self._collapse(closed, job, groups, only, done)
+
+        def not_found(error: Exception) -> None:
+            logger.error("a series stays single-frame, nobody knows whether it is late: %s", error)
+            # A second volume is worse than none.
+            done(_single(job, {i.name: CollapseReason.LATE_INSTANCE for i in members}))
+
+        self._look_up(closed.file.series_instance_uid, found, not_found)
+
+    def _collapse(
+        self,
+        closed: ClosedJob,
+        job: Job,
+        groups: Mapping[tuple[str, ...], list[JobInstance]],
+        only: frozenset[str] | None,
+        done: Done,
+    ) -> None:
         left = len(groups)
 
         def collapsed(
@@ -107,25 +129,24 @@ class Collapser:
             task = CollapseTask(slices=slices, folder=folder, only=only)
             self._pool.submit(task, CLOSED, functools.partial(collapsed, takers, group))
 
+    def _why_none(self, closed: ClosedJob) -> CollapseReason | None:
+        """Why no volume can come of this job, whatever came of its series before."""
+        if closed.was_cut or closed.is_at_once:
+            return CollapseReason.SERIES_WAS_CUT
+        self.claim(closed)
+        if self._claims.get(closed.file.series_instance_uid) != closed.name:
+            return CollapseReason.LATE_INSTANCE
+        return None
+
     def _only(
-        self, closed: ClosedJob, members: Sequence[JobInstance]
+        self, closed: ClosedJob, members: Sequence[JobInstance], history: SeriesHistory
     ) -> frozenset[str] | CollapseReason | None:
         """The volumes, by their UIDs, that may be made of these members; None: any that they give.
 
         Of a series that was collapsed before there is no second volume. The same set of instances again
         gives the same object with the same UID again, which is none.
         """
-        if closed.was_cut or closed.is_at_once:
-            return CollapseReason.SERIES_WAS_CUT
-        self.claim(closed)
         series = closed.file.series_instance_uid
-        if self._claims.get(series) != closed.name:
-            return CollapseReason.LATE_INSTANCE
-        try:
-            history = self._history_of(series)
-        except LedgerError as error:
-            logger.error("a series stays single-frame, nobody knows whether it is late: %s", error)
-            return CollapseReason.LATE_INSTANCE  # A second volume is worse than none.
         elsewhere = history.cut.union(
             i.spooled.identity.sop_instance_uid
             for cut in self._cut.values()

@@ -19,7 +19,7 @@ from scp.buffer.layout import Layout
 from scp.buffer.originals import OriginalFolders
 from scp.deliver.events import Event, QueueSnapshot
 from scp.durable import Disk
-from scp.errors import NodeError
+from scp.errors import LedgerError, NodeError
 from scp.ledger.nodes import node_name
 from scp.ledger.open import open_for_writing
 from scp.ledger.patients import PatientHash
@@ -43,7 +43,7 @@ from scp.pipeline.recorder import Recorder
 from scp.pipeline.requests import Requests
 from scp.pipeline.retention import Retention
 from scp.pipeline.sources import Sources
-from scp.pipeline.threads import Chores, Inbox
+from scp.pipeline.threads import Chores, Inbox, Prompt
 from scp.pipeline.trusted_clock import TrustedClock
 from scp.pipeline.watch import Watch
 
@@ -53,6 +53,8 @@ _TICK_SECONDS = 1.0
 _GATHER_SECONDS = 0.05
 """So long notices are left to gather after some were read: a turn costs as much as ten of them."""
 _STOP_SECONDS = 10.0
+_LEDGER_SECONDS = 5.0
+"""So long a start waits for the ledger, and a series that is to be collapsed; nobody else does at all."""
 
 
 class Timers:
@@ -89,9 +91,10 @@ class Coordinator:
         self._disk = disk = disk or Disk()
         folders = JobFolders(self._layout, disk)
         name = node_name(config.ledger, self._layout.node_name, config.node.ae_title, disk)
-        self._ledger = open_for_writing(config.ledger, self._layout.ledger, disk, name)
+        self._prompt = prompt = Prompt(_LEDGER_SECONDS)
+        self._ledger = open_for_writing(config.ledger, self._layout.ledger, disk, name, prompt)
         _make_patient_key(self._layout, disk)
-        self._accounts = Accounts(self._ledger, config.series.resend_window_seconds)
+        self._accounts = Accounts(self._ledger, config.series.resend_window_seconds, soon=prompt)
         workers = config.codec.workers or os.cpu_count() or 1
         orders = replace(orders, gpus=self._layout.gpus)
         self._pool = WorkerPool(orders, workers, config.codec.deadline_seconds)
@@ -99,6 +102,7 @@ class Coordinator:
         self._queues = build_queues(config, disk, converter.decode, self._report)
         # Who waits for a database server waits on a thread of its own.
         self._ledger_chores = Chores(self._inbox)
+        self._histories = Chores(self._inbox)
         self._originals = Originals(
             config,
             OriginalFolders(self._layout, disk),
@@ -114,6 +118,7 @@ class Coordinator:
             self._originals,
             self._ledger_chores,
             self._timers.later,
+            prompt,
         )
         self._retention = Retention(
             self._ledger, config.ledger.keep, self._ledger_chores, self._timers.later
@@ -129,7 +134,7 @@ class Coordinator:
             self._chores,
             self._timers.later,
             self._dispatch,
-            Collapser(self._layout, self._pool, self._history_of, taking_volumes(config)),
+            Collapser(self._layout, self._pool, self._look_up, taking_volumes(config)),
             config.series.conflict,
         )
         self._intake = Intake(config, self._layout, folders, converter, self._committer)
@@ -196,10 +201,30 @@ class Coordinator:
             control.stop()
             self._stop()
 
-    def _history_of(self, series_instance_uid: str) -> SeriesHistory:
-        return self._dispatch.history_of(series_instance_uid) | self._ledger.history_of(
-            series_instance_uid
-        )
+    def _look_up(
+        self,
+        series_instance_uid: str,
+        then: Callable[[SeriesHistory], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        """What was made of a series before, as far as anybody knows; see :class:`Collapser`."""
+        # Asked before the ledger and after it: a job may go over to that meanwhile.
+        before = self._dispatch.history_of(series_instance_uid)
+        is_over = False
+
+        def answer(found: SeriesHistory | Exception) -> None:
+            nonlocal is_over
+            if is_over:
+                return
+            is_over = True
+            if isinstance(found, Exception):
+                failed(found)
+            else:
+                then(before | found | self._dispatch.history_of(series_instance_uid))
+
+        self._histories.do(lambda: self._ledger.history_of(series_instance_uid), answer, answer)
+        late = LedgerError(f"the ledger has not answered within {_LEDGER_SECONDS:g} s")
+        self._timers.later(_LEDGER_SECONDS, lambda: answer(late))
 
     def _report(self, event: Event) -> None:
         """From a destination's thread to the coordinator's."""
@@ -311,8 +336,10 @@ class Coordinator:
         self._inbox.run_posted()
         self._chores.stop(_STOP_SECONDS)
         self._lookups.stop(_STOP_SECONDS)
+        self._histories.stop(_STOP_SECONDS)
         self._inbox.run_posted()
         self._ledger_chores.stop(_STOP_SECONDS)
+        self._prompt.stop(0.0)
         self._inbox.run_posted()
         self._watch.stop(_STOP_SECONDS)
         self._ledger.close()

@@ -13,7 +13,7 @@ from scp.ledger.ports import Ledger, LedgerRow, State, Totals
 from scp.pipeline.accounts import Accounts
 from scp.pipeline.live import Live
 from scp.pipeline.originals import Originals
-from scp.pipeline.threads import Chores, Later
+from scp.pipeline.threads import Chores, Later, Soon, directly
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,7 @@ class Recorder:
         originals: Originals,
         chores: Chores,
         later: Later,
+        soon: Soon = directly,
     ) -> None:
         self._ledger = ledger
         self._folders = folders
@@ -67,6 +68,7 @@ class Recorder:
         self._originals = originals
         self._chores = chores
         self._later = later
+        self._soon = soon
         self._waiting: list[Entry] = []
         self._is_busy = False
         self._singly = False
@@ -90,7 +92,7 @@ class Recorder:
         A ledger that cannot be asked has none: recording them once more changes nothing there.
         """
         try:
-            return self._ledger.known(jobs)
+            return self._soon(lambda: self._ledger.known(jobs))
         except LedgerError as error:
             self._failed(error)
             return set()

@@ -7,6 +7,9 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from typing import Any, Protocol
+
+from scp.errors import LedgerError
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +99,61 @@ class Chores:
                 self._inbox.post(lambda: then(result))
 
         self._calls.put(run)
+
+    def stop(self, seconds: float) -> None:
+        """Finish what was asked for and end."""
+        self._calls.put(None)
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()
+
+
+class Soon(Protocol):
+    """Makes a call of the ledger for who cannot wait; LedgerError where its answer takes too long."""
+
+    def __call__[T](self, call: Callable[[], T]) -> T: ...
+
+
+def directly[T](call: Callable[[], T]) -> T:
+    """For who can wait, as :class:`Soon`."""
+    return call()
+
+
+class Prompt:
+    """A thread that asks the ledger for the coordinator, which waits a moment and then goes on.
+
+    A server that hangs is noticed late: nothing else tells it from one that is slow. While a call is
+    not answered, further ones fail at once.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._last: Future[Any] | None = None
+        self._thread = threading.Thread(target=self._run, name="prompt", daemon=True)
+        self._thread.start()
+
+    def __call__[T](self, call: Callable[[], T]) -> T:
+        """As :class:`Soon`; on the coordinator's thread."""
+        if self._last is not None and not self._last.done():
+            raise LedgerError("the ledger has not answered the last call yet")
+        answer: Future[T] = Future()
+        self._last = answer
+
+        def run() -> None:
+            try:
+                answer.set_result(call())
+            except Exception as error:
+                # Not ours to judge: whoever asked gets it.
+                answer.set_exception(error)
+
+        self._calls.put(run)
+        try:
+            return answer.result(self._seconds)
+        except TimeoutError as error:
+            raise LedgerError(f"the ledger has not answered within {self._seconds:g} s") from error
 
     def stop(self, seconds: float) -> None:
         """Finish what was asked for and end."""

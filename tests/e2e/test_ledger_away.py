@@ -84,6 +84,48 @@ def test_with_its_server_down_a_node_starts_receives_delivers_and_records_later(
     assert running.log().count("is recorded later") <= 4
 
 
+@pytest.mark.timeout(300)
+def test_a_server_that_hangs_keeps_no_node_from_starting_receiving_or_delivering(
+    node: StartNode, postgres: PostgresServer, tmp_path: Path
+) -> None:
+    section = postgres.new_database()
+    secret = {"file": str(postgres.folder / "password")}
+    rules = [{"name": "v", "match": {"called_ae_title": "VOLUME"}, "convert": "enhanced"}]
+    running = node(
+        {
+            "ledger": {"url": section.url, "password": secret},
+            "rules": [rule | {"send_to": ["archive"]} for rule in rules],
+        }
+    )
+    send_and_check(running, 1, 911, tmp_path / "a")
+    until(lambda: not running.left_in_spool(), "the spool is not empty")
+
+    postgres.freeze(is_frozen=True)
+    try:
+        volume = write_all(ct_series(3, 32, 32, seed=912), tmp_path / "volume")
+        running.send(volume, ae_title="VOLUME")
+        send_and_check(running, 2, 913, tmp_path / "b")
+        # Nobody says whether it is late, so its slices go as they are.
+        running.wait_for(delivered=6, pending=0)
+        assert running.status()["not_collapsed"] == {"late_instance": 3}
+
+        running.kill9()
+        running.start()
+        assert "has not answered within 5 s" in running.log()
+        send_and_check(running, 1, 914, tmp_path / "c")
+        assert running.command("status")
+    finally:
+        postgres.freeze(is_frozen=False)
+
+    until(lambda: running.status()["ledger"]["is_known"], "the node has not come back to it")
+    running.wait_for(delivered=7, received=7, pending=0)
+    until(lambda: not running.left_in_spool(), "the spool is not empty")
+    with closing(open_for_reading(section, tmp_path)) as reader:
+        rows = list(reader.search(Search()))
+    assert len(rows) == 7
+    assert all(row.destinations["archive"].attempts == 1 for row in rows)
+
+
 def assert_labelled(rows: list[LedgerRow], running: RunningNode, folder: Path) -> None:
     patient = str(pydicom.dcmread(next((folder / "a").rglob("*.dcm"))).PatientID)
     hashed = PatientHash.open(running.data / "patient-id.key").of(patient)

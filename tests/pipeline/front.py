@@ -2,6 +2,7 @@
 
 import socket
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ class Front(Parts):
             self.chores,
             self.timers.later,
             self.dispatch,
-            Collapser(self.layout, crew.pool, self._history_of, taking_volumes(config)),
+            Collapser(self.layout, crew.pool, self._look_up, taking_volumes(config)),
             config.series.conflict,
         )
         self.intake = Intake(config, self.layout, self.folders, self.converter, self.committer)
@@ -60,10 +61,14 @@ class Front(Parts):
             rules="rules-1",
         )
 
-    def _history_of(self, series_instance_uid: str) -> SeriesHistory:
-        return self.dispatch.history_of(series_instance_uid) | self.ledger.history_of(
-            series_instance_uid
-        )
+    def _look_up(
+        self,
+        series_instance_uid: str,
+        then: Callable[[SeriesHistory], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        spool = self.dispatch.history_of(series_instance_uid)
+        self.chores.do(lambda: spool | self.ledger.history_of(series_instance_uid), then, failed)
 
     def close(self) -> None:
         self.until(lambda: not self.crew.pool.busy and not self.crew.pool.queued)

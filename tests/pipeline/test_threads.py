@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from scp.pipeline.threads import Chores, Inbox
+from scp.errors import LedgerError
+from scp.pipeline.threads import Chores, Inbox, Prompt
 
 SECONDS = 10.0
 MANY = 70_000
@@ -174,3 +175,42 @@ def test_stop_waits_for_what_was_asked_for_and_its_ends_can_still_be_run(inbox: 
     inbox.run_posted()
     assert ends == [True, "last"]
     assert "chores" not in {thread.name for thread in threading.enumerate()}
+
+
+# -- who cannot wait -------------------------------------------------------------------------------
+
+
+def test_a_prompt_answer_is_given_as_it_is() -> None:
+    prompt = Prompt(SECONDS)
+
+    assert prompt(lambda: 7) == 7
+    with pytest.raises(KeyError, match="key"):
+        prompt(fail)
+    assert prompt(lambda: 8) == 8
+
+    prompt.stop(SECONDS)
+
+
+def test_who_asks_what_hangs_goes_on_and_asks_again_when_it_has_answered() -> None:
+    go_on, came_back = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        assert go_on.wait(SECONDS)
+        came_back.set()
+
+    prompt = Prompt(0.05)
+    with pytest.raises(LedgerError, match=r"has not answered within 0\.05 s"):
+        prompt(hang)
+    with pytest.raises(LedgerError, match="has not answered the last call yet"):
+        prompt(lambda: 7)
+    go_on.set()
+    assert came_back.wait(SECONDS)
+    deadline = time.monotonic() + SECONDS
+    while True:
+        try:
+            assert prompt(lambda: 7) == 7
+            break
+        except LedgerError:
+            assert time.monotonic() < deadline
+
+    prompt.stop(SECONDS)
