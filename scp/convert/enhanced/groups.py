@@ -21,6 +21,7 @@ from scp.convert.enhanced.stack import (
     Vector,
     declared_dimensions,
     directions_of,
+    is_weighted,
     numbered_times,
     stack_of,
     undeclared_times,
@@ -149,7 +150,7 @@ class _Split:
                 if len({header.value(tag) for header in group}) > 1:
                     self._take_parts(group, tag, key)
                     return
-            if stack.is_aligned:
+            if stack.is_aligned and not is_weighted(group):
                 dimensions = undeclared_times(group, stack) or numbered_times(group, stack)
         if dimensions is None:
             self._refuse(

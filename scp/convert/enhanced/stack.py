@@ -8,7 +8,12 @@ from itertools import pairwise
 from typing import Final
 
 from scp.convert.enhanced.diffusion import B_VALUE, DIRECTION, Place, diffusion, place_of
-from scp.convert.enhanced.eligible import ACQUISITION_DATE_TIME, ORIENTATION, POSITION
+from scp.convert.enhanced.eligible import (
+    ACQUISITION_DATE_TIME,
+    ORIENTATION,
+    POSITION,
+    image_words,
+)
 from scp.convert.enhanced.slices import SliceHeader
 
 SAME_PLACE_MM: Final = 1e-3
@@ -145,6 +150,12 @@ def declared_dimensions(headers: Sequence[SliceHeader], stack: Stack) -> list[Di
         (b_value, direction, (_NUMBER,)),  # Images without weighting are often taken several times.
     )
     return _first_that_explains(headers, stack, candidates)
+
+
+def is_weighted(headers: Sequence[SliceHeader]) -> bool:
+    """Whether diffusion weightings may be what differs, so that nothing undeclared is taken for time."""
+    b_values = {diffusion(header, B_VALUE) for header in headers}
+    return len(b_values) > 1 or "DIFFUSION" in image_words(headers[0])
 
 
 def undeclared_times(headers: Sequence[SliceHeader], stack: Stack) -> list[Dimension] | None:

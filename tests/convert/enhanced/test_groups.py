@@ -237,6 +237,33 @@ def test_diffusion_weightings_stay_together_with_two_dimensions(tmp_path: Path) 
     assert not b_value.is_temporal
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"DiffusionBValue": lambda t, _: 1000.0 * min(t, 1)},
+        {"ImageType": lambda *_: ["ORIGINAL", "PRIMARY", "DIFFUSION"]},
+    ],
+    ids=["known", "unknown"],
+)
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"AcquisitionTime": lambda t, _: f"10121{t}"},
+        {"NumberOfTemporalPositions": lambda *_: 3, "AcquisitionTime": lambda *_: "101010"},
+    ],
+    ids=["timed", "numbered"],
+)
+def test_weightings_that_do_not_tell_are_not_taken_for_time(
+    tmp_path: Path,
+    changes: dict[str, Callable[[int, int], Any]],
+    times: dict[str, Callable[[int, int], Any]],
+) -> None:
+    found = split(repeated(lambda: mr(3), 3, **changes, **times), tmp_path)
+
+    assert found.volumes == ()
+    assert {refused.reason for refused in found.refused} == {CollapseReason.POSITIONS_REPEATED}
+
+
 def test_flip_angles_at_one_place_are_split(tmp_path: Path) -> None:
     series = repeated(lambda: mr(3), 2, FlipAngle=lambda t, _: 5 + 10 * t)
 
