@@ -77,10 +77,10 @@ class FileHeader:
         """The top-level elements in the order they are written, up to the first not below."""
         return self._window.walk(self._dataset, self.encoding, stop_before)
 
-    def value(self, element: Element, limit: int = MAX_VALUE_BYTES) -> bytes:
-        """The start of the element's value, as written."""
-        length = min(element.value_end - element.value, limit)
-        return self._window.read(element.value, length)
+    def value(self, element: Element, limit: int = MAX_VALUE_BYTES, start: int = 0) -> bytes:
+        """The element's value as written, from ``start`` on and up to ``limit`` bytes of it."""
+        length = min(element.value_end - element.value - start, limit)
+        return self._window.read(element.value + start, length)
 
 
 class _Window:

@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from scp.buffer.difference import difference_of
 from scp.buffer.job import Job, JobInstance
 from scp.buffer.jobs import ORIGINAL, JobFolders
 from scp.choose.eligibility import Refusal
@@ -22,6 +21,7 @@ from scp.model import Conflict, Form, PassReason
 from scp.pipeline.accounts import Accounts
 from scp.pipeline.collapser import Collapser
 from scp.pipeline.converter import AT_ONCE, CLOSED, Converter
+from scp.pipeline.difference import difference_of
 from scp.pipeline.dispatch import Dispatch
 from scp.pipeline.tasks import Outcome
 from scp.pipeline.threads import Chores, Later

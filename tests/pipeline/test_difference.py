@@ -1,5 +1,7 @@
 """What is said of two datasets under one UID, and that no value is ever part of it."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -7,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
-from scp.buffer import difference
-from scp.buffer.difference import difference_of
 from scp.elements import PIXEL_DATA
+from scp.pipeline import difference
+from scp.pipeline.difference import difference_of
 from tests.material import ct_series, write
 
 _TAGS = st.integers(0x00090010, 0x00090040)
@@ -118,3 +120,26 @@ def test_what_cannot_be_compared_has_no_difference(tmp_path: Path) -> None:
     for other in (torn, deflated, tmp_path / "gone"):
         assert difference_of(whole, other) is None
         assert difference_of(other, whole) is None
+
+
+def test_a_disk_that_cannot_be_read_is_no_end_of_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*_: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    one, other = changed(tmp_path)
+    monkeypatch.setattr("os.pread", unreadable)
+
+    assert difference_of(one, other) is None
+
+
+def test_values_that_differ_late_are_found(tmp_path: Path) -> None:
+    long = bytes(difference.CHUNK_BYTES + 1)
+    one = part10(tmp_path / "one", {PIXEL_DATA: long + b"a"})
+    other = part10(tmp_path / "other", {PIXEL_DATA: long + b"b"})
+
+    found = difference_of(one, other)
+
+    assert found is not None
+    assert (found.elements, found.pixel_data) == (1, "different")

@@ -1,7 +1,8 @@
-"""What differs between two datasets under one SOP Instance UID: tags and lengths, never a value."""
+"""What differs between two datasets under one SOP Instance UID: tags and lengths, never a value.
 
-import contextlib
-import mmap
+Files are read here and not mapped: where a disk cannot give a mapped page, the process ends.
+"""
+
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -9,23 +10,16 @@ from typing import Final
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 
 from scp.buffer.job import Difference
-from scp.elements import (
-    PIXEL_DATA,
-    Element,
-    encoding_of,
-    is_deflated,
-    release_pages,
-    walk,
-)
+from scp.choose.header import FileHeader, open_header
+from scp.elements import PIXEL_DATA, Element, is_deflated
 from scp.errors import MalformedError, TruncatedError
-from scp.part10 import read_file_meta
 
 MOST_LISTED: Final = 50
 MOST_ELEMENTS: Final = 20_000
 """Of each dataset; more is left alone, and the difference says so."""
 MOST_BYTES: Final = 2**28
 """Compared of each dataset; more is left alone, and the difference says so."""
-_CHUNK: Final = 2**20
+CHUNK_BYTES: Final = 2**20
 
 
 def difference_of(first: Path, second: Path) -> Difference | None:
@@ -35,23 +29,13 @@ def difference_of(first: Path, second: Path) -> Difference | None:
     Memory is bounded, and so is what is looked at.
     """
     try:
-        with _mapped(first) as one, _mapped(second) as other:
+        with open_header(first) as one, open_header(second) as other:
             return _compared(one, other)
-    except (OSError, ValueError, MalformedError, TruncatedError):
+    except (OSError, MalformedError, TruncatedError):
         return None
 
 
-@contextlib.contextmanager
-def _mapped(path: Path) -> Iterator[memoryview]:
-    with (
-        path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-        memoryview(mapped) as view,
-    ):
-        yield view
-
-
-def _compared(first: memoryview, second: memoryview) -> Difference:
+def _compared(first: FileHeader, second: FileHeader) -> Difference:
     listed: list[str] = []
     differ = seen = 0
     bytes_left = MOST_BYTES
@@ -83,12 +67,10 @@ def _compared(first: memoryview, second: memoryview) -> Difference:
     )
 
 
-def _elements(data: memoryview) -> Iterator[Element]:
-    meta = read_file_meta(lambda start, count: bytes(data[start : start + count]))
-    if is_deflated(meta.transfer_syntax):
+def _elements(header: FileHeader) -> Iterator[Element]:
+    if is_deflated(header.transfer_syntax):
         raise MalformedError("a deflated dataset is not looked into")
-    encoding = encoding_of(meta.transfer_syntax)
-    return walk(data, encoding, start=meta.dataset_start, pixel_data_may_be_cut=True)
+    return header.elements()
 
 
 def _pairs(
@@ -106,21 +88,16 @@ def _pairs(
             other = next(second, None)
 
 
-def _is_equal(first: memoryview, left: Element, second: memoryview, right: Element) -> bool:
+def _is_equal(first: FileHeader, left: Element, second: FileHeader, right: Element) -> bool:
     if left.vr and right.vr and left.vr != right.vr:
         return False
     count = left.value_end - left.value
     if count != right.value_end - right.value:
         return False
-    for start in range(0, count, _CHUNK):
-        end = min(start + _CHUNK, count)
-        if bytes(first[left.value + start : left.value + end]) != bytes(
-            second[right.value + start : right.value + end]
-        ):
-            return False
-        release_pages(first)
-        release_pages(second)
-    return True
+    return all(
+        first.value(left, CHUNK_BYTES, start) == second.value(right, CHUNK_BYTES, start)
+        for start in range(0, count, CHUNK_BYTES)
+    )
 
 
 def _in_words(left: Element | None, right: Element | None) -> str:
