@@ -14,6 +14,7 @@ from typing import Any
 from scp.buffer.job import Job
 from scp.buffer.layout import (
     CUT_FILE,
+    GIVEN_UP_FILE,
     INSTANCE_ENDING,
     JOB_FILE,
     REASON_FILE,
@@ -201,6 +202,17 @@ class JobFolders:
         folder = self._layout.jobs / job
         self._disk.publish_json(folder / REASON_FILE, reasons)
         self._move(folder, self._layout.held / job)
+
+    def give_up(self, job: str, reason: str) -> None:
+        """Note durably that a person gives a held job up."""
+        self._disk.publish_json(self._layout.held / job / GIVEN_UP_FILE, {"reason": reason})
+
+    def given_up(self, job: str) -> str:
+        """Why a held job was given up; empty where it was not."""
+        try:
+            return str(json.loads((self._layout.held / job / GIVEN_UP_FILE).read_bytes())["reason"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return ""
 
     def release(self, job: str) -> None:
         """Put a held job back to work."""

@@ -13,6 +13,8 @@ from scp.errors import NodeError
 SERIES_FILE = "series.json"
 JOB_FILE = "job.json"
 REASON_FILE = "reason.json"
+GIVEN_UP_FILE = "given-up.json"
+"""In a held job: a person has given it up, and why; the ledger may not know yet."""
 CUT_FILE = "was-cut"
 """In a job whose series was closed by a limit, not by quiet: more of it may come."""
 NAMED_FILE = ".named"

@@ -190,6 +190,9 @@ class Dispatch:
                 live.held[destination] = dict.fromkeys(waiting, reason)
         self.held[name] = live
         self._remember(live, is_over=True)
+        if reason := self._folders.given_up(name):
+            self.live[name] = self.held.pop(name)
+            self._recorder.record(live, reason)
 
     def _remember(self, live: Live, *, is_over: bool = False) -> None:
         """Know the datasets of a job but for what is held: a person may give that up."""
@@ -370,10 +373,12 @@ class Dispatch:
                 f"job {name} is not held: it waits for {whom}; a destination that is to get nothing "
                 "any more has to leave the configuration, and the node be started again"
             )
-        live = self.held.pop(name, None)
+        live = self.held.get(name)
         if live is None:
             raise NodeError(f"no job {name} is held; see dcmpress held")
+        self._folders.give_up(name, reason)  # The ledger may be away, and the node be started anew.
         count = live.instances_open
+        del self.held[name]
         self.live[name] = live
         self._recorder.record(live, reason)
         logger.warning("job %s was discarded: %d instances", name, count)

@@ -110,6 +110,9 @@ def _answer(
         time.sleep(0.005)
     if recorder.left_behind:
         raise NodeError("it is recorded, and the next start clears it away; the log says why")
-    if failures:
-        raise NodeError("the ledger did not take it, nothing was changed; the log above says why")
+    if failures and request.get("command") == "discard":
+        raise NodeError(
+            "the job is given up, but the ledger did not take that: the next start of the node "
+            "records it; the log above says why"
+        )
     return answer

@@ -199,6 +199,19 @@ def test_discard_counts_and_notes_only_what_was_not_delivered(site: Site) -> Non
     assert parts.folders.held() == []
 
 
+def test_what_is_discarded_is_on_the_disk_before_that_is_said(make_parts: MakeParts) -> None:
+    disk = HookedDisk()
+    parts = make_parts(disk=disk)
+    parts.held(parts.job(send_to=["left"]))
+    disk.hook = no_room_for("create", "given-up.json")
+
+    with pytest.raises(StorageFullError):
+        parts.dispatch.discard("job-1", "a mistake")
+
+    assert list(parts.dispatch.held) == ["job-1"]
+    assert parts.folders.given_up("job-1") == ""
+
+
 @pytest.mark.parametrize("reason", ["", " \n"])
 def test_without_a_reason_nothing_is_discarded(site: Site, reason: str) -> None:
     parts = site.parts

@@ -271,6 +271,23 @@ def test_a_held_job_is_counted_as_held_whatever_is_left_of_the_reasons(
     assert second.dispatch.held_jobs(None)[0]["reasons"] == {"left": {reason: 2}}
 
 
+def test_a_job_that_was_discarded_while_the_ledger_was_away_stays_so(make_parts: MakeParts) -> None:
+    first = make_parts()
+    first.held(first.job(count=2, send_to=("archive", "left")))
+    first.folders.give_up("job-1", "the PACS is gone")
+    first.close()
+
+    second = make_parts()
+    assert recover(second) == []
+
+    second.until(lambda: not second.dispatch.live)
+    assert not second.dispatch.held
+    assert second.folders.held() == []
+    rows = second.ledger.recent(9)
+    assert [(row.state, row.note) for row in rows] == [(State.DISCARDED, "the PACS is gone")] * 2
+    assert second.counters().discarded == 2
+
+
 def test_a_destination_that_is_back_gets_what_was_held_for_it_by_retry(
     make_parts: MakeParts, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from scp.buffer.layout import is_locked, lock_data
+from scp.config.ledger import LedgerSection
 from scp.deliver.ports import Receipt, Verdict
 from scp.deliver.receipts import Answered, ReceiptLog, ReceiptState
 from scp.errors import NodeError
@@ -14,6 +15,7 @@ from scp.ledger.ports import State
 from scp.ledger.sql import SqlLedger
 from scp.pipeline import offline
 from scp.pipeline.control import Reply
+from tests.e2e.peers import free_port
 from tests.pipeline.conftest import MakeParts
 from tests.pipeline.parts import Parts
 
@@ -63,6 +65,23 @@ def test_what_was_discarded_is_in_the_ledger_and_its_folder_gone(parts: Parts) -
     ledger.close()
     assert parts.folders.held() == ["broken"]
     assert list(parts.layout.trash.iterdir()) == []
+
+
+def test_a_discard_that_the_ledger_does_not_take_is_not_forgotten(parts: Parts) -> None:
+    url = f"postgresql://dcmpress@127.0.0.1:{free_port()}/dcmpress"
+    away = parts.config.model_copy(update={"ledger": LedgerSection(url=url)})
+    discard = {"command": "discard", "job": "held", "reason": "a test"}
+
+    with pytest.raises(NodeError, match="the next start of the node records it"):
+        offline.answer_offline(away, parts.layout, discard)
+    status = offline.answer_offline(away, parts.layout, {"command": "status"})
+    assert (status["held"], status["discarded"]) == (4, 0)  # Not before it is recorded.
+
+    ask(parts, command="status")
+    ledger = SqlLedger.open_for_reading(parts.layout.ledger)
+    rows = ledger.recent(9)
+    ledger.close()
+    assert [(row.state, row.note) for row in rows] == [(State.DISCARDED, "a test")] * 2
 
 
 def test_the_folder_is_free_again_after_an_answer_and_after_a_refusal(parts: Parts) -> None:
