@@ -83,6 +83,7 @@ class CommitmentAsks:
         vouched: Vouched,
         *,
         backoff: Backoff | None = None,
+        wait_seconds: float = WAIT_SECONDS,
         wall: Callable[[], float] = time.time,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -97,6 +98,7 @@ class CommitmentAsks:
         self._jobs = jobs
         self._vouched = vouched
         self._backoff = backoff or Backoff()
+        self._wait_seconds = wait_seconds
         self._wall = wall
         self._now = now
         self._collected: dict[str, _Collected] = {}
@@ -233,7 +235,7 @@ class CommitmentAsks:
             self._files.take_report(origin, report)
 
         try:
-            ask_for_commitment(section, request, take, WAIT_SECONDS)
+            ask_for_commitment(section, request, take, self._wait_seconds)
         except DeliveryError as error:
             reason = str(error)
         except Exception as error:

@@ -1,117 +1,17 @@
 """A destination vouches for what it has taken before its delivery counts; Orthanc does both sides."""
 
-import queue
-import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pydicom
 import pytest
-from pydicom.dataset import Dataset
-from pynetdicom import evt
-from pynetdicom.ae import ApplicationEntity
-from pynetdicom.events import Event
-from pynetdicom.presentation import AllStoragePresentationContexts, build_role
 
-from scp.commitment import PUSH_MODEL, PUSH_MODEL_INSTANCE
 from scp.ledger.sql import SqlLedger
 from tests.e2e.node import RunningNode, until
 from tests.e2e.orthanc import orthanc
 from tests.material import ct_series, write_all
-
-CT = "1.2.840.10008.5.1.4.1.1.2"
-
-
-class CommittingPacs:
-    """Takes instances, and requests for storage commitment, which it answers as it is told.
-
-    ``refuses`` gives the UIDs that a report names as failed; ``reports`` is how it reports:
-    ``anew`` on an association of its own, ``here`` on the one that asked, or ``never``.
-    """
-
-    def __init__(self) -> None:
-        self.refuses: set[str] = set()
-        self.reports = "anew"
-        self.node_port = 0
-        self.stored: list[str] = []
-        self.asked: queue.Queue[Dataset] = queue.Queue()
-        self.statuses: queue.Queue[int] = queue.Queue()
-        self._threads: list[threading.Thread] = []
-        self._server: Any = None
-        self.port = 0
-
-    def start(self) -> None:
-        entity = ApplicationEntity("PACS")
-        for context in AllStoragePresentationContexts:
-            assert context.abstract_syntax is not None
-            entity.add_supported_context(context.abstract_syntax)
-        entity.add_supported_context(CT, ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.202"])
-        entity.add_supported_context(PUSH_MODEL)
-        handlers: list[Any] = [(evt.EVT_C_STORE, self._store), (evt.EVT_N_ACTION, self._action)]
-        self._server = entity.start_server(
-            ("127.0.0.1", self.port), block=False, evt_handlers=handlers
-        )
-        self.port = self._server.socket.getsockname()[1]
-
-    def close(self) -> None:
-        for thread in self._threads:
-            thread.join(30)
-        self._server.shutdown()
-
-    def _store(self, event: Event) -> int:
-        self.stored.append(str(event.request.AffectedSOPInstanceUID))  # type: ignore[union-attr]
-        return 0x0000
-
-    def _action(self, event: Event) -> tuple[int, None]:
-        asked = event.action_information
-        self.asked.put(asked)
-        report = {"anew": self._anew, "here": self._here, "never": None}[self.reports]
-        if report is not None:
-            thread = threading.Thread(target=report, args=(event.assoc, self._report(asked)))
-            self._threads.append(thread)
-            thread.start()
-        return 0x0000, None
-
-    def _report(self, asked: Dataset) -> Dataset:
-        report = Dataset()
-        report.TransactionUID = asked.TransactionUID
-        items = asked.ReferencedSOPSequence
-        failed = [i for i in items if i.ReferencedSOPInstanceUID in self.refuses]
-        for item in failed:
-            item.FailureReason = 0x0112
-        if failed:
-            report.FailedSOPSequence = failed
-        report.ReferencedSOPSequence = [i for i in items if i not in failed]
-        return report
-
-    def _here(self, association: Any, report: Dataset) -> None:
-        self._send(association, report)
-
-    def _anew(self, _: Any, report: Dataset) -> None:
-        entity = ApplicationEntity("PACS")
-        entity.add_requested_context(PUSH_MODEL)
-        roles: list[Any] = [build_role(PUSH_MODEL, scu_role=False, scp_role=True)]
-        association = entity.associate("127.0.0.1", self.node_port, ext_neg=roles)
-        assert association.is_established
-        self._send(association, report)
-        association.release()
-
-    def _send(self, association: Any, report: Dataset) -> None:
-        event = 2 if "FailedSOPSequence" in report else 1
-        status, _ = association.send_n_event_report(report, event, PUSH_MODEL, PUSH_MODEL_INSTANCE)
-        self.statuses.put(int(status.Status))
-
-
-@contextmanager
-def committing_pacs() -> Iterator[CommittingPacs]:
-    running = CommittingPacs()
-    running.start()
-    try:
-        yield running
-    finally:
-        running.close()
+from tests.vouching_pacs import CT, vouching_pacs
 
 
 def node_for(folder: Path, port: int, title: str, **commitment: Any) -> RunningNode:
@@ -180,7 +80,7 @@ def test_orthanc_asks_and_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["anew", "here"])
 def test_a_report_may_come_on_either_association(way: str, tmp_path: Path) -> None:
-    with committing_pacs() as pacs:
+    with vouching_pacs() as pacs:
         pacs.reports = way
         node = node_for(tmp_path / "node", pacs.port, "PACS").start()
         pacs.node_port = node.port
@@ -198,7 +98,7 @@ def test_a_report_may_come_on_either_association(way: str, tmp_path: Path) -> No
 def test_what_is_not_vouched_for_is_held_and_sent_again_when_a_person_says_so(
     tmp_path: Path,
 ) -> None:
-    with committing_pacs() as pacs:
+    with vouching_pacs() as pacs:
         node = node_for(tmp_path / "node", pacs.port, "PACS").start()
         pacs.node_port = node.port
         paths = write_all(ct_series(3, 32, 32, seed=604), tmp_path)
@@ -224,7 +124,7 @@ def test_what_is_not_vouched_for_is_held_and_sent_again_when_a_person_says_so(
 
 
 def test_a_kill_while_a_destination_thinks_loses_nothing(tmp_path: Path) -> None:
-    with committing_pacs() as pacs:
+    with vouching_pacs() as pacs:
         pacs.reports = "never"
         node = node_for(tmp_path / "node", pacs.port, "PACS").start()
         paths = write_all(ct_series(2, 32, 32, seed=605), tmp_path)
@@ -245,7 +145,7 @@ def test_a_kill_while_a_destination_thinks_loses_nothing(tmp_path: Path) -> None
 
 
 def test_a_destination_that_never_reports_leaves_the_job_to_a_person(tmp_path: Path) -> None:
-    with committing_pacs() as pacs:
+    with vouching_pacs() as pacs:
         pacs.reports = "never"
         node = node_for(tmp_path / "node", pacs.port, "PACS", timeout="3s").start()
         paths = write_all(ct_series(2, 32, 32, seed=606), tmp_path)

@@ -271,21 +271,19 @@ def test_originals_are_deleted_when_their_time_has_come_and_not_before(
     assert (parts.kept.buckets(), list(parts.layout.trash.iterdir())) == ([], [])
 
 
-def test_many_that_are_due_together_go_in_steps(
-    make_parts: MakeParts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    parts = make_parts(delete_originals={"plus": "1h"})
-    monkeypatch.setattr("scp.pipeline.originals._FOLDERS_A_STEP", 2)
-    for number in range(5):
-        record(parts, done(parts, f"{JOB[:-1]}{number}"))
+def test_many_that_are_due_together_all_go(make_parts: MakeParts, tmp_path: Path) -> None:
+    parts = make_parts()
+    (tmp_path / "a.dcm").write_bytes(b"original")
+    for number in range(50):
+        parts.kept.keep(f"{JOB[:-2]}{number:02d}", tmp_path, {"a.dcm": parts.wall() + 3600})
     begin(parts)
-    assert parts.originals.describe()["is_counted"]
+    assert parts.originals.describe()["instances"] == 50
 
-    parts.wall.seconds += 3600.0 - 1
-    parts.clock.seconds += 3600.0 - 1
+    pass_time(parts, 3599)
+    assert parts.originals.describe()["instances"] == 50
     pass_time(parts, 120, step=60)
-
     parts.until(lambda: not parts.kept.buckets())
+
     assert parts.originals.describe()["instances"] == 0
 
 
