@@ -243,7 +243,11 @@ class Committer:
 
     def _commit_originals(self, closed: ClosedJob, job: Job, error: Exception) -> None:
         """The disk is full or failed: originals need no room but that of job.json; try until it works."""
-        logger.error("job %s could not be committed: %s; tried again", job.name, error)
+        log = (
+            logger.debug if closed.has_failed else logger.error
+        )  # A full disk may hold the log, too.
+        log("job %s could not be committed: %s; tried again until it is", job.name, error)
+        closed.has_failed = True
         if not isinstance(error, (StorageFullError, OSError)):
             logger.error("this is a defect", exc_info=error)
         self._folders.drop_results(job.name)

@@ -62,6 +62,8 @@ class ClosedJob:
     """What was made of several instances together, by name, before the commit moves it."""
     volume_folders: list[Path] = field(default_factory=list)
     """Where that was made."""
+    has_failed: bool = False
+    """Its commit has: the log has said so."""
 
     @property
     def is_ready(self) -> bool:

@@ -283,7 +283,10 @@ def test_a_job_without_instances_leaves_nothing(make_front: MakeFront, tmp_path:
     ids=" ".join,
 )
 def test_without_room_for_the_results_originals_are_committed_as_soon_as_there_is_any(
-    make_front: MakeFront, tmp_path: Path, operation: tuple[str, str]
+    make_front: MakeFront,
+    tmp_path: Path,
+    operation: tuple[str, str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     disk = HookedDisk()
     front = make_front(disk=disk)
@@ -305,6 +308,7 @@ def test_without_room_for_the_results_originals_are_committed_as_soon_as_there_i
     front.later(AGAIN_SECONDS)
 
     front.until(lambda: front.states() == {State.DELIVERED: 2})
+    assert caplog.text.count("could not be committed") == 1
     assert front.ledger.totals().reasons == {PassReason.NO_ROOM: 2}
     rows = front.ledger.recent(9)
     assert {row.form for row in rows} == {Form.ORIGINAL}
