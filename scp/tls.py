@@ -207,7 +207,7 @@ class FreshContext:
     def _renew(self) -> None:
         try:
             self._context = self._build()
-        except CertificateError as error:
+        except (CertificateError, OSError) as error:  # One may be replaced while it is read.
             logger.error(
                 "certificates were changed and cannot be used, the old ones stay: %s", error
             )

@@ -1,5 +1,6 @@
 """Certificates and keys: what is wrong with them is said, and a change of the files is followed."""
 
+import errno
 import os
 import ssl
 import stat
@@ -139,6 +140,24 @@ def test_a_changed_file_is_read_again(authority: Authority) -> None:
 
     assert second is not first
     assert fresh.current() is second
+
+
+def test_a_file_that_is_replaced_while_it_is_read_leaves_the_old_ones_in_use(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "certificate"
+    made = [ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)]
+
+    def build() -> ssl.SSLContext:
+        if not made:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return made.pop()
+
+    fresh = tls.FreshContext(build, [file])
+    first = fresh.current()
+    file.write_bytes(b"new")
+
+    assert fresh.current() is first
 
 
 def test_files_that_do_not_fit_leave_the_old_ones_in_use(
