@@ -41,7 +41,7 @@ _IDENTITY: Final = (
     "AccessionNumber",
 )
 """What a PACS corrects in the object, and the record does not know of."""
-_SPACE: Final = 2**16
+_DAMAGED: Final = "the restore record is damaged"
 
 
 class NotRestorableError(ConversionError):
@@ -101,10 +101,12 @@ def restore(
     Raises
     ------
     NotRestorableError
-        It is no object of ours, or there is no record.
+        It is no object of ours, or there is no record, or one that is damaged from its beginning on.
     """
     opened = _open(enhanced)
-    surroundings = _surroundings(opened, enhanced, sidecar)
+    record = _record(opened, enhanced, sidecar)
+    surroundings = read_record(record, len(opened.spans))
+    is_sound = _is_sound(record, len(opened.spans))
     decoder = decoder or OpenJpegDecoder()
     out.mkdir(parents=True, exist_ok=True)
     header_end = opened.file.dataset_start + opened.attributes.pixel_data.start
@@ -112,9 +114,16 @@ def restore(
     for index, digests in enumerate(opened.digests):
         try:
             around = next(surroundings)
+            if not (is_sound or around.is_exact):
+                raise MalformedError(_DAMAGED)  # Nothing else tells whether its header is true.
+        except StopIteration:  # of a record that was found to be damaged before
+            yield _lost(index, _DAMAGED)
         except MalformedError as error:
-            raise NotRestorableError(str(error)) from error
-        yield _restored(opened, index, around, digests, decoder, identity, out)
+            if index == 0:
+                raise NotRestorableError(str(error)) from error
+            yield _lost(index, str(error))
+        else:
+            yield _restored(opened, index, around, digests, decoder, identity, out)
         opened.file.release()
 
 
@@ -135,7 +144,9 @@ def verify_collapsed(
     decoder = decoder or OpenJpegDecoder()
     beside = sidecar or sidecar_of(enhanced)
     has_record = opened.record is not None or beside.exists()
-    surroundings = _surroundings(opened, enhanced, sidecar) if has_record else None
+    surroundings: Iterator[Surroundings] | None = None
+    if has_record:
+        surroundings = read_record(_record(opened, enhanced, sidecar), len(opened.spans))
     for index, digests in enumerate(opened.digests):
         fault, around = "", None
         try:
@@ -143,8 +154,10 @@ def verify_collapsed(
             words = _words(opened, index, digests, decoder)
             if around is not None:
                 _rebuilt(around, words, digests)
+            if surroundings is not None and index == len(opened.digests) - 1:
+                next(surroundings, None)  # Its own check sum comes after the last frame.
         except StopIteration:  # of a record that was found to be damaged before
-            fault = "the restore record is damaged"
+            fault = _DAMAGED
         except (ConversionError, MalformedError, TruncatedError) as error:
             fault = str(error)
         yield CheckedFrame(
@@ -199,8 +212,25 @@ def _open(path: Path) -> _Opened:
     )
 
 
-def _surroundings(opened: _Opened, enhanced: Path, sidecar: Path | None) -> Iterator[Surroundings]:
-    return read_record(_record(opened, enhanced, sidecar), len(opened.spans))
+def _is_sound(record: bytes, frames: int) -> bool:
+    """Whether its check sum, which comes after the last frame, is right."""
+    try:
+        for _ in read_record(record, frames):
+            pass
+    except MalformedError:
+        return False
+    return True
+
+
+def _lost(index: int, fault: str) -> Restored:
+    return Restored(
+        frame=index + 1,
+        sop_instance_uid="",
+        path=None,
+        is_byte_identical=False,
+        warning="",
+        fault=fault,
+    )
 
 
 def _record(opened: _Opened, enhanced: Path, sidecar: Path | None) -> bytes:

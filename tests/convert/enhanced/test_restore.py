@@ -1,11 +1,16 @@
 """The originals come back out of the object, byte for byte or with equal header and pixels."""
 
+import contextlib
 import hashlib
+import lzma
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom import dcmread, dcmwrite
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -18,7 +23,7 @@ from scp.convert.digests import digest
 from scp.convert.enhanced.collapse import collapse
 from scp.convert.enhanced.collapsed import Collapsed
 from scp.convert.enhanced.groups import partition
-from scp.convert.enhanced.record import sidecar_of
+from scp.convert.enhanced.record import RestoreRecord, sidecar_of
 from scp.convert.enhanced.refusals import NotCollapsedError
 from scp.convert.enhanced.restore import NotRestorableError, is_collapsed, restore, verify_collapsed
 from scp.convert.enhanced.slices import SourceSlice
@@ -34,6 +39,17 @@ from tests.convert.enhanced.series import (
     repeated,
     slices,
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Good:
+    """A collapsed object, and what it gives back."""
+
+    content: bytes
+    record: tuple[int, int]
+    """Where the restore record begins, and its length."""
+    files: dict[str, bytes]
+    """By SOP Instance UID."""
 
 
 def _big_endian(series: Series) -> Series:
@@ -70,7 +86,16 @@ NATIVE: dict[str, Callable[[], Series]] = {
     "elements after the pixels": lambda: _with_trailing_elements(ct()),
     "over time": lambda: repeated(mr, 2, TemporalPositionIdentifier=lambda t, _: t + 1),
     "a private element of nobody": lambda: _with_orphan(ct()),
+    "more padding than there must be": lambda: _padded(ct(), bytes(6)),
+    "padding that is no zero": lambda: _padded(eight_bits(4, 33, 35), b"\7"),
 }
+
+
+def _padded(series: Series, padding: bytes) -> Series:
+    for dataset in series:
+        words = dataset.Rows * dataset.Columns * dataset.BitsAllocated // 8
+        dataset.PixelData = dataset.PixelData[:words] + padding
+    return series
 
 
 def _with_orphan(series: Series) -> Series:
@@ -199,6 +224,32 @@ def test_a_patient_who_is_another_now_is_a_warning(tmp_path: Path) -> None:
         assert "Corrected" not in each.warning
 
 
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("PatientName", "Other^Name"), ("PatientID", "OTHER"), ("IssuerOfPatientID", "ELSEWHERE"),
+        ("PatientBirthDate", "19000101"), ("PatientSex", "F"), ("StudyInstanceUID", "2.25.99"),
+        ("AccessionNumber", "A99"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless], ids=["native", "rle"])
+@pytest.mark.parametrize("record", ["embedded", "sidecar"])
+def test_whatever_identifies_the_patient_otherwise_is_named(
+    tmp_path: Path, keyword: str, value: str, syntax: str, record: RestoreRecord
+) -> None:
+    series = ct(2)
+    if syntax == RLELossless:
+        for dataset in series:
+            dataset.compress(RLELossless)
+    target, _ = collapsed(series, tmp_path, record=record)
+    _edit(target, **{keyword: value})
+
+    for each in restore(target, tmp_path / "out"):
+        assert each.path is not None
+        assert each.warning.endswith(f": {keyword}")
+        assert value not in each.warning
+
+
 def test_an_object_written_again_by_another_program_still_gives_its_sources(
     tmp_path: Path,
 ) -> None:
@@ -256,13 +307,107 @@ def test_what_differs_from_its_recorded_digest_is_not_written(
     assert [checked.frame for checked in verify_collapsed(target) if checked.fault] == [3]
 
 
-def test_a_damaged_record_is_said_to_be_damaged(tmp_path: Path) -> None:
-    target, made = collapsed(ct(), tmp_path)
+def test_a_damaged_record_costs_what_comes_after_and_says_so(tmp_path: Path) -> None:
+    target, made = collapsed(ct(40), tmp_path)
     start = target.read_bytes().index(b"\xfd7zXZ\0")
     _damage(target, start + made.record_bytes // 2)
 
+    restored = list(restore(target, tmp_path / "out"))
+
+    lost = [each.frame for each in restored if each.path is None]
+    assert 0 < len(lost) < 40
+    assert lost == list(range(lost[0], 41))
+    assert all("the restore record is damaged" in each.fault for each in restored[lost[0] - 1 :])
+    assert all(each.is_byte_identical for each in restored[: lost[0] - 1])
+    assert len(list((tmp_path / "out").iterdir())) == 40 - len(lost)
+
+
+def test_a_record_that_is_damaged_from_its_beginning_gives_nothing(tmp_path: Path) -> None:
+    target, _ = collapsed(ct(), tmp_path)
+    _damage(target, target.read_bytes().index(b"\xfd7zXZ\0") + 8)
+
     with pytest.raises(NotRestorableError, match="damaged"):
         list(restore(target, tmp_path / "out"))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("is_changed", [True, False], ids=["changed", "check sum alone"])
+@pytest.mark.parametrize("is_compressed", [True, False], ids=["rle", "native"])
+def test_a_record_whose_check_sum_is_wrong_is_not_believed(
+    tmp_path: Path, is_compressed: bool, is_changed: bool
+) -> None:
+    series = ct(3, PatientID="RIGHT")
+    if is_compressed:
+        for dataset in series:
+            dataset.compress(RLELossless)
+    target, _ = collapsed(series, tmp_path, record="sidecar")
+    content = sidecar_of(target).read_bytes()
+    start = content.index(b"\xfd7zXZ\0")
+    plain = lzma.decompress(content[start:])
+    assert plain.count(b"RIGHT") == 3
+    record = bytearray(
+        lzma.compress(
+            plain.replace(b"RIGHT", b"WRONG") if is_changed else plain, check=lzma.CHECK_CRC32
+        )
+    )
+    index = 4 * (1 + int.from_bytes(record[-8:-4], "little"))
+    record[-12 - index - 1] ^= 1
+    sidecar_of(target).write_bytes(content[:start] + record)
+
+    written: list[Path] = []
+    with contextlib.suppress(NotRestorableError):
+        written += [each.path for each in restore(target, tmp_path / "out") if each.path]
+
+    # Without the digest of a native dataset nothing else tells what the header was.
+    expected = 0 if is_compressed or is_changed else 2
+    assert len(written) == len(list((tmp_path / "out").iterdir())) == expected
+    assert any(checked.fault for checked in verify_collapsed(target))
+
+
+@pytest.fixture(scope="module", params=["native", "compressed"])
+def good(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Good:
+    folder = tmp_path_factory.mktemp("good")
+    series = ct(3)
+    if request.param == "compressed":
+        for dataset in series:
+            dataset.compress(RLELossless)
+    target, made = collapsed(series, folder)
+    files = {
+        each.sop_instance_uid: each.path.read_bytes()
+        for each in restore(target, folder / "out")
+        if each.path
+    }
+    content = target.read_bytes()
+    return Good(
+        content=content,
+        record=(content.index(b"\xfd7zXZ\0"), made.record_bytes),
+        files=files,
+    )
+
+
+@settings(max_examples=120)
+@given(at=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_one_bit_of_the_record_never_makes_another_file_and_is_told(
+    good: Good, tmp_path_factory: pytest.TempPathFactory, at: float, bit: int
+) -> None:
+    folder = tmp_path_factory.mktemp("damaged")
+    start, length = good.record
+    content = bytearray(good.content)
+    content[start + int(at * length)] ^= 1 << bit
+    target = folder / "enhanced.dcm"
+    target.write_bytes(content)
+
+    said = ""
+    try:
+        for each in restore(target, folder / "out"):
+            said += each.fault
+            assert (each.path is None) == bool(each.fault)
+    except NotRestorableError as error:
+        said = str(error)
+    found = {path.stem: path.read_bytes() for path in (folder / "out").iterdir()}
+    assert found.items() <= good.files.items()
+    assert said or found == good.files
+    assert any(checked.fault for checked in verify_collapsed(target))
 
 
 def test_nothing_that_is_there_already_is_replaced(tmp_path: Path) -> None:
