@@ -147,13 +147,29 @@ def send(
     paths: list[Path],
     to: Annotated[str, typer.Option("--to", help="AET@HOST:PORT, or a destination's name.")],
     calling: Annotated[str | None, typer.Option("--from", help="Our AE title.")] = None,
+    tls: Annotated[bool, typer.Option("--tls", help="Through TLS; so do the next four.")] = False,
+    ca: Annotated[
+        Path | None, typer.Option(help="Who is believed, in PEM; without it, the system's.")
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(help="Ours, in PEM, for a node that asks for one.")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="Its key, in PEM; without it, in the same file.")
+    ] = None,
+    any_host: Annotated[
+        bool, typer.Option("--any-host", help="The node's certificate need not name HOST.")
+    ] = False,
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
     """Send DICOM files, by C-STORE or to any destination, without decoding them."""
-    from scp.cli.send import send_paths
+    from scp.cli.send import send_paths, tls_options
 
-    send_paths(paths, to, calling, config, as_json=json)
+    options = tls_options(
+        is_wanted=tls, ca=ca, certificate=certificate, key=key, check_host=not any_host
+    )
+    send_paths(paths, to, calling, config, options, as_json=json)
 
 
 @app.command()

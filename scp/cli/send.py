@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from scp.cli import output
 from scp.cli.configuration import load_config
 from scp.cli.paths import check_named, leave_out
+from scp.config.network import RequestorTls
 from scp.config.schema import Destination, DicomDestination
 from scp.convert.decode import decode_for_peer
 from scp.deliver.ports import Receipt
@@ -23,8 +24,41 @@ from scp.pipeline.destinations import build_destination
 _PEER = re.compile(r"(?P<title>[^@]*)@(?P<host>\[[^\]]+\]|[^@:]+):(?P<port>[0-9]{1,9})")
 
 
+def tls_options(
+    *,
+    is_wanted: bool,
+    ca: Path | None,
+    certificate: Path | None,
+    key: Path | None,
+    check_host: bool,
+) -> RequestorTls | None:
+    """How a node is called that is no destination of the configuration; None: plain.
+
+    Raises
+    ------
+    UsageError
+        They do not fit together.
+    """
+    given = {"ca": ca, "certificate": certificate, "key": key}
+    files = {name: path for name, path in given.items() if path is not None}
+    if not (is_wanted or files or not check_host):
+        return None
+    try:
+        return RequestorTls.model_validate({**files, "check_host": check_host})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        option = f"--{fault['loc'][0]}" if fault["loc"] else "--key"
+        raise UsageError(f"{option}: {fault['msg'].removeprefix('Value error, ')}") from error
+
+
 def send_paths(
-    paths: list[Path], to: str, calling: str | None, config: Path | None, *, as_json: bool
+    paths: list[Path],
+    to: str,
+    calling: str | None,
+    config: Path | None,
+    tls: RequestorTls | None = None,
+    *,
+    as_json: bool,
 ) -> None:
     """Send, and say what the peer did not take; also where it went away in the middle.
 
@@ -41,7 +75,7 @@ def send_paths(
     refused: list[Receipt] = []
     failure: DeliveryError | None = None
     try:
-        for receipt in sent(paths, to, calling, config):
+        for receipt in sent(paths, to, calling, config, tls):
             counts[receipt.verdict] = counts.get(receipt.verdict, 0) + 1
             if not receipt.verdict.is_done:
                 refused.append(receipt)
@@ -72,7 +106,11 @@ def _show(counts: dict[str, int], refused: list[Receipt], *, as_json: bool) -> N
 
 
 def sent(
-    paths: list[Path], to: str, calling: str | None, config: Path | None = None
+    paths: list[Path],
+    to: str,
+    calling: str | None,
+    config: Path | None = None,
+    tls: RequestorTls | None = None,
 ) -> Iterator[Receipt]:
     """Send to ``AET@HOST:PORT`` or to a configured destination, and yield a receipt for each file.
 
@@ -80,8 +118,10 @@ def sent(
     ----------
     calling
         Our AE title, where a node is called; None: the destination's, or the default.
+    tls
+        For ``AET@HOST:PORT``; a destination has its own.
     """
-    section = _section(to, calling, config)
+    section = _section(to, calling, config, tls)
     with tempfile.TemporaryDirectory(prefix="dcmpress-send-") as folder:
         copy = Path(folder) / "copy.dcm"
 
@@ -110,12 +150,15 @@ def _without_pipes(paths: Iterable[Path]) -> Iterator[Path]:
         yield from (Path(error.filename) for error in closed)
 
 
-def _section(to: str, calling: str | None, config: Path | None) -> Destination:
+def _section(
+    to: str, calling: str | None, config: Path | None, tls: RequestorTls | None
+) -> Destination:
     ours = {} if calling is None else {"calling_ae_title": calling}
     found = _PEER.fullmatch(to)
     if found:
         host, port = found["host"].strip("[]"), int(found["port"])
-        return _checked(to, {"host": host, "port": port, "ae_title": found["title"], **ours})
+        peer = {"host": host, "port": port, "ae_title": found["title"], "tls": tls}
+        return _checked(to, peer | ours)
     if "@" in to:
         raise UsageError(f"--to {to}: write it like PACS@10.0.0.9:104, an IPv6 address in []")
     destinations = load_config(config).destinations
@@ -124,6 +167,10 @@ def _section(to: str, calling: str | None, config: Path | None) -> Destination:
         known = ", ".join(destinations)
         raise UsageError(
             f"--to {to}: neither AET@HOST:PORT nor a destination of the configuration ({known})"
+        )
+    if tls is not None:
+        raise UsageError(
+            f"--tls: {to} is a destination, and its configuration says how it is called"
         )
     if not isinstance(section, DicomDestination):
         if calling is not None:

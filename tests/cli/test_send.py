@@ -2,11 +2,14 @@
 
 import json
 import os
+import ssl
 from pathlib import Path
 
 import pytest
 import yaml
 
+from scp.tls import server_context
+from tests.certificates import Authority
 from tests.cli.conftest import Dcmpress
 from tests.deliver.peers import HandPeer
 from tests.deliver.places import BUCKET, credentials, object_store, objects_in
@@ -159,3 +162,81 @@ def test_what_a_peer_has_taken_before_it_went_away_is_said(
         assert json.loads(shown)["counts"] == {"delivered": 2, "transient": 2}
     else:
         assert shown.endswith("2 delivered, 2 transient\n")
+
+
+# -- TLS -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    (tmp_path / "certificates").mkdir()
+    return Authority(tmp_path / "certificates")
+
+
+def wants_ours(authority: Authority, name: str = "localhost") -> ssl.SSLContext:
+    """Of a node that asks for a certificate."""
+    certificate, key = authority.issue(name)
+    return server_context(
+        certificate=certificate, key=key, ca=authority.file, client_certificate="required"
+    )
+
+
+def test_files_go_through_tls(file: Path, dcmpress: Dcmpress, authority: Authority) -> None:
+    certificate, key = authority.issue("ours")
+    options = ["--ca", authority.file, "--certificate", certificate, "--key", key]
+    with HandPeer(tls=wants_ours(authority)) as peer:
+        said = dcmpress("send", "--to", f"A@localhost:{peer.port}", "--tls", *options, file)
+
+    assert said == "1 delivered\n"
+    assert len(peer.stored) == 1
+
+
+def test_a_node_that_is_not_the_one_called_gets_nothing_unless_that_is_said(
+    file: Path, dcmpress: Dcmpress, authority: Authority
+) -> None:
+    certificate, key = authority.issue("ours")
+    options = ["--ca", authority.file, "--certificate", certificate, "--key", key]
+    with HandPeer(tls=wants_ours(authority, "elsewhere")) as peer:
+        to = f"A@localhost:{peer.port}"
+        said = dcmpress("send", "--to", to, *options, file, code=1)
+        assert peer.stored == []
+        dcmpress("send", "--to", to, *options, "--any-host", file)
+
+    assert "the peer's certificate is not believed" in said
+    assert len(peer.stored) == 1
+
+
+def test_who_is_not_known_to_the_system_is_not_believed_without_a_ca(
+    file: Path, dcmpress: Dcmpress, authority: Authority
+) -> None:
+    with HandPeer(tls=wants_ours(authority)) as peer:
+        said = dcmpress("send", "--to", f"A@localhost:{peer.port}", "--tls", file, code=1)
+
+    assert "the peer's certificate is not believed" in said
+    assert peer.stored == []
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (["--to", "A@h:104", "--key", "k"], "--key: a key needs its certificate"),
+        (["--to", "A@h:104", "--ca", "~/ca.pem"], "--ca: ~ is not expanded here"),
+        (["--to", "pacs", "--tls"], "--tls: pacs is a destination, and its configuration says"),
+        (["--to", "pacs", "--any-host"], "--tls: pacs is a destination, and its configuration"),
+    ],
+)
+def test_options_of_tls_that_do_not_fit_are_a_usage_error(
+    options: list[str], fault: str, file: Path, dcmpress: Dcmpress, tmp_path: Path
+) -> None:
+    said = dcmpress("send", *options, file, "-c", config_for(104, tmp_path), code=2)
+
+    assert said.startswith(fault)
+    assert said.count("\n") == 1
+
+
+def test_a_certificate_that_is_not_there_is_said(file: Path, dcmpress: Dcmpress) -> None:
+    with HandPeer() as peer:
+        to = f"A@localhost:{peer.port}"
+        said = dcmpress("send", "--to", to, "--certificate", "gone.pem", file, code=1)
+
+    assert "gone.pem cannot be read: No such file or directory" in said
