@@ -43,7 +43,7 @@ def busy(folder: Path) -> None:
         _AT_ONCE,
         {
             "name": "long",
-            "match": {"SeriesInstanceUID": dcmread(long[0]).SeriesInstanceUID},
+            "match": {"SeriesInstanceUID": str(dcmread(long[0]).SeriesInstanceUID)},
             "quiet_seconds": 2,
             "send_to": ["archive"],
         },
@@ -58,15 +58,14 @@ def busy(folder: Path) -> None:
         prober = threading.Thread(target=_probe, args=(port, radiographs, archive, delays))
         prober.start()
         loaded, _ = _receive(port, places, senders)
-        during = len(delays)
+        during, state = len(delays), peers.status(here)
         prober.join()
-        state = peers.status(here)
         assert state is not None
-        waits = state["pending"] - 2 * _ROUNDS * _SENDERS * _COUNT
+        queued = state["workers"]["queued"]
     shutil.rmtree(here)
     print(
         f"{_SENDERS} associations x {_COUNT} CT while {_SLICES} slices convert "
-        f"({waits} of them waited in the end), {_ROUNDS} times:"
+        f"({queued} still waited in the end), {_ROUNDS} times:"
     )
     print(f"  idle {idle:.2f} s, busy {loaded:.2f} s")
     print(f"  rate of receiving, busy / idle  {idle / loaded:.2f} (must be >= 0.7)")

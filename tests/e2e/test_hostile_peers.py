@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from scp.commitment import PUSH_MODEL
+from scp.tls import client_context
 from tests.accept.raw_peer import (
     COMMAND,
     CT,
@@ -20,6 +21,7 @@ from tests.accept.raw_peer import (
     p_data,
     store_command,
 )
+from tests.certificates import Authority
 from tests.e2e.conftest import StartNode
 from tests.e2e.node import until
 from tests.e2e.peers import echoscu
@@ -28,6 +30,7 @@ from tests.encodings import deflated
 PEERS = 200
 DEFLATED = "1.2.840.10008.1.2.1.99"
 MOST_MIB = 64.0
+PEER = {"ae_title": "CT1", "report_to": {"host": "127.0.0.1", "port": 1}}
 
 
 def resident_mib(pid: int, what: str = "VmRSS") -> float:
@@ -85,12 +88,11 @@ def test_the_memory_of_a_receiver_stays_within_bounds(
     node: StartNode, attack: Callable[[RawPeer], None]
 ) -> None:
     limits = {"max_associations": PEERS + 1, "busy_seconds": 60}
-    peer = {"ae_title": "CT1", "report_to": {"host": "127.0.0.1", "port": 1}}
     running = node(
         {
             "node": {"receivers": 1},
             "limits": limits,
-            "access": {"peers": [peer]},
+            "access": {"peers": [PEER]},
         }
     )
     assert echoscu(running.port) == 0
@@ -107,6 +109,59 @@ def test_the_memory_of_a_receiver_stays_within_bounds(
     until(lambda: threads(receiver) < 20, "associations outlive their peers")
     assert echoscu(running.port) == 0
     until(lambda: running.arriving_bytes() == 0, "parts of instances outlive their peers")
+
+
+def hello_that_never_ends(peer: RawPeer) -> None:
+    """The longest that a server reads, in records of the greatest length, but for its last bytes."""
+    hello = b"\x01\x01\xff\xff" + bytes(0x1FFFF - 100)
+    for start in range(0, len(hello), 2**14):
+        fragment = hello[start : start + 2**14]
+        peer.send(b"\x16\x03\x01" + len(fragment).to_bytes(2, "big") + fragment)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [header_that_never_ends, request_for_commitment_that_never_ends, hello_that_never_ends],
+)
+def test_the_memory_of_a_receiver_stays_within_bounds_over_tls(
+    node: StartNode, tmp_path: Path, attack: Callable[[RawPeer], None]
+) -> None:
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue()
+    trusts = client_context(ca=authority.file, certificate=None, key=None, check_host=True)
+    secured = {"certificate": str(certificate), "key": str(key)}
+    running = node(
+        {
+            "node": {"receivers": 1},
+            "limits": {"max_associations": PEERS, "handshake_seconds": 120},
+            "listeners": [{"port": 0, "bind": "127.0.0.1", "tls": secured}],
+            "access": {"peers": [PEER]},
+        }
+    )
+
+    def secure(peer: RawPeer) -> None:
+        peer.socket = trusts.wrap_socket(peer.socket, server_hostname="localhost")
+
+    with RawPeer(("127.0.0.1", running.port)) as first:
+        secure(first)
+        first.associate()
+        first.release()
+    (receiver,) = running.processes("scp.pipeline.receiver")
+    until(lambda: threads(receiver) < 20, "the first peer stays")
+    idle = resident_mib(receiver)
+
+    with contextlib.ExitStack() as open_peers:
+        for _ in range(PEERS):
+            peer = open_peers.enter_context(RawPeer(("127.0.0.1", running.port)))
+            if attack is not hello_that_never_ends:
+                secure(peer)
+            attack(peer)
+        until(lambda: threads(receiver) >= PEERS, "they are not served")
+        until(lambda: unread_bytes(running.port) == 0, "what they send is not read")
+        most = resident_mib(receiver)
+
+    assert most - idle <= MOST_MIB, f"{idle:.1f} MiB idle, {most:.1f} MiB with {PEERS} peers"
+    until(lambda: threads(receiver) < 20, "associations outlive their peers")
 
 
 def test_a_deflate_bomb_is_answered_and_costs_little(node: StartNode) -> None:
@@ -132,3 +187,13 @@ def test_a_deflate_bomb_is_answered_and_costs_little(node: StartNode) -> None:
 
 def threads(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+
+def unread_bytes(port: int) -> int:
+    """What has come in by a port's connections and was not read yet."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(
+        int(row[4].partition(":")[2], 16)
+        for row in rows
+        if row[3] == "01" and int(row[1].partition(":")[2], 16) == port
+    )
