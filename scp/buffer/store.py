@@ -92,6 +92,7 @@ class SpoolStore:
         self._incoming = layout.incoming / receiver
         self._growing = str(layout.growing)
         self._spare: deque[DurableFile] = deque()
+        self.identities = part10.IdentityReader()
         self._numbers = itertools.count()
         self._needed_bytes = 0
         self._room_at = 0.0
@@ -337,7 +338,7 @@ class SpoolIncoming:
     def _has_looked(self, head: bytes | bytearray | memoryview) -> bool:
         """Look for the routing header; False: more bytes are needed for it."""
         try:
-            self._identity = part10.read_identity(head, self._request.transfer_syntax)
+            self._identity = self._store.identities.read(head, self._request)
         except TruncatedError:
             self._try_at = 2 * len(head)
             if self._try_at <= _EARLY_HEADER:

@@ -1,5 +1,7 @@
 """The routing header of a received dataset, and the file that the spool makes of it."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from struct import pack
@@ -10,7 +12,9 @@ from hypothesis import strategies as st
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from scp.buffer import part10
 from scp.buffer.part10 import (
+    IdentityReader,
     check_identity,
     check_request,
     file_head,
@@ -91,6 +95,73 @@ def test_the_identity_is_found_among_any_elements(syntax: str, dataset: Dataset)
     data = encoded(with_identity(dataset), syntax)
 
     assert read_identity(data, syntax) == IDENTITY
+
+
+def outcome(read: Callable[[], Identity]) -> Identity | type[Exception]:
+    try:
+        return read()
+    except (TruncatedError, UnreadableInstanceError) as error:
+        return type(error)
+
+
+def asked_for(syntax: str) -> StoreRequest:
+    return StoreRequest(
+        origin=ORIGIN,
+        sop_class_uid=CT_IMAGE,
+        sop_instance_uid=IDENTITY.sop_instance_uid,
+        transfer_syntax=syntax,
+    )
+
+
+@EVERY_SYNTAX
+@given(dataset=datasets(), data=st.data())
+@settings(max_examples=60)
+def test_whatever_came_before_the_identity_is_that_of_the_dataset(
+    syntax: str, dataset: Dataset, data: st.DataObject
+) -> None:
+    usual = encoded(with_identity(dataset), syntax) + element(0x0020, 0x0013, b"IS", "1 ")
+    reader, request = IdentityReader(), asked_for(syntax)
+    for _ in range(3):
+        assert reader.read(usual, request) == IDENTITY
+
+    changed = bytearray(usual)
+    for place in data.draw(st.lists(st.integers(0, len(usual) - 1), max_size=3)):
+        changed[place] = data.draw(st.integers(0, 255))
+    cut = changed[: data.draw(st.integers(0, len(usual)))]
+
+    for other in (changed, cut, usual):
+        expected = outcome(lambda: read_identity(other, syntax))  # noqa: B023 - called at once
+        assert outcome(lambda: reader.read(other, request)) == expected  # noqa: B023
+
+
+def test_instances_that_lie_like_others_are_not_walked(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, request = IdentityReader(), asked_for(EXPLICIT_LITTLE)
+    first, second = Sent("1.2.3.4"), Sent("1.2.3.5")
+    for _ in range(2):
+        assert reader.read(first.dataset, request) == first.identity
+
+    monkeypatch.setattr(part10, "walk", lambda *_, **__: pytest.fail("it was walked"))
+
+    assert reader.read(second.dataset, request) == second.identity
+
+
+def test_what_is_remembered_of_instances_is_bounded() -> None:
+    reader, sent = IdentityReader(), Sent("1.2.3.4")
+    many = b"".join(element(0x0009, number, b"LO", "") for number in range(0x1000, 0x1400))
+    start = sent.dataset.index(element(0x0020, 0x000D, b"UI", "1.2.826.0.1.1"))
+
+    for number in range(1000):
+        request = replace(asked_for(EXPLICIT_LITTLE), sop_class_uid=f"1.2.{number}")
+        for _ in range(2):
+            reader.read(sent.dataset, request)
+    for _ in range(3):
+        fat = sent.dataset[:start] + many + sent.dataset[start:]
+        assert reader.read(fat, asked_for(EXPLICIT_LITTLE)) == sent.identity
+
+    assert len(reader._known) <= 64
+    assert len(reader._missed) <= 64
+    assert request.sop_class_uid in {kind[1] for kind in reader._known}
+    assert CT_IMAGE not in {kind[1] for kind in reader._known}
 
 
 @EVERY_SYNTAX
