@@ -42,7 +42,9 @@ def explicit_header(file: DicomFile, elements: list[Element], *, signed: bool) -
     pixel_data, data = elements[at], file.dataset
     if file.encoding == EXPLICIT_LITTLE:
         header = Header(before=data[: pixel_data.start], after=data[pixel_data.end :])
-        if _ENCAPSULATED.search(header.before) or _ENCAPSULATED.search(header.after):
+        if pixel_data.is_undefined_length and any(
+            map(_ENCAPSULATED.search, (header.before, header.after))
+        ):
             raise NotConvertibleError(PassReason.HEADER_NOT_EXPRESSIBLE, "an icon is compressed")
         return header
 
