@@ -19,7 +19,7 @@ from scp.convert.enhanced.slices import SourceSlice
 from scp.convert.refusals import NotConvertibleError
 from scp.convert.transcode import transcode
 from tests.convert.enhanced.library import errors_of, highdicom_alone
-from tests.convert.enhanced.series import ENCODER, collapsed_series
+from tests.convert.enhanced.series import ENCODER, collapsed_series, group
 
 FRAMES: dict[str, list[int]] = {
     "dcm_qa_ct": [28],
@@ -102,9 +102,18 @@ def test_every_real_series_is_collapsed_and_comes_back_or_has_a_reason(
 
 
 def _check_frames(path: Path, made: Collapsed) -> None:
-    pixels = dcmread(path).pixel_array
-    for (name, _), frame in zip(made.frames, pixels, strict=True):
-        assert np.array_equal(dcmread(name).pixel_array, frame), name
+    image = dcmread(path)
+    for number, ((name, _), frame) in enumerate(zip(made.frames, image.pixel_array, strict=True)):
+        source = dcmread(name)
+        assert np.array_equal(source.pixel_array, frame), name
+        # What a reader of the standard functional groups makes of the stored values.
+        read = group(image, number, "PixelValueTransformationSequence")
+        assert float(read.RescaleSlope) == float(source.get("RescaleSlope", 1)), name
+        assert float(read.RescaleIntercept) == float(source.get("RescaleIntercept", 0)), name
+        place = group(image, number, "PlanePositionSequence").ImagePositionPatient
+        assert place == source.ImagePositionPatient, name
+        units = {"CT": "HU", "PT": source.get("Units")}.get(source.Modality)
+        assert units in (None, read.RescaleType), name
     assert [checked.fault for checked in verify_collapsed(path)] == [""] * len(made.frames)
 
 

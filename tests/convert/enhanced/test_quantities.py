@@ -35,7 +35,11 @@ def _signed(count: int = 5) -> Series:
     return changed(ct_series(count, 40, 56, signed=True))
 
 
-@pytest.mark.parametrize("make", [ct, _signed])
+def _with_slopes() -> Series:
+    return ct(5, RescaleSlope=lambda i: f"{1 + i / 16}", RescaleIntercept=lambda i: f"{-1024 + i}")
+
+
+@pytest.mark.parametrize("make", [ct, _signed, _with_slopes])
 def test_hounsfield_units(tmp_path: Path, make: Callable[[], Series]) -> None:
     series = make()
     image = opened(series, tmp_path)
