@@ -52,6 +52,8 @@ _WINDOW: Final = 1 << 20
 """Bytes of a file read at a time."""
 _BUFFERS_A_CALL: Final = 800
 """Below IOV_MAX, 1024 on Linux, with room for the command."""
+_TLS_ALERT: Final = 0x15
+"""What a record begins with by which TLS complains (RFC 8446 5.1); no PDU begins so."""
 _LONGEST_ANSWER: Final = 1 << 20
 """More in one PDU, or in one answer, ends the association."""
 _READ: Final = 1 << 16
@@ -285,6 +287,8 @@ class Association:
         """(type, all its bytes) of the next PDU."""
         self._fill(PDU_HEADER_BYTES, deadline)
         kind, length = split_pdu_header(self._inbox)
+        if kind == _TLS_ALERT:
+            raise PeerUnavailableError("the peer answers in TLS: give its section a tls")
         if length > _LONGEST_ANSWER:
             raise PeerUnavailableError("the peer's PDU is too long")
         end = PDU_HEADER_BYTES + length

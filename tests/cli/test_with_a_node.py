@@ -205,6 +205,7 @@ def test_doctor_finds_that_a_running_node_works(served: RunningNode, dcmpress: D
         "disk": True,
         "room": True,
         "clock": True,
+        "ledger": True,
         "port": True,
         "destination archive": True,
     }

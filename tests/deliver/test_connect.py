@@ -120,9 +120,22 @@ def test_a_peer_that_hangs_up_in_the_handshake_is_away_and_has_not_refused(
         hanging_up.join()
 
 
-def _hang_up(connection: socket.socket) -> None:
+def test_a_peer_that_wants_tls_and_is_not_asked_for_it_is_recognised() -> None:
+    alert = bytes((0x15, 3, 1, 0, 2, 2, 70))  # As OpenSSL answers what is no handshake.
+    with socket.create_server(("localhost", 0)) as front:
+        port = front.getsockname()[1]
+        section = Section(kind="dicom", host="localhost", port=port, ae_title="PACS")
+        complaining = threading.Thread(target=lambda: _hang_up(front.accept()[0], alert))
+        complaining.start()
+        with pytest.raises(PeerUnavailableError, match="answers in TLS: give its section a tls"):
+            DicomDestination("p", section, no_decoder).check()
+        complaining.join()
+
+
+def _hang_up(connection: socket.socket, last: bytes = b"") -> None:
     with connection:
         connection.recv(1 << 16)  # All of it, so that the end comes and no reset.
+        connection.sendall(last)
 
 
 def test_a_certificate_of_ours_that_is_gone_is_a_sentence(
