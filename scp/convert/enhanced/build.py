@@ -55,6 +55,7 @@ _CLASSES: Final = {
 _SOP_CLASS, _CHARACTER_SET, _SERIES_NUMBER = 0x00080016, 0x00080005, 0x00200011
 _PIXEL_DATA: Final = BaseTag(0x7FE00010)
 _CENTER, _WIDTH, _EXPLANATION = 0x00281050, 0x00281051, 0x00281055
+_WINDOW: Final = frozenset((_CENTER, _WIDTH, _EXPLANATION))
 _STORED, _SIGN = 0x00280101, 0x00280103
 _TRIGGER_TIME: Final = 0x00181060
 _REGION: Final = 0x00082218
@@ -105,7 +106,9 @@ def build(volume: Volume, sop_instance_uid: str, series_instance_uid: str) -> Dr
             volume, sop_instance_uid, series_instance_uid, frozenset((_REGION,))
         )
     tags = {tag for header in volume.headers for tag in header.elements}
-    return _draft(volume, image, frozenset(tags - known | _unassigned_in(image)))
+    # Where no window can be made of it, what a source says of windows stays beside the one that is made up.
+    replaced = frozenset[int]() if all(map(_has_window, volume.headers)) else _WINDOW
+    return _draft(volume, image, frozenset(tags - known | _unassigned_in(image) | replaced))
 
 
 def _converted(

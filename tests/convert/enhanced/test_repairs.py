@@ -294,6 +294,17 @@ def test_a_window_that_no_source_gives_shows_everything_and_says_so(tmp_path: Pa
     assert explanation == WHOLE_RANGE
 
 
+def test_what_is_no_whole_window_stays_beside_the_one_that_is_made_up(tmp_path: Path) -> None:
+    series = ct(WindowCenter="40", WindowWidth=None, WindowCenterWidthExplanation="ABDOMEN")
+
+    image = opened(series, tmp_path)
+
+    window, kept = group(image, 0, "FrameVOILUTSequence"), unassigned(image, 0)
+    assert window.WindowCenterWidthExplanation == WHOLE_RANGE
+    assert (kept.WindowCenter, kept.WindowCenterWidthExplanation) == (40, "ABDOMEN")
+    assert "WindowCenter" not in unassigned(opened(ct(), tmp_path / "whole"), 0)
+
+
 def test_windows_of_slices_with_slopes_of_their_own(tmp_path: Path) -> None:
     series = pet()
     image = opened(series, tmp_path)
