@@ -1,5 +1,7 @@
 """Every error this package raises on purpose; the class says what happens next."""
 
+from collections.abc import Mapping
+
 
 class ScpError(Exception):
     """Root of every error this package raises on purpose; a command stops with exit code 1."""
@@ -125,6 +127,20 @@ class PeerUnavailableError(DeliveryError):
 
 class PeerRejectedError(DeliveryError):
     """The peer said no for good: tried five times over an hour, then a person decides."""
+
+
+class CountsOnlyError(DeliveryError):
+    """A peer does not say which instances it has: their numbers are compared instead.
+
+    Parameters
+    ----------
+    counts
+        Of each series of the study asked for, by its UID.
+    """
+
+    def __init__(self, message: str, counts: Mapping[str, int]) -> None:
+        super().__init__(message)
+        self.counts = counts
 
 
 class DigestMismatchError(DeliveryError):

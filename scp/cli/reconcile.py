@@ -1,6 +1,6 @@
 """dcmpress reconcile: has a destination what the ledger says was delivered there?"""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from scp.cli.paths import files_in
 from scp.config.remote import DicomwebDestination
 from scp.config.schema import Config, DicomDestination, FolderDestination
 from scp.config.words import did_you_mean
-from scp.errors import NodeError, UnreadableInstanceError, UsageError
+from scp.errors import CountsOnlyError, NodeError, UnreadableInstanceError, UsageError
 from scp.ledger.nodes import known_name
 from scp.ledger.open import open_for_reading
 from scp.ledger.ports import LedgerRow, Search
@@ -22,7 +22,9 @@ from scp.ledger.ports import LedgerRow, Search
 type Ask = Callable[[str], Iterable[str]]
 """Study Instance UID to the SOP Instance UIDs that the destination has of it."""
 
-_COLUMNS: Final = ("difference", "study_instance_uid", "sop_instance_uid", "sources")
+_COLUMNS: Final = (
+    "difference", "study_instance_uid", "series_instance_uid", "sop_instance_uid", "sources",
+)  # fmt: skip
 
 
 def reconcile(name: str, path: Path | None, *, since: str, until: str, style: Style) -> None:
@@ -56,8 +58,15 @@ def reconcile(name: str, path: Path | None, *, since: str, until: str, style: St
             nonlocal missing
             for study in studies:
                 wanted = replace(search, uid=study, since=None, until=None)
-                for record in _compare(ledger.search(wanted), name, study, set(ask(study))):
-                    missing += record["difference"] == "missing"
+                rows = ledger.search(wanted)
+                try:
+                    found = _compare(rows, name, study, set(ask(study)))
+                except CountsOnlyError as error:
+                    found = _count(rows, name, study, error.counts)
+                for record in found:
+                    missing += {"missing": 1, "fewer": record["sources"]}.get(
+                        record["difference"], 0
+                    )
                     yield record
 
         found = show_records(differences(), style, _COLUMNS)
@@ -78,21 +87,56 @@ def _compare(
     instance as well.
     """
     delivered: dict[str, int] = {}
+    series: dict[str, str] = {}
     originals: set[str] = set()
     for row in rows:
         uid = row.identity.sop_instance_uid
         if row.destinations[name].is_collapsed:
             originals.add(uid)
             uid = row.became
+        else:
+            series[uid] = row.identity.series_instance_uid
         delivered[uid] = delivered.get(uid, 0) + 1
     for uid in sorted(delivered.keys() ^ there):
         known = "original" if uid in originals else "unknown"
         yield {
             "difference": "missing" if uid in delivered else known,
             "study_instance_uid": study,
+            "series_instance_uid": series.get(uid, ""),
             "sop_instance_uid": uid,
             "sources": delivered.get(uid, 0),
         }
+
+
+def _count(
+    rows: Iterable[LedgerRow], name: str, study: str, there: Mapping[str, int]
+) -> Iterator[dict[str, Any]]:
+    """What differs where a destination only says how many instances each series has there.
+
+    ``fewer`` or ``more``, by so many in ``sources``. A study of which something was collapsed is
+    counted as a whole: the ledger does not know which series the new objects are in.
+    """
+    delivered: dict[str, set[str]] = {}
+    is_collapsed = False
+    for row in rows:
+        taken = row.destinations[name]
+        is_collapsed = is_collapsed or taken.is_collapsed
+        uid = row.became if taken.is_collapsed else row.identity.sop_instance_uid
+        delivered.setdefault(row.identity.series_instance_uid, set()).add(uid)
+    expected = {series: len(uids) for series, uids in delivered.items()}
+    if is_collapsed:
+        expected = {"": len(set().union(*delivered.values()))}
+        there = {"": sum(there.values())}
+    for series in sorted(expected.keys() | there.keys()):
+        difference = there.get(series, 0) - expected.get(series, 0)
+        if difference:
+            yield {
+                "difference": "more" if difference > 0 else "fewer",
+                "study_instance_uid": study,
+                "series_instance_uid": series,
+                "sop_instance_uid": "",
+                "sources": abs(difference),
+            }
 
 
 def _asking(config: Config, name: str, ends: ExitStack) -> Ask:

@@ -1,7 +1,7 @@
 """C-FIND: which instances a DICOM node has of a study (PS3.4 annex C, Study Root)."""
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -11,9 +11,10 @@ from pynetdicom.association import Association
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
 
 from scp.config.schema import DicomDestination
-from scp.errors import DeliveryError, PeerUnavailableError
+from scp.errors import CountsOnlyError, DeliveryError, PeerUnavailableError
 from scp.tls import client_context
 
+_COUNT: Final = "NumberOfSeriesRelatedInstances"
 _PENDING: Final = (0xFF00, 0xFF01)
 _MODEL: Final = StudyRootQueryRetrieveInformationModelFind
 
@@ -24,37 +25,73 @@ class FindPeer:
     def __init__(self, association: Association) -> None:
         self._association = association
 
-    def instances_of(self, study_instance_uid: str) -> Iterator[str]:
+    def instances_of(self, study_instance_uid: str) -> list[str]:
         """The SOP Instance UIDs that it has of a study, series by series: every peer has to know that.
 
         Raises
         ------
+        CountsOnlyError
+            It does not say which, only how many.
         DeliveryError
             It answers with a failure.
         PeerUnavailableError
             It does not answer.
         """
         above = {"StudyInstanceUID": study_instance_uid}
-        for series in list(self._find("SERIES", "SeriesInstanceUID", above)):
-            yield from self._find("IMAGE", "SOPInstanceUID", {**above, "SeriesInstanceUID": series})
+        counts = {
+            str(found.SeriesInstanceUID): _count(found)
+            for found in self._find("SERIES", "SeriesInstanceUID", above, _COUNT)
+        }
+        instances: list[str] = []
+        for series, count in counts.items():
+            wanted = {**above, "SeriesInstanceUID": series}
+            try:
+                found = [
+                    str(e.SOPInstanceUID) for e in self._find("IMAGE", "SOPInstanceUID", wanted)
+                ]
+            except PeerUnavailableError:
+                raise
+            except DeliveryError as error:
+                raise _without_instances(counts, str(error)) from error
+            if not found and count:
+                raise _without_instances(
+                    counts, "the peer finds none of the instances that it counts"
+                )
+            instances += found
+        return instances
 
-    def _find(self, level: str, wanted: str, above: dict[str, str]) -> Iterator[str]:
+    def _find(
+        self, level: str, wanted: str, above: dict[str, str], *more: str
+    ) -> Iterator[Dataset]:
         identifier = Dataset()
         identifier.QueryRetrieveLevel = level
         for keyword, uid in above.items():
             setattr(identifier, keyword, uid)
-        setattr(identifier, wanted, "")
+        for keyword in (wanted, *more):
+            setattr(identifier, keyword, None)
         for status, found in self._association.send_c_find(identifier, _MODEL):
             if "Status" not in status:
                 raise PeerUnavailableError("the peer did not answer a C-FIND")
             if status.Status in _PENDING:
-                uid = str(getattr(found, wanted, ""))
-                if uid:
-                    yield uid
+                if found is not None and found.get(wanted):
+                    yield found
             elif status.Status:
                 raise DeliveryError(
                     f"the peer answers a C-FIND at level {level} with status {status.Status:04X}"
                 )
+
+
+def _count(series: Dataset) -> int | None:
+    """None: the peer does not say (the key is optional, PS3.4 table C.6-3)."""
+    try:
+        return int(series.get(_COUNT))
+    except (TypeError, ValueError):
+        return None
+
+
+def _without_instances(counts: Mapping[str, int | None], why: str) -> DeliveryError:
+    known = {series: count for series, count in counts.items() if count is not None}
+    return CountsOnlyError(why, known) if len(known) == len(counts) else DeliveryError(why)
 
 
 @contextmanager
