@@ -172,7 +172,10 @@ def node(
             yield port, process.pid, archive
         finally:
             process.terminate()
-            process.wait(60)
+            try:
+                process.wait(_START_SECONDS)
+            finally:
+                process.kill()  # One that hangs fails the measurement, and does not outlive it.
 
 
 def wait_until_delivered(folder: Path, count: int, seconds: float = 600.0) -> None:
