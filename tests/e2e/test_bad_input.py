@@ -11,7 +11,10 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from scp.errors import MalformedError, TruncatedError
+from scp.part10 import file_meta_of
 from tests.accept.raw_peer import (
     COMMAND,
     CT,
@@ -22,8 +25,9 @@ from tests.accept.raw_peer import (
     p_data,
     store_command,
 )
+from tests.convert.hostile import HOSTILE
 from tests.e2e.judges import assert_converted, dataset_bytes, quiet_pydicom
-from tests.e2e.ledger import row_of
+from tests.e2e.ledger import row_of, rows_under
 from tests.e2e.node import RunningNode
 from tests.material import ct_series, write, write_all
 
@@ -41,7 +45,10 @@ def store(
     with quiet_pydicom(), RawPeer(("127.0.0.1", node.port)) as peer:
         peer.associate(associate_request([(sop_class, (syntax,))]))
         peer.send(p_data((1, COMMAND | LAST, store_command(uid, sop_class))))
-        peer.send(p_data((1, LAST, data)))
+        *pieces, last = [data[at : at + 2**16] for at in range(0, len(data), 2**16)] or [data]
+        for piece in pieces:
+            peer.send(p_data((1, 0, piece)))
+        peer.send(p_data((1, LAST, last)))
         status = int(peer.read_response().Status)
         peer.release()
     return status
@@ -241,6 +248,35 @@ def test_a_codestream_of_another_image_is_passed(shared_node: RunningNode, tmp_p
     )
 
     assert reason == "codestream_mismatch"
+
+
+def test_what_lies_is_delivered_as_it_is_or_was_never_acknowledged(
+    shared_node: RunningNode,
+) -> None:
+    sent: dict[str, tuple[str, bytes]] = {}
+    for number, (name, (make, _)) in enumerate(HOSTILE.items()):
+        uid = f"2.25.9{number:03}"
+        content = make().replace(b"2.25.1001", uid.encode())
+        try:
+            meta = file_meta_of(content)
+        except (MalformedError, TruncatedError):
+            continue  # A dataset on the wire has no file meta group.
+        if meta.transfer_syntax == DeflatedExplicitVRLittleEndian:
+            continue  # Its UIDs cannot be replaced.
+        data = content[meta.dataset_start :]
+
+        status = store(shared_node, data, uid, syntax=meta.transfer_syntax)
+
+        assert status in (0, CANNOT_UNDERSTAND), name
+        if status == 0:
+            sent[uid] = (name, data)
+    shared_node.settle()
+    rows = {row.identity.sop_instance_uid: row for row in rows_under(shared_node, sent)}
+    assert len(sent) > len(HOSTILE) * 3 // 4
+    for uid, (name, data) in sent.items():
+        (path,) = shared_node.archive.rglob(f"{uid}.dcm")
+        assert dataset_bytes(path) == data, name
+        assert rows[uid].reason == HOSTILE[name][1].value, name
 
 
 def test_after_all_that_the_node_converts_as_before(
