@@ -79,6 +79,7 @@ class RunningNode:
                 stdin=subprocess.DEVNULL,
                 stderr=log,
                 cwd=REPOSITORY,
+                start_new_session=True,  # as a service has: its time is not that of the tests
             )
         deadline = time.monotonic() + START_SECONDS
         while not self.is_ready():
