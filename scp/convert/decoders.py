@@ -33,6 +33,8 @@ _SOF_LOSSLESS, _SOF_JPEG_LS = 0xC3, 0xF7
 _SOFS_LOSSY: Final = frozenset((0xC0, 0xC1, 0xC2))
 _SOFS = frozenset((*range(0xC0, 0xD0), _SOF_JPEG_LS)) - {0xC4, 0xC8, 0xCC}
 _SOS = 0xDA
+_LONGEST_HEADER: Final = 2**20
+"""Bytes before the first scan. Real ones have some hundred; each may be a marker to be looked at."""
 _FAILURES = (RuntimeError, ValueError, TypeError, MemoryError, struct.error, IndexError)
 
 
@@ -148,6 +150,8 @@ def _jpeg_header(data: bytes) -> JpegHeader:
     position, sof = 2, b""
     process = 0
     while True:
+        if position > _LONGEST_HEADER:
+            raise CodecError("no scan begins where one should")
         lead, marker, length = struct.unpack_from(">BBH", data, position)
         if lead != 0xFF or length < 2:
             raise CodecError(f"no marker segment at byte {position}")

@@ -399,6 +399,11 @@ def test_what_is_no_jpeg_is_a_codec_error(data: bytes) -> None:
         jpeg_header(data)
 
 
+def test_a_jpeg_of_comments_is_not_read_to_its_end() -> None:
+    with pytest.raises(CodecError, match="no scan begins"):
+        jpeg_header(b"\xff\xd8" + b"\xff\xfe\0\2" * 2**19)
+
+
 @settings(max_examples=150)
 @given(
     name=st.sampled_from(
