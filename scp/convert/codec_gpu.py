@@ -18,6 +18,7 @@ from scp.convert.codestream import decompositions_for, parse_codestream
 from scp.convert.gpu_port import EncodeSettings, Frame, Gpu, GpuError
 from scp.convert.ports import FrameEncoder, FrameFormat, Frames
 from scp.convert.tlm import with_tlm
+from scp.elements import Buffer
 from scp.errors import CodecError
 
 _SMALLEST_SIDE: Final = 16
@@ -105,9 +106,9 @@ class GpuEncoder:
             raise GpuError(f"{len(codestreams)} codestreams of {len(frames)} frames")
         return [self._finished(each, parameters) for each in codestreams]
 
-    def _finished(self, codestream: bytes | None, parameters: Htj2kSection) -> bytes | None:
+    def _finished(self, codestream: Buffer | None, parameters: Htj2kSection) -> bytes | None:
         if codestream is None or parameters.progression != "RPCL":
-            return codestream
+            return None if codestream is None else bytes(codestream)
         try:
             return with_tlm(codestream)
         except CodecError:

@@ -68,12 +68,20 @@ def digest(path: Path, scratch: Path | None = None) -> Digests:
 
 def dataset_sha256(path: Path) -> str:
     """Of the dataset's bytes as received, after the file meta group; raises as :func:`digest`."""
-    file = open_dicom(path, inflate=False)
+    return dataset_sha256_of(open_dicom(path, inflate=False))
+
+
+def dataset_sha256_of(file: DicomFile) -> str:
+    """Of the dataset's bytes as received, of a file that is open."""
     return sha256_of(file.whole[file.dataset_start :]).hexdigest()
 
 
 def digests_of(
-    file: DicomFile, elements: list[Element] | None, pixel_value_sha256: bytes | None = None
+    file: DicomFile,
+    elements: list[Element] | None,
+    pixel_value_sha256: bytes | None = None,
+    *,
+    dataset_sha256: str = "",
 ) -> Digests:
     """As :func:`digest`, of a file that is open and perhaps walked.
 
@@ -81,8 +89,10 @@ def digests_of(
     ----------
     pixel_value_sha256
         Of the whole value of the top-level pixel data, when the caller has it already.
+    dataset_sha256
+        Of the dataset, when the caller has it already.
     """
-    dataset = sha256_of(file.whole[file.dataset_start :]).hexdigest()
+    dataset = dataset_sha256 or dataset_sha256_of(file)
     # Fragments mean nothing without their syntax, native words the same in each.
     syntax = "" if file.transfer_syntax in NATIVE else file.transfer_syntax
     normal = hashlib.sha256(syntax.encode() + b"\0")

@@ -1,15 +1,18 @@
 """Who compresses and who proves, where there is a GPU; and how one is found and opened."""
 
+import contextlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scp.config.schema import CodecSection, Htj2kSection
 from scp.convert.codec_cpu import OpenJpegDecoder, OpenJphDecoder, OpenJphEncoder
 from scp.convert.codec_gpu import GpuDecoder, GpuEncoder
-from scp.convert.cuda import gpu_names
+from scp.convert.cuda import CudaDevice, CudaError, gpu_names
 from scp.convert.gpu_fallback import (
     WORTH_BYTES,
     GpuVerifier,
@@ -21,15 +24,13 @@ from scp.convert.gpu_thread import GpuLimits, GpuThread
 from scp.convert.gpu_versions import gpu_library, installed_versions
 from scp.convert.ports import FrameDecoder, FrameEncoder, FrameFormat
 
+logger = logging.getLogger(__name__)
+
 CPU_BYTES_A_SECOND: Final = 6.5e7
 """Native bytes that OpenJPEG, who proves instead, decodes on one of 16 busy cores (beside an H100)."""
 
 LARGE_BYTES: Final = 2**22
 """Of a native frame, from which on ``auto`` has the CPU compress and the GPU prove."""
-
-SMALL_BYTES_A_SECOND: Final = 2e8
-"""Native bytes of smaller frames, which the GPU may compress: with more of them waiting, the cores that
-wait cost more than the GPU spares them (CT, 16 cores beside an H100)."""
 
 type Codecs = Callable[[], tuple[FrameEncoder, FrameDecoder | None]]
 """An encoder and a judge of another library for one instance, so that its record names who did the work."""
@@ -73,14 +74,40 @@ def open_gpu(device: int) -> Gpu:
     return NvImageCodec(device)
 
 
+type Pin = Callable[[NDArray[np.uint8]], Callable[[], None] | None]
+"""Pins memory that frames come in, for as long as it is not undone by what is returned; None: it is not."""
+
+
+def pinning(device: int) -> Pin | None:
+    """How memory is pinned for a GPU that is open in this process, from any thread; None: it cannot be."""
+    try:
+        cuda = CudaDevice(device)
+    except (OSError, CudaError):
+        return None
+
+    def pin(area: NDArray[np.uint8]) -> Callable[[], None] | None:
+        try:
+            cuda.use()
+            cuda.pin(area)
+        except CudaError as error:
+            logger.debug("memory is not pinned: %s", error)
+            return None
+        return lambda: _unpin(cuda, area)
+
+    return pin
+
+
+def _unpin(cuda: CudaDevice, area: NDArray[np.uint8]) -> None:
+    with contextlib.suppress(CudaError):  # The context may be of no more use.
+        cuda.use()
+        cuda.unpin(area)
+
+
 def gpu_limits(codec: CodecSection) -> GpuLimits:
     """With ``backend: gpu`` work waits for it; otherwise the CPU does what it can do sooner."""
     if codec.backend == "gpu":
         return GpuLimits()
-    return GpuLimits(
-        cpu_bytes_a_second=CPU_BYTES_A_SECOND,
-        cpu_encoded_bytes_a_second=SMALL_BYTES_A_SECOND if codec.verify != "off" else None,
-    )
+    return GpuLimits(cpu_bytes_a_second=CPU_BYTES_A_SECOND)
 
 
 def prove_a_frame(gpu: Gpu) -> None:
@@ -111,12 +138,10 @@ def codecs_for(codec: CodecSection, gpu: SharedGpu | None) -> Codecs:
     """Who does the work in a process that has this GPU, or none.
 
     Of large frames OpenJPH compresses and the GPU proves: for mammograms that is faster than the other way
-    round and takes less of the host's time (117 against 102 MB for each second of it, H100), and OpenJPH
-    makes a tile-part of each resolution, which nvJPEG2000 does not. Of smaller ones the GPU compresses what
-    it can at once and OpenJPH proves that; the CPU does the rest alone: CT took 340 ms so, 393 when the GPU
-    proved them and 335 without a GPU, for which the host's time was 10 % more (400 of them, 16 cores). With
-    ``backend: gpu`` the GPU compresses all and OpenJPH proves: of CT that takes less of the host's time (79
-    MB for each second, and 46 without a GPU). It also does where nothing is proved.
+    round and takes less of the host's time (H100), and OpenJPH makes a tile-part of each resolution, which
+    nvJPEG2000 does not. Of smaller ones the GPU compresses and OpenJPH proves, three times as fast as
+    OpenJPEG proves what OpenJPH compressed; what would wait for the GPU longer than that takes is the CPU's
+    alone. With ``backend: gpu`` the GPU compresses all. It also does where nothing is proved.
     """
     openjph, openjpeg = OpenJphEncoder(), OpenJpegDecoder()
     is_proved = codec.verify != "off"

@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
+from scp.elements import Buffer
 from scp.errors import CodecError
 
 type Frame = NDArray[Any]
@@ -39,15 +40,17 @@ class Gpu(Protocol):
     name: str
     """Library and version, for job records."""
 
-    def encode(self, frames: Sequence[Frame], settings: EncodeSettings) -> list[bytes | None]:
-        """HTJ2K codestreams, lossless; None where the GPU could not."""
+    def encode(self, frames: Sequence[Frame], settings: EncodeSettings) -> Sequence[Buffer | None]:
+        """HTJ2K codestreams, lossless; None where the GPU could not. They are good until the next call."""
         ...
 
-    def decode(self, codestreams: Sequence[bytes]) -> list[Frame | None]:
+    def decode(self, codestreams: Sequence[Buffer]) -> list[Frame | None]:
         """The frames, of as few bits as hold them; None where the GPU could not."""
         ...
 
-    def differing(self, codestreams: Sequence[bytes], frames: Sequence[Frame]) -> list[bool | None]:
+    def differing(
+        self, codestreams: Sequence[Buffer], frames: Sequence[Frame]
+    ) -> list[bool | None]:
         """Decode, and compare on the device; None where the GPU could not."""
         ...
 
@@ -58,6 +61,10 @@ class Gpu(Protocol):
 
 class SharedGpu(Gpu, Protocol):
     """A GPU that others use too, and that may be busy or out of use: then it raises GpuUnavailableError."""
+
+    def encode(self, frames: Sequence[Frame], settings: EncodeSettings) -> list[bytes | None]:
+        """As of one GPU; the codestreams are the caller's."""
+        ...
 
     def distrust(self, why: str) -> None:
         """Have it left alone for a while by everybody: what it said was wrong."""

@@ -16,7 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+import numpy as np
+
 from scp.convert.gpu_port import EncodeSettings, Frame, Gpu, GpuError, GpuUnavailableError
+from scp.elements import Buffer
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +52,6 @@ class GpuLimits:
     cpu_bytes_a_second: float | None = None
     """What a core of the host does instead. Work that it would have done before the GPU comes to it is sent
     away; small frames are, before large ones. None: all work waits."""
-    cpu_encoded_bytes_a_second: float | None = None
-    """The same for what is to be encoded, where that differs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +83,14 @@ class GpuStatus:
 class _Work:
     kind: _Kind
     settings: EncodeSettings | None
-    codestreams: list[bytes]
+    codestreams: list[Buffer]
     frames: list[Frame]
+    is_in_place: bool = False
     answers: list[Any] = field(default_factory=list)
     error: str = ""
-    is_done: bool = False
+    done: threading.Event = field(default_factory=threading.Event)
+    """Its caller's alone: with one for all, every batch would wake every caller, and they wait for each
+    other's turn longer than for the GPU."""
 
     @property
     def count(self) -> int:
@@ -174,11 +178,22 @@ class GpuThread:
         """
         return self._do(_Work("encode", settings, [], list(frames)))
 
-    def decode(self, codestreams: Sequence[bytes]) -> list[Frame | None]:
+    def encode_in_place(
+        self, frames: Sequence[Frame], settings: EncodeSettings
+    ) -> list[int | bytes | None]:
+        """As ``encode``, but where a codestream is no longer than its frame it is written over that.
+
+        Then its size is answered.
+        """
+        return self._do(_Work("encode", settings, [], list(frames), is_in_place=True))
+
+    def decode(self, codestreams: Sequence[Buffer]) -> list[Frame | None]:
         """See :class:`scp.convert.gpu_port.Gpu`; raises as ``encode`` does."""
         return self._do(_Work("decode", None, list(codestreams), []))
 
-    def differing(self, codestreams: Sequence[bytes], frames: Sequence[Frame]) -> list[bool | None]:
+    def differing(
+        self, codestreams: Sequence[Buffer], frames: Sequence[Frame]
+    ) -> list[bool | None]:
         """See :class:`scp.convert.gpu_port.Gpu`; raises as ``encode`` does."""
         return self._do(_Work("differing", None, list(codestreams), list(frames)))
 
@@ -208,8 +223,8 @@ class GpuThread:
                 self._thread = threading.Thread(target=self._run, name="gpu", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
-            while not work.is_done:
-                self._changed.wait(self._patience())
+        while not work.done.wait(self._patience()):
+            with self._changed:
                 if self._running and self._patience() <= 0:
                     self._abandon()
         if work.error:
@@ -235,8 +250,6 @@ class GpuThread:
         cpu = self._limits.cpu_bytes_a_second
         if cpu is None or work.kind == "decode":
             return ""
-        if work.kind == "encode":
-            cpu = self._limits.cpu_encoded_bytes_a_second or cpu
         until = sum(self._seconds(each) for each in (*self._running, *self._queue, work))
         if until <= work.size / cpu:
             return ""
@@ -273,7 +286,8 @@ class GpuThread:
 
     def _refuse(self, works: deque[_Work] | list[_Work], why: str) -> None:
         for work in works:
-            work.error, work.is_done = why, True
+            work.error = why
+            work.done.set()
         works.clear()
 
     def _run(self) -> None:
@@ -312,7 +326,6 @@ class GpuThread:
                 self._queue.remove(work)
             self._running = batch[:]
             self._deadline = time.monotonic() + self._limits.deadline_seconds
-            self._changed.notify_all()
             return batch
 
     def _is_current(self) -> bool:
@@ -344,13 +357,12 @@ class GpuThread:
             start = 0
             for work in batch:
                 work.answers = answers[start : start + work.count]
-                work.is_done = True
+                work.done.set()
                 start += work.count
             self._running = []
             if self._refusals == _REFUSALS:
                 self._fail(f"{_REFUSALS} batches in a row came back undone")
                 return False
-            self._changed.notify_all()
             return True
 
 
@@ -360,7 +372,10 @@ def _answers(gpu: Gpu, batch: list[_Work]) -> list[Any]:
     frames = [frame for work in batch for frame in work.frames]
     answers: list[Any]
     if first.kind == "encode" and first.settings is not None:
-        answers = list(gpu.encode(frames, first.settings))
+        # Taken from the GPU here, because its memory serves for the next batch too.
+        places = [frame if work.is_in_place else None for work in batch for frame in work.frames]
+        encoded = gpu.encode(frames, first.settings)
+        answers = [_taken(each, place) for each, place in zip(encoded, places, strict=False)]
     elif first.kind == "decode":
         answers = list(gpu.decode(codestreams))
     else:
@@ -368,3 +383,12 @@ def _answers(gpu: Gpu, batch: list[_Work]) -> list[Any]:
     if len(answers) != sum(work.count for work in batch):
         raise GpuError(f"{len(answers)} answers")
     return answers
+
+
+def _taken(codestream: Buffer | None, place: Frame | None) -> int | bytes | None:
+    if codestream is None:
+        return None
+    if place is None or len(codestream) > place.nbytes:
+        return bytes(codestream)
+    place.reshape(-1).view(np.uint8)[: len(codestream)] = np.frombuffer(codestream, np.uint8)
+    return len(codestream)

@@ -11,6 +11,8 @@ import hashlib
 import os
 import struct
 import time
+from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -25,7 +27,7 @@ from scp.convert.attributes import (
     read_attributes,
 )
 from scp.convert.codestream import earns_rpcl, parse_codestream, why_not_lossless
-from scp.convert.digests import Digests, digests_of
+from scp.convert.digests import Digests, dataset_sha256_of, digests_of
 from scp.convert.encapsulation import EXTENDED_ABOVE, EncapsulatedPixels
 from scp.convert.fragments import Span, spans_of_frames
 from scp.convert.header import Change, code_string, edited, explicit_header, unsigned_short
@@ -79,6 +81,7 @@ def transcode(
     *,
     limits: SourceLimits | None = None,
     extended_above: int = EXTENDED_ABOVE,
+    beside: Executor | None = None,
 ) -> Transcoded:
     """Write the HTJ2K form of ``source`` to ``target`` and read it back; not synced to the disk.
 
@@ -88,6 +91,8 @@ def transcode(
         Of another library than the encoder's. None: the frames are not decoded again.
     extended_above
         Native bytes from which on the result has an Extended Offset Table.
+    beside
+        A thread that hashes the source meanwhile; worth it where codecs wait for a GPU. None: hashed here.
 
     Raises
     ------
@@ -95,7 +100,9 @@ def transcode(
         The original is to be delivered, for the reason given; there is no ``target`` then.
     """
     try:
-        return _transcode(source, target, parameters, encoder, verifier, limits, extended_above)
+        return _transcode(
+            source, target, parameters, encoder, verifier, limits, extended_above, beside
+        )
     except BaseException as error:
         with contextlib.suppress(OSError):
             target.unlink(missing_ok=True)
@@ -134,11 +141,13 @@ def _transcode(
     verifier: FrameDecoder | None,
     limits: SourceLimits | None,
     extended_above: int,
+    beside: Executor | None,
 ) -> Transcoded:
     started = time.perf_counter()
     image = open_source(source, limits, target.parent)
     with target.open("w+b") as file:
-        written = _write(image, file, parameters, encoder, verifier, extended_above)
+        dataset = _begin(beside, dataset_sha256_of, image.file)
+        written = _write(image, file, parameters, encoder, verifier, extended_above, beside)
         file.flush()
         encoded = time.perf_counter()
         result = load(file.fileno())
@@ -163,7 +172,12 @@ def _transcode(
         verified=verifier is not None,
         encoder=encoder.name,
         decoder=verifier.name if verifier else "",
-        source=digests_of(image.file, image.elements, written.pixels if is_whole_value else None),
+        source=digests_of(
+            image.file,
+            image.elements,
+            written.pixels if is_whole_value else None,
+            dataset_sha256=dataset(),
+        ),
     )
 
 
@@ -174,6 +188,7 @@ def _write(
     encoder: FrameEncoder,
     verifier: FrameDecoder | None,
     extended_above: int,
+    beside: Executor | None,
 ) -> _Written:
     attributes = image.attributes
     header = explicit_header(image.file, image.elements, signed=attributes.is_signed)
@@ -196,16 +211,27 @@ def _write(
     encapsulated = EncapsulatedPixels(file, attributes.frames, is_extended=is_extended)
     pixels = hashlib.sha256()
     for batch in image.batches():
-        pixels.update(batch.data)
+        hashed = _begin(beside, pixels.update, batch.data)
         spans = [encapsulated.add(each) for each in _encoded(batch, image, parameters, encoder)]
         file.flush()
         _prove_frames(batch, spans, image, file, written, verifier)
+        hashed()
     encapsulated.finish()
     if group:
         group.finish()
     file.write(written.suffix)
     written.pixels = pixels.digest()
     return written
+
+
+def _begin[**P, T](
+    beside: Executor | None, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> Callable[[], T]:
+    """Have it done beside, or at once; what is returned gives the result."""
+    if beside is not None:
+        return beside.submit(work, *args, **kwargs).result
+    result = work(*args, **kwargs)
+    return lambda: result
 
 
 def _changes(image: SourceImage, present: set[int]) -> dict[int, Change]:

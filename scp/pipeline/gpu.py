@@ -12,11 +12,11 @@ from multiprocessing.connection import Connection
 from typing import Final
 
 from scp import telemetry
-from scp.convert.gpu_backend import find_gpus, prove_a_frame, shared_gpu
+from scp.convert.gpu_backend import find_gpus, pinning, prove_a_frame, shared_gpu
 from scp.convert.gpu_thread import GpuThread
 from scp.errors import CodecError
 from scp.pipeline.gpu_link import GpuServer
-from scp.pipeline.processes import Orders, read_orders
+from scp.pipeline.processes import Orders, read_orders, run_promptly
 from scp.pipeline.tasks import GpuReport
 
 _REPORT_SECONDS: Final = 1.0
@@ -27,6 +27,9 @@ def main() -> None:
     telemetry.configure(orders.log_format, orders.log_level)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     coordinator = Connection(socket.socket(fileno=orders.sockets[0]).detach())
+    # Workers keep every core busy, and what they ask for passes through several threads here: without it a
+    # batch takes twice as long as it needs (CT, 16 workers on 16 cores beside an H100).
+    run_promptly()
     try:
         is_well = run(orders, coordinator.send, coordinator.poll)
     except (EOFError, OSError):
@@ -65,7 +68,7 @@ def run(
             gpu.distrust(str(error))
         tell(gpu, is_ready=False)
         return False
-    server = GpuServer(orders.gpus / str(number), gpu)
+    server = GpuServer(orders.gpus / str(number), gpu, pinning(number))
     tell(gpu, is_ready=True)
     while not is_over(_REPORT_SECONDS):
         tell(gpu, is_ready=True)

@@ -12,14 +12,17 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import fields
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
-from scp.convert.gpu_port import EncodeSettings, Frame, GpuError, GpuUnavailableError, SharedGpu
+from scp.convert.gpu_backend import Pin
+from scp.convert.gpu_port import EncodeSettings, Frame, GpuError, GpuUnavailableError
+from scp.convert.gpu_thread import GpuThread
+from scp.elements import Buffer
 from scp.pipeline.control import short_path
 from scp.pipeline.processes import receive
 
@@ -34,6 +37,8 @@ _MOST_BYTES: Final = 3 * 2**27
 """Of one work in shared memory: the largest frame that is converted, and its codestream."""
 _KEPT_BYTES: Final = 2**26
 """A larger area is given back after the work."""
+_STEP: Final = 2**20
+"""That areas grow by, or by an eighth where that is more."""
 _BACKLOG: Final = 256
 
 type _Kind = Literal["encode", "decode", "differing", "distrust"]
@@ -42,22 +47,26 @@ type _Place = tuple[int, int]
 """Offset in the shared memory, and bytes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Request:
+# Plain tuples: to pickle and unpickle dataclasses takes a fifth of what the GPU takes for a CT, and the
+# process that has it does nothing else meanwhile.
+class _Request(NamedTuple):
     kind: _Kind
     area: int = 0
     """Bytes of the shared memory."""
-    settings: EncodeSettings | None = None
+    settings: tuple[Any, ...] = ()
+    """The values of EncodeSettings."""
     codestreams: tuple[_Place, ...] = ()
     frames: tuple[tuple[int, tuple[int, ...], str], ...] = ()
     """Offset, shape and type of each."""
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Answer:
+class _Answer(NamedTuple):
     answers: list[Any]
     error: str = ""
+
+
+_SETTINGS: Final = tuple(field.name for field in fields(EncodeSettings))
 
 
 class _Area:
@@ -70,7 +79,8 @@ class _Area:
 
     def reserve(self, size: int) -> _Bytes:
         if size > self.size:
-            self.size = 1 << max(20, (size - 1).bit_length())
+            step = max(_STEP, 1 << (size - 1).bit_length() - 3)
+            self.size = -(-size // step) * step
             os.ftruncate(self.descriptor, self.size)
             self._map = mmap.mmap(self.descriptor, self.size)
         assert self._map is not None
@@ -124,11 +134,13 @@ class GpuLink:
         """See :class:`scp.convert.gpu_port.Gpu`."""
         return self._ask("encode", [], frames, settings)
 
-    def decode(self, codestreams: Sequence[bytes]) -> list[Frame | None]:
+    def decode(self, codestreams: Sequence[Buffer]) -> list[Frame | None]:
         """See :class:`scp.convert.gpu_port.Gpu`."""
         return self._ask("decode", codestreams, [], None)
 
-    def differing(self, codestreams: Sequence[bytes], frames: Sequence[Frame]) -> list[bool | None]:
+    def differing(
+        self, codestreams: Sequence[Buffer], frames: Sequence[Frame]
+    ) -> list[bool | None]:
         """See :class:`scp.convert.gpu_port.Gpu`."""
         return self._ask("differing", codestreams, frames, None)
 
@@ -144,7 +156,7 @@ class GpuLink:
     def _ask(
         self,
         kind: _Kind,
-        codestreams: Sequence[bytes],
+        codestreams: Sequence[Buffer],
         frames: Sequence[Frame],
         settings: EncodeSettings | None,
     ) -> list[Any]:
@@ -164,7 +176,7 @@ class GpuLink:
             _Request(
                 kind=kind,
                 area=self._area.size,
-                settings=settings,
+                settings=tuple(getattr(settings, name) for name in _SETTINGS) if settings else (),
                 codestreams=tuple(places),
                 frames=tuple(
                     (start, frame.shape, frame.dtype.str)
@@ -172,6 +184,12 @@ class GpuLink:
                 ),
             )
         )
+        if kind == "encode":
+            # What fits lies where its frame lay; the rest came with the answer.
+            answers = [
+                area[start : start + each].tobytes() if isinstance(each, int) else each
+                for start, each in zip(starts, answers, strict=False)
+            ]
         del area
         self._area.shrink()
         return answers
@@ -245,9 +263,10 @@ class GpuLink:
 class GpuServer:
     """Answers :class:`GpuLink` on a socket, each from a thread of its own."""
 
-    def __init__(self, path: Path, gpu: SharedGpu) -> None:
+    def __init__(self, path: Path, gpu: GpuThread, pin: Pin | None = None) -> None:
         self._path = path
         self._gpu = gpu
+        self._pin = pin
         self._listener = socket.socket(socket.AF_UNIX)
         path.unlink(missing_ok=True)
         with short_path(path) as short:
@@ -279,8 +298,7 @@ class GpuServer:
             with peer:
                 _, descriptors, _, _ = socket.recv_fds(peer, 1, 1)
                 connection = Connection(peer.detach())
-            area = _Shared(descriptors[0])
-            with connection:
+            with connection, contextlib.closing(_Shared(descriptors[0], self._pin)) as area:
                 connection.send(self._gpu.name)
                 while True:
                     connection.send(self._answer(receive(connection), area))
@@ -301,27 +319,40 @@ class GpuServer:
             self._gpu.distrust(request.why)
             return []
         area = shared.of_size(request.area)
-        codestreams = [area[at : at + size].tobytes() for at, size in request.codestreams]
+        codestreams = [area[at : at + size].data for at, size in request.codestreams]
         frames: list[Frame] = [
             np.ndarray(shape, np.dtype(kind), area.data, at) for at, shape, kind in request.frames
         ]
-        if request.kind == "encode" and request.settings is not None:
-            return list(self._gpu.encode(frames, request.settings))
+        if request.kind == "encode":
+            settings = EncodeSettings(**dict(zip(_SETTINGS, request.settings, strict=True)))
+            # Through the socket they would take as long again as the GPU does.
+            return list(self._gpu.encode_in_place(frames, settings))
         if request.kind == "decode":
             return list(self._gpu.decode(codestreams))
         return list(self._gpu.differing(codestreams, frames))
 
 
 class _Shared:
-    """A client's area as the server sees it, mapped as long as it has the same size."""
+    """A client's area as the server sees it, mapped and pinned as long as it has the same size."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, pin: Pin | None) -> None:
         self._descriptor = descriptor
+        self._pin = pin
+        self._unpin: Callable[[], None] | None = None
         self._size = 0
         self._area: _Bytes = np.empty(0, np.uint8)
 
     def of_size(self, size: int) -> _Bytes:
         if size != self._size:
+            self.close()
             self._area = np.frombuffer(mmap.mmap(self._descriptor, size), np.uint8)
             self._size = size
+            # What is given back after the work may not be held here.
+            if self._pin is not None and size <= _KEPT_BYTES:
+                self._unpin = self._pin(self._area)
         return self._area
+
+    def close(self) -> None:
+        unpin, self._unpin = self._unpin, None
+        if unpin is not None:
+            unpin()

@@ -10,7 +10,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -69,8 +69,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(_NICENESS)
     coordinator = Connection(socket.socket(fileno=orders.sockets[0]).detach())
-    codecs = codecs_for(orders.config.codec, _gpu_of(orders))
-    work = Workbench(orders.config, codecs, coordinator.send)
+    gpu = _gpu_of(orders)
+    beside = ThreadPoolExecutor(1) if gpu is not None else None
+    work = Workbench(orders.config, codecs_for(orders.config.codec, gpu), coordinator.send, beside)
     if any(rule.convert is Form.ENHANCED for rule in (*orders.config.rules, orders.config.default)):
         importlib.import_module("scp.convert.enhanced.collapse")  # Not while a series waits for it.
     with contextlib.suppress(OSError):  # As below.
@@ -124,6 +125,7 @@ class Workbench:
         config: Config,
         codecs: Codecs,
         announce: Callable[[Extent], None],
+        beside: Executor | None = None,
     ) -> None:
         self._parameters = config.htj2k
         self._max_bytes = config.codec.max_instance_bytes
@@ -134,6 +136,7 @@ class Workbench:
         self._disk = Disk()
         self._announce = announce
         self._codecs = codecs
+        self._beside = beside
         layout = Layout(config.node.data)
         self._labels = Labels(layout.patient_key)
         self._encoded = layout.encoded
@@ -192,6 +195,7 @@ class Workbench:
             encoder,
             verifier,
             limits=self._limits(header.native_bytes),
+            beside=self._beside,
         )
         # Here, because a series that still grows has time for it and a closed one has not.
         self._disk.sync_path(task.target)

@@ -11,6 +11,7 @@ from scp.config.schema import Htj2kSection
 from scp.convert.codestream import parse_codestream
 from scp.convert.gpu_port import EncodeSettings, Frame
 from scp.convert.ports import FrameFormat
+from scp.elements import Buffer
 from tests.convert.images import ENCODER, OPENJPEG, Array
 
 
@@ -64,11 +65,13 @@ class SoftwareGpu:
             codestreams += map(without_tlm, ENCODER.encode(frame[np.newaxis], form, parameters))
         return codestreams
 
-    def decode(self, codestreams: Sequence[bytes]) -> list[Frame | None]:
+    def decode(self, codestreams: Sequence[Buffer]) -> list[Frame | None]:
         self.batches.append(len(codestreams))
         return list(map(self._decoded, codestreams))
 
-    def differing(self, codestreams: Sequence[bytes], frames: Sequence[Frame]) -> list[bool | None]:
+    def differing(
+        self, codestreams: Sequence[Buffer], frames: Sequence[Frame]
+    ) -> list[bool | None]:
         self.batches.append(len(codestreams))
         pairs = zip(map(self._decoded, codestreams), frames, strict=True)
         return [not np.array_equal(ours, theirs) for ours, theirs in pairs]
@@ -76,7 +79,7 @@ class SoftwareGpu:
     def close(self) -> None:
         self.is_closed = True
 
-    def _decoded(self, codestream: bytes) -> Frame:
+    def _decoded(self, codestream: Buffer) -> Frame:
         header = parse_codestream(codestream)
         form = FrameFormat(
             rows=header.rows,
@@ -87,7 +90,7 @@ class SoftwareGpu:
             is_signed=header.is_signed,
             colour_transform=header.colour_transform,
         )
-        frame: Frame = OPENJPEG.decode([codestream], form)[0]
+        frame: Frame = OPENJPEG.decode([bytes(codestream)], form)[0]
         return frame
 
 
@@ -151,10 +154,12 @@ class FaultyGpu(SoftwareGpu):
     def encode(self, frames: Sequence[Frame], settings: EncodeSettings) -> list[bytes | None]:
         return self._spoilt(super().encode(frames, settings))
 
-    def decode(self, codestreams: Sequence[bytes]) -> list[Frame | None]:
+    def decode(self, codestreams: Sequence[Buffer]) -> list[Frame | None]:
         return self._spoilt(super().decode(codestreams))
 
-    def differing(self, codestreams: Sequence[bytes], frames: Sequence[Frame]) -> list[bool | None]:
+    def differing(
+        self, codestreams: Sequence[Buffer], frames: Sequence[Frame]
+    ) -> list[bool | None]:
         return self._spoilt(super().differing(codestreams, frames))
 
     def _spoilt(self, answers: list[Any]) -> list[Any]:

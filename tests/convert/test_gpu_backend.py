@@ -6,7 +6,6 @@ import pytest
 from scp.config.schema import CodecSection, Htj2kSection
 from scp.convert.gpu_backend import (
     CPU_BYTES_A_SECOND,
-    SMALL_BYTES_A_SECOND,
     codecs_for,
     find_gpus,
     gpu_limits,
@@ -136,5 +135,3 @@ def test_a_gpu_that_decodes_wrongly_is_found_before_it_is_used() -> None:
 def test_work_waits_for_the_gpu_only_where_the_configuration_wants_it() -> None:
     assert gpu_limits(codec("gpu")).cpu_bytes_a_second is None
     assert gpu_limits(codec("auto")).cpu_bytes_a_second == CPU_BYTES_A_SECOND
-    assert gpu_limits(codec("auto")).cpu_encoded_bytes_a_second == SMALL_BYTES_A_SECOND
-    assert gpu_limits(codec("auto", "off")).cpu_encoded_bytes_a_second is None

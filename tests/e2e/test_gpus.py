@@ -14,7 +14,7 @@ from tests.pipeline.software_gpus import SoftwareGpus
 SLICES = 8
 
 
-@pytest.mark.parametrize("fault", ["error", "none", "hang", "wrong", "death"])
+@pytest.mark.parametrize("fault", ["error", "none", "hang", "wrong", "death", "stop"])
 def test_a_gpu_that_fails_in_the_middle_of_a_series_costs_no_frame(
     node: StartNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:

@@ -19,6 +19,7 @@ from scp.convert.gpu_backend import GpuFinding
 from scp.convert.gpu_port import EncodeSettings, Frame, Gpu
 from scp.convert.gpu_thread import GpuLimits
 from scp.convert.gpu_versions import LEAST, gpu_library, installed_versions
+from scp.elements import Buffer
 from scp.pipeline import gpus
 from tests.convert.gpus import SoftwareGpu, all_missing, short, wrong
 
@@ -124,10 +125,12 @@ class _Device(SoftwareGpu):
     def encode(self, frames: Sequence[Frame], settings: EncodeSettings) -> list[bytes | None]:
         return self._done("encode", super().encode(frames, settings))
 
-    def decode(self, codestreams: Sequence[bytes]) -> list[Frame | None]:
+    def decode(self, codestreams: Sequence[Buffer]) -> list[Frame | None]:
         return self._done("decode", super().decode(codestreams))
 
-    def differing(self, codestreams: Sequence[bytes], frames: Sequence[Frame]) -> list[bool | None]:
+    def differing(
+        self, codestreams: Sequence[Buffer], frames: Sequence[Frame]
+    ) -> list[bool | None]:
         return self._done("differing", super().differing(codestreams, frames))
 
     def _done(self, kind: str, answers: list[Any]) -> list[Any]:

@@ -6,17 +6,19 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from scp.config.schema import Htj2kSection
 from scp.convert.codec_gpu import GpuDecoder, GpuEncoder
-from scp.convert.gpu_port import Gpu, GpuUnavailableError
+from scp.convert.gpu_port import EncodeSettings, Gpu, GpuUnavailableError
 from scp.convert.gpu_thread import GpuLimits, GpuThread
 from scp.pipeline.gpu_link import GpuLink, GpuServer
+from tests.accept.stores import eventually
 from tests.convert.gpus import FaultyGpu, Hang, SoftwareGpu, format_of, missing, raising
 from tests.convert.images import ENCODER, NOISE, OPENJPEG, Array
 from tests.pipeline.software_gpus import REPOSITORY
@@ -53,6 +55,10 @@ class Place:
         link = GpuLink(NAME, self.folder, first, answer_seconds=answer_seconds, clock=self.clock)
         self._ends.append(link)
         return link
+
+    def also(self, *ends: GpuServer | GpuThread) -> None:
+        """To be closed at the end."""
+        self._ends += ends
 
     def close(self) -> None:
         for end in self._ends:
@@ -125,6 +131,43 @@ def test_the_shared_memory_grows_with_the_work_and_is_given_back(place: Place) -
     assert os.fstat(link._area.descriptor).st_size == 0
     assert proves(link)
     assert proves(link, large)
+
+
+def test_a_codestream_that_is_longer_than_its_frame_arrives_whole(place: Place) -> None:
+    place.serve(SoftwareGpu())
+    sizes = ((16, 16), (64, 48))
+    noise = np.random.default_rng(5).integers(0, 2**16, 64 * 48).astype("<u2")
+    frames = [noise[: rows * columns].reshape(rows, columns, 1) for rows, columns in sizes]
+    settings = EncodeSettings(
+        precision=16, decompositions=5, code_block=64, progression="RPCL", colour_transform=False
+    )
+
+    encoded = place.link().encode(frames, settings)
+
+    assert encoded == SoftwareGpu().encode(frames, settings)
+    assert len(encoded[0] or b"") > frames[0].nbytes
+
+
+def test_the_shared_memory_is_pinned_while_it_is_mapped(place: Place) -> None:
+    pinned: list[int] = []
+
+    def pin(area: NDArray[np.uint8]) -> Callable[[], None]:
+        pinned.append(area.nbytes)
+        return lambda: pinned.remove(area.nbytes)
+
+    thread = GpuThread(NAME, SoftwareGpu)
+    place.also(thread, GpuServer(place.folder / "0", thread, pin))
+    link = place.link()
+    large = np.zeros((2, 1200, 1200, 1), "<u2")
+
+    assert proves(link)
+    small = pinned[:]
+    assert proves(link, large)
+
+    assert len(small) == len(pinned) == 1
+    assert small[0] < large.nbytes < pinned[0]
+    link.close()
+    assert eventually(lambda: not pinned)
 
 
 def test_what_is_too_large_is_left_to_the_cpu(place: Place) -> None:

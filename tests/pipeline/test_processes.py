@@ -92,3 +92,16 @@ def test_children_that_were_asked_before_are_killed_and_reaped() -> None:
 )
 def test_an_end_is_said_in_words(code: int | None, text: str) -> None:
     assert describe_exit(code) == text
+
+
+def test_a_process_that_runs_promptly_has_no_more_rights_than_before() -> None:
+    program = (
+        "import os; from scp.pipeline.processes import run_promptly\n"
+        "before = os.sched_getscheduler(0), os.nice(3)\n"
+        "run_promptly()\n"
+        "assert (os.sched_getscheduler(0), os.nice(0)) == before, before"
+    )
+
+    run = subprocess.run([sys.executable, "-c", program], check=False)
+
+    assert run.returncode == 0

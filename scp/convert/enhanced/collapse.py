@@ -5,7 +5,8 @@ import errno
 import gc
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -29,7 +30,7 @@ from scp.convert.enhanced.refusals import NotCollapsedError
 from scp.convert.enhanced.repairs import repair
 from scp.convert.enhanced.uids import series_instance_uid, sop_instance_uid
 from scp.convert.enhanced.unassigned import unassigned, without_creator
-from scp.convert.enhanced.writer import transfer_syntax_of, write
+from scp.convert.enhanced.writer import check_encoded, transfer_syntax_of, write
 from scp.convert.refusals import NotConvertibleError
 from scp.errors import MalformedError, TruncatedError
 from scp.model import CollapseReason
@@ -48,8 +49,10 @@ def collapse(volume: Volume, target: Path, *, restore_record: RestoreRecord) -> 
     started = time.perf_counter()
     beside = sidecar_of(target) if restore_record == "sidecar" else None
     try:
-        with target.open("w+b") as file, _without_collector():
-            made = _collapse(volume, file, restore_record, beside)
+        with target.open("w+b") as file, _without_collector(), ThreadPoolExecutor(1) as thread:
+            # Hashing needs no lock of the interpreter, which building a header always has.
+            checked = thread.submit(check_encoded, volume.headers)
+            made = _collapse(volume, file, restore_record, beside, checked.result)
     except BaseException as error:
         for path in (target, beside):
             with contextlib.suppress(OSError):
@@ -98,7 +101,11 @@ class _Made:
 
 
 def _collapse(
-    volume: Volume, file: BinaryIO, restore_record: RestoreRecord, beside: Path | None
+    volume: Volume,
+    file: BinaryIO,
+    restore_record: RestoreRecord,
+    beside: Path | None,
+    are_unchanged: Callable[[], None],
 ) -> _Made:
     if restore_record == "none" and any(map(without_creator, volume.headers)):
         raise NotCollapsedError(
@@ -121,6 +128,7 @@ def _collapse(
     ]
     header_end = write(file, draft, *unassigned(volume.headers, draft.unassigned))
     file.flush()
+    are_unchanged()
     record_beside, sidecar_sha256 = None, ""
     if beside is not None:
         beside.write_bytes(sidecar(instance, record))

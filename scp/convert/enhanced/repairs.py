@@ -5,8 +5,8 @@ to the newest. A test shows the mistake in highdicom itself and fails when a new
 then the function can go. Another fails when a version is installed that no such line speaks of.
 
 Some mistakes are put right elsewhere, with such a line there: what it makes of the pixels never reaches a
-file (``writer``), the windows that it makes up and the side of the body that it cannot tell (``build``),
-what it drops (``unassigned``), and what makes it raise or is dropped for good (``eligible``).
+file (``writer``), the windows that it makes up (``placeholders``), the side of the body that it cannot tell
+(``build``), what it drops (``unassigned``), and what makes it raise or is dropped for good (``eligible``).
 """
 
 from collections.abc import Iterator, Sequence

@@ -3,6 +3,7 @@
 import os
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -69,26 +70,15 @@ class SliceHeader:
         return b"" if element is None else value_of(element)
 
     def text(self, tag: int) -> str:
-        return self.value(tag).decode("latin-1").strip(" \0")
+        return _text_of(self.elements.get(tag, b""))
 
     def texts(self, tag: int) -> tuple[str, ...]:
         """Every value, each without padding; none where the element is absent or empty."""
-        text = self.text(tag)
-        return tuple(value.strip() for value in text.split("\\")) if text else ()
+        return _texts_of(self.elements.get(tag, b""))
 
     def numbers(self, tag: int) -> tuple[float, ...]:
         """The values, in text or binary; none where one of them is not a finite number."""
-        raw = self.value(tag)
-        numbers: tuple[float, ...]
-        if letter := _NUMBER_LETTERS.get(self.elements.get(tag, b"")[4:6]):
-            count = len(raw) // struct.calcsize(f"<{letter}")
-            numbers = struct.unpack_from(f"<{count}{letter}", raw)
-        else:
-            try:
-                numbers = tuple(map(float, self.texts(tag)))
-            except ValueError:
-                return ()
-        return numbers if all(abs(number) < float("inf") for number in numbers) else ()
+        return _numbers_of(self.elements.get(tag, b""))
 
     def short(self, tag: int) -> int | None:
         """The value of a US element."""
@@ -101,6 +91,36 @@ def value_of(element: bytes) -> bytes:
     if element[4:6] not in LONG_VRS:
         return element[8:]
     return element[12:-8] if element[8:12] == b"\xff\xff\xff\xff" else element[12:]
+
+
+# Most elements of a series are equal, and each is asked for several times.
+_remembered = lru_cache(maxsize=4096)
+
+
+@_remembered
+def _text_of(element: bytes) -> str:
+    return value_of(element).decode("latin-1").strip(" \0")
+
+
+@_remembered
+def _texts_of(element: bytes) -> tuple[str, ...]:
+    text = _text_of(element)
+    return tuple(value.strip() for value in text.split("\\")) if text else ()
+
+
+@_remembered
+def _numbers_of(element: bytes) -> tuple[float, ...]:
+    numbers: tuple[float, ...]
+    if letter := _NUMBER_LETTERS.get(element[4:6]):
+        raw = value_of(element)
+        count = len(raw) // struct.calcsize(f"<{letter}")
+        numbers = struct.unpack_from(f"<{count}{letter}", raw)
+    else:
+        try:
+            numbers = tuple(map(float, _texts_of(element)))
+        except ValueError:
+            return ()
+    return numbers if all(abs(number) < float("inf") for number in numbers) else ()
 
 
 def read_header(source: SourceSlice, interned: Interned) -> SliceHeader:

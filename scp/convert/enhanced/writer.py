@@ -17,7 +17,8 @@ from pydicom.filewriter import write_dataset, writers
 from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, VR
 
 from scp.convert.encapsulation import EncapsulatedPixels
-from scp.convert.enhanced.build import Draft, data_element
+from scp.convert.enhanced.build import Draft
+from scp.convert.enhanced.placeholders import data_element
 from scp.convert.enhanced.refusals import NotCollapsedError
 from scp.convert.enhanced.slices import SliceHeader
 from scp.convert.enhanced.unassigned import PER_FRAME, SHARED
@@ -75,7 +76,7 @@ def write(
     Raises
     ------
     NotCollapsedError
-        A value cannot be written (``library_refused``), or a frame is not what was verified.
+        A value cannot be written (``library_refused``), or a frame is cut (``proof_failed``).
     """
     headers = draft.volume.headers
     character_set = headers[0].texts(0x00080005)
@@ -102,24 +103,41 @@ def _write_frames(file: BinaryIO, headers: Sequence[SliceHeader], basic_table_en
     is_extended = sum(sizes[:-1]) >= basic_table_ends
     pixels = EncapsulatedPixels(file, len(headers), is_extended=is_extended)
     for header in headers:
-        pixels.add(read_codestream(header, check_file=True))
+        pixels.add(read_codestream(header))
     pixels.finish()
 
 
-def read_codestream(header: SliceHeader, *, check_file: bool = False) -> bytes:
-    """The frame's codestream from the encoded file, with ``check_file`` after hashing all of that.
+def check_encoded(headers: Iterable[SliceHeader]) -> None:
+    """Hash the encoded files, of which digests are known.
 
     Raises
     ------
     NotCollapsedError
-        The file has changed since it was verified (``proof_failed``).
+        One has changed since it was verified (``proof_failed``).
+    """
+    for header in headers:
+        expected = header.source.encoded_sha256
+        if not expected:
+            continue
+        with header.source.encoded.open("rb", buffering=0) as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != expected:
+                raise NotCollapsedError(CollapseReason.PROOF_FAILED, "an encoded file has changed")
+
+
+def read_codestream(header: SliceHeader) -> bytes:
+    """The frame's codestream from the encoded file.
+
+    Raises
+    ------
+    NotCollapsedError
+        The file is shorter than it was (``proof_failed``).
     """
     offset, length = header.frame
-    expected = header.source.encoded_sha256
-    with header.source.encoded.open("rb", buffering=0) as file:
-        if check_file and expected and hashlib.file_digest(file, "sha256").hexdigest() != expected:
-            raise NotCollapsedError(CollapseReason.PROOF_FAILED, "an encoded file has changed")
-        codestream = os.pread(file.fileno(), length, offset)
+    descriptor = os.open(header.source.encoded, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        codestream = os.pread(descriptor, length, offset)
+    finally:
+        os.close(descriptor)
     if len(codestream) != length:
         raise NotCollapsedError(CollapseReason.PROOF_FAILED, "an encoded file is cut")
     return codestream
@@ -134,49 +152,54 @@ class _Encoder:
         self._buffer.is_implicit_VR, self._buffer.is_little_endian = False, True
 
     def dataset(self, dataset: Dataset) -> bytes:
-        output = DicomBytesIO()
-        output.is_implicit_VR, output.is_little_endian = False, True
         try:
             with disable_value_validation():
-                if (plain := self._plain(dataset)) is not None:
-                    return plain
-                write_dataset(output, dataset, self._encodings)
+                return self._content(dataset)
         except (
             Exception
         ) as error:  # pydicom raises whatever a value provokes; its message may quote it
             raise NotCollapsedError(
                 CollapseReason.LIBRARY_REFUSED, f"{type(error).__name__} when writing"
             ) from error
-        return output.getvalue()
 
-    def _plain(self, dataset: Dataset) -> bytes | None:
-        """As pydicom writes it, without what it looks at for other syntaxes and lengths.
-
-        None where there is more to it than short elements of a few VRs.
-        """
+    def _content(self, dataset: Dataset) -> bytes:
+        """As pydicom writes it, without what it looks at for other syntaxes and lengths."""
         pieces: list[bytes] = []
         for tag in sorted(dataset.keys()):
             element = dataset.get_item(tag)
-            if not isinstance(element, DataElement) or element.is_undefined_length:
-                return None
-            if element.VR == "SQ":
-                content = self._plain_items(element)
-            elif element.VR in _PLAIN and tag != _CHARACTER_SET and tag & 0xFFFF:
-                content = self._plain_value(element)
-            else:
-                return None
-            if content is None:
-                return None
-            pieces += (element_header(tag, element.VR.encode(), len(content)), content)
+            content = self._plain(tag, element) if isinstance(element, DataElement) else None
+            if content is not None:
+                pieces += (element_header(tag, element.VR.encode(), len(content)), content)
+                continue
+            if isinstance(element, DataElement) and " or " not in element.VR:
+                # There is more to it than to a short element of those few VRs.
+                pieces.append(self._by_pydicom(Dataset({tag: element})))
+                continue
+            # What it is depends on the dataset that it is in.
+            return self._by_pydicom(dataset)
         return b"".join(pieces)
+
+    def _by_pydicom(self, dataset: Dataset) -> bytes:
+        output = DicomBytesIO()
+        output.is_implicit_VR, output.is_little_endian = False, True
+        write_dataset(output, dataset, self._encodings)
+        return output.getvalue()
+
+    def _plain(self, tag: int, element: DataElement) -> bytes | None:
+        if element.is_undefined_length:
+            return None
+        if element.VR == "SQ":
+            return self._plain_items(element)
+        if element.VR in _PLAIN and tag != _CHARACTER_SET and tag & 0xFFFF:
+            return self._plain_value(element)
+        return None
 
     def _plain_items(self, sequence: DataElement) -> bytes | None:
         items: list[bytes] = []
         for item in sequence.value:
-            content = None if item.is_undefined_length_sequence_item else self._plain(item)
-            if content is None:
+            if item.is_undefined_length_sequence_item or _CHARACTER_SET in item:
                 return None
-            items.append(_item(content))
+            items.append(_item(self._content(item)))
         return b"".join(items)
 
     def _plain_value(self, element: DataElement) -> bytes | None:

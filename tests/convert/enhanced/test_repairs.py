@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
-from scp.convert.enhanced import build, eligible, repairs, writer
-from scp.convert.enhanced.build import WHOLE_RANGE
+from scp.convert.enhanced import build, eligible, placeholders, repairs, writer
+from scp.convert.enhanced.placeholders import WHOLE_RANGE
 from scp.convert.enhanced.restore import restore
 from scp.convert.enhanced.unassigned import unassigned as keep_unassigned
 from scp.convert.refusals import NotConvertibleError
@@ -48,7 +48,7 @@ REPAIRS: list[Callable[..., Any]] = [
         for name, function in inspect.getmembers(repairs, inspect.isfunction)
         if inspect.getmodule(function) is repairs and name[0] != "_" and function not in OURS
     ),
-    build.build, build._whole_range, eligible.refuse_ineligible, keep_unassigned, writer.write,
+    build.build, placeholders._whole_range, eligible.refuse_ineligible, keep_unassigned, writer.write,
 ]  # fmt: skip
 
 
