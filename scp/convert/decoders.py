@@ -32,7 +32,9 @@ type _Decode = Callable[[bytes, PixelAttributes], Frame]
 _SOF_LOSSLESS, _SOF_JPEG_LS = 0xC3, 0xF7
 _SOFS_LOSSY: Final = frozenset((0xC0, 0xC1, 0xC2))
 _SOFS = frozenset((*range(0xC0, 0xD0), _SOF_JPEG_LS)) - {0xC4, 0xC8, 0xCC}
-_SOS = 0xDA
+_SOS, _APP14 = 0xDA, 0xEE
+_SEGMENTS: Final = _SOFS | {0xC4, 0xCC, 0xDB, 0xDC, 0xDD, 0xF8, 0xFE, *range(0xE0, 0xF0)}
+"""What may stand before the first scan: of others decoders make what they like, or end the process."""
 _LONGEST_HEADER: Final = 2**20
 """Bytes before the first scan. Real ones have some hundred; each may be a marker to be looked at."""
 _FAILURES = (RuntimeError, ValueError, TypeError, MemoryError, struct.error, IndexError)
@@ -51,6 +53,8 @@ class JpegHeader:
     is_subsampled: bool
     near: int
     """JPEG-LS: the largest error; 0 is lossless. The largest of all scans."""
+    adobe_transform: int
+    """Of the last Adobe APP14 segment: 0 for RGB, 1 for YCbCr; 0 without one."""
 
 
 def decode_frame(transfer_syntax: str, data: bytes, attributes: PixelAttributes) -> Frame:
@@ -148,7 +152,7 @@ def _jpeg_header(data: bytes) -> JpegHeader:
     if data[:2] != b"\xff\xd8":
         raise CodecError("no JPEG: it does not begin with SOI")
     position, sof = 2, b""
-    process = 0
+    process = transform = 0
     while True:
         if position > _LONGEST_HEADER:
             raise CodecError("no scan begins where one should")
@@ -160,6 +164,10 @@ def _jpeg_header(data: bytes) -> JpegHeader:
             continue
         if marker == _SOS:
             break
+        if marker not in _SEGMENTS:
+            raise CodecError(f"marker {marker:02X} before the first scan")
+        if marker == _APP14 and data[position + 4 : position + 9] == b"Adobe":
+            transform = data[position + 15]
         if marker in _SOFS:
             process, sof = marker, data[position + 4 : position + 2 + length]
         position += 2 + length
@@ -175,6 +183,7 @@ def _jpeg_header(data: bytes) -> JpegHeader:
         components=components,
         is_subsampled=len(sampling) > 1,
         near=_near(data, position) if process == _SOF_JPEG_LS else 0,
+        adobe_transform=transform,
     )
 
 
@@ -211,6 +220,9 @@ def _check_jpeg(data: bytes, attributes: PixelAttributes) -> JpegHeader:
 
 def _decode_jpeg_lossless(data: bytes, attributes: PixelAttributes) -> Frame:
     header = _check_lossless(data, attributes, _SOF_LOSSLESS)
+    if header.components == 3 and header.adobe_transform > 1:
+        # Not of three components; GDCM would end the process.
+        raise CodecError(f"an Adobe segment of transform {header.adobe_transform}")
     if header.precision < 8:
         # GDCM does not take these; two others, of different descent, decide together.
         first, second = (
