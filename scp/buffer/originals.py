@@ -39,7 +39,9 @@ _SECOND: Final = len("20261125T183000")
 class Kept:
     """One folder of originals."""
 
-    path: Path
+    hour: Path
+    """Where it lies."""
+    name: str
     job: str
     until: float
     """Wall time, seconds since the epoch (UTC); ``FOR_GOOD``."""
@@ -47,12 +49,8 @@ class Kept:
     bytes: int
 
     @property
-    def created(self) -> float:
-        """When its job was closed, as its name says: wall time; ``FOR_GOOD`` where it says nothing."""
-        try:
-            return datetime.fromisoformat(f"{self.job[:_SECOND]}Z").timestamp()
-        except ValueError:
-            return FOR_GOOD
+    def path(self) -> Path:
+        return self.hour / self.name
 
 
 class OriginalFolders:
@@ -111,12 +109,12 @@ class OriginalFolders:
                 self._disk.remove_tree(aside)
                 return None
             self._disk.sync_folder(aside)
-            path = self._bucket(job) / f"{job},U={_written(until)},N={count},S={size}"
-            self._put(aside, path)
+            hour, name = self._bucket(job), f"{job},U={_written(until)},N={count},S={size}"
+            self._put(aside, hour / name)
         except BaseException:
             self._disk.remove_tree(aside)
             raise
-        return Kept(path=path, job=job, until=until, instances=count, bytes=size)
+        return Kept(hour=hour, name=name, job=job, until=until, instances=count, bytes=size)
 
     def _put(self, aside: Path, path: Path) -> None:
         while True:
@@ -143,8 +141,9 @@ class OriginalFolders:
 
     def kept_in(self, bucket: str) -> Iterator[Kept]:
         """What one folder has, by the names alone; what somebody else has put there is left out."""
-        for entry in _entries(self._layout.originals / bucket):
-            kept = _read(Path(entry.path))
+        hour = self._layout.originals / bucket
+        for entry in _entries(hour):
+            kept = _read(hour, entry.name)
             if kept is not None:
                 yield kept
 
@@ -159,7 +158,7 @@ class OriginalFolders:
 
         Power loss may bring it back; then it is due again.
         """
-        trash = self._layout.trash / f"{kept.path.name}.{uuid.uuid4().hex[:8]}"
+        trash = self._layout.trash / f"{kept.name}.{uuid.uuid4().hex[:8]}"
         with contextlib.suppress(FileNotFoundError):
             self._disk.rename(kept.path, trash)
             self._disk.remove_tree(trash)
@@ -171,6 +170,14 @@ class OriginalFolders:
 
     def _bucket(self, job: str) -> Path:
         return self._layout.originals / bucket_of(job)
+
+
+def closed_at(job: str) -> float | None:
+    """When a job was closed, as its name says, to the second: wall time; None where it does not."""
+    try:
+        return datetime.fromisoformat(f"{job[:_SECOND]}Z").timestamp()
+    except ValueError:
+        return None
 
 
 def bucket_of(job: str) -> str:
@@ -192,8 +199,8 @@ def _written(until: float) -> str:
     return datetime.fromtimestamp(until, UTC).strftime(_MOMENT)
 
 
-def _read(path: Path) -> Kept | None:
-    found = _NAME.fullmatch(path.name)
+def _read(hour: Path, name: str) -> Kept | None:
+    found = _NAME.fullmatch(name)
     if found is None:
         return None
     job, until, instances, size = found.groups()
@@ -203,4 +210,6 @@ def _read(path: Path) -> Kept | None:
             moment = datetime.fromisoformat(until).timestamp()
         except ValueError:
             return None
-    return Kept(path=path, job=job, until=moment, instances=int(instances), bytes=int(size))
+    return Kept(
+        hour=hour, name=name, job=job, until=moment, instances=int(instances), bytes=int(size)
+    )

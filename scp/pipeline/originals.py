@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from scp.buffer.originals import FOR_GOOD, Kept, OriginalFolders, bucket_of
+from scp.buffer.originals import FOR_GOOD, Kept, OriginalFolders, bucket_of, closed_at
 from scp.config.schema import DEFAULT_RULE, Config, DeleteOriginalsSection
 from scp.ledger.ports import LedgerRow, State
 from scp.pipeline.threads import Chores, Later
@@ -21,6 +21,8 @@ _RECOUNT_SECONDS: Final = 3600.0
 """A person may delete some, too."""
 _FOLDERS_A_STEP: Final = 20
 """Jobs to record wait for no more than one step."""
+_NO_JOB: Final = "~"
+"""After the names of all jobs."""
 _NOT_DONE: Final = (State.DISCARDED, State.REPEAT)
 """Of these nothing is kept: a person gave it up, or another job has the same dataset."""
 
@@ -34,14 +36,25 @@ class _Sum:
     for_good: int = 0
     """Of the instances."""
     next_until: float = FOR_GOOD
-    oldest: float = FOR_GOOD
+    first_job: str = _NO_JOB
+
+    def count(self, kept: Kept) -> None:
+        """Add one folder; there may be a million of them."""
+        self.instances += kept.instances
+        self.bytes += kept.bytes
+        if kept.until == FOR_GOOD:
+            self.for_good += kept.instances
+        elif kept.until < self.next_until:
+            self.next_until = kept.until
+        if kept.job < self.first_job:
+            self.first_job = kept.job
 
     def add(self, other: "_Sum") -> None:
         self.instances += other.instances
         self.bytes += other.bytes
         self.for_good += other.for_good
         self.next_until = min(self.next_until, other.next_until)
-        self.oldest = min(self.oldest, other.oldest)
+        self.first_job = min(self.first_job, other.first_job)
 
 
 @dataclass(slots=True)
@@ -121,7 +134,7 @@ class Originals:
     def added(self, kept: Iterable[Kept]) -> None:
         """Count what :meth:`keep` has returned."""
         for each in kept:
-            self._sums.setdefault(bucket_of(each.job), _Sum()).add(_sum_of(each))
+            self._sums.setdefault(bucket_of(each.job), _Sum()).count(each)
 
     # -- what there is -------------------------------------------------------------------------
 
@@ -132,7 +145,7 @@ class Originals:
             "instances": total.instances,
             "bytes": total.bytes,
             "kept_for_good": total.for_good,
-            "oldest": _moment(total.oldest),
+            "oldest": closed_at(total.first_job),
             "next_deletion": _moment(total.next_until),
             "is_counted": self._is_counted,
         }
@@ -155,7 +168,7 @@ class Originals:
         for bucket in buckets:
             found = _Sum()
             for kept in self._folders.kept_in(bucket):
-                found.add(_sum_of(kept))
+                found.count(kept)
             yield bucket, found
 
     def _counted(self, sums: dict[str, _Sum]) -> None:
@@ -200,7 +213,7 @@ class Originals:
                     looked.deleted += kept.instances
                     folders += 1
                 else:
-                    left.add(_sum_of(kept))
+                    left.count(kept)
             if not left.instances:
                 self._folders.drop_bucket(bucket)
             looked.is_all = looked.is_all and left.next_until > now
@@ -229,16 +242,6 @@ class Originals:
 
 def _is_committed(row: LedgerRow) -> bool:
     return any(taken.committed_at is not None for taken in row.destinations.values())
-
-
-def _sum_of(kept: Kept) -> _Sum:
-    return _Sum(
-        instances=kept.instances,
-        bytes=kept.bytes,
-        for_good=kept.instances if kept.until == FOR_GOOD else 0,
-        next_until=kept.until,
-        oldest=kept.created,
-    )
 
 
 def _moment(seconds: float) -> float | None:

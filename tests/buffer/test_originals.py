@@ -12,7 +12,7 @@ import pytest
 
 from scp.buffer.jobs import JobFolders, instances_in, sweep
 from scp.buffer.layout import Layout
-from scp.buffer.originals import FOR_GOOD, Kept, OriginalFolders
+from scp.buffer.originals import FOR_GOOD, Kept, OriginalFolders, closed_at
 from scp.durable import Disk
 from scp.errors import StorageFullError
 from tests.buffer.power_loss import FileSystem
@@ -61,8 +61,12 @@ def test_the_name_of_a_folder_says_all_that_is_known_of_it(layout: Layout) -> No
     (path,) = (layout.originals / "20261125T18").iterdir()
     assert path.name == f"{JOB},U=20261202T120000Z,N=2,S=29"
     (kept,) = all_kept(originals)
-    assert kept == Kept(path=path, job=JOB, until=NOON, instances=2, bytes=29)
-    assert kept.created == 1_795_632_504.0
+    assert kept == Kept(
+        hour=path.parent, name=path.name, job=JOB, until=NOON, instances=2, bytes=29
+    )
+    assert kept.path == path
+    assert closed_at(JOB) == 1_795_632_504.0
+    assert closed_at("job-1") is None
     assert sorted(file.read_bytes() for file in path.iterdir()) == [
         b"original a.dcm",
         b"original bb.dcm",
