@@ -150,7 +150,7 @@ class Workbench:
         modality, patient_id_hash = self._labels.of(task.source)
         return replace(self._examine(task), modality=modality, patient_id_hash=patient_id_hash)
 
-    def _examine(self, task: ConvertTask) -> Outcome:
+    def _examine(self, task: ConvertTask, *, is_again: bool = False) -> Outcome:
         started = time.perf_counter()
         try:
             if task.target is None:
@@ -159,6 +159,11 @@ class Workbench:
         except FileNotFoundError as error:
             if not task.source.exists():
                 return Outcome(source_missing=True)
+            if task.target is not None and not is_again:
+                # Somebody deleted the cache, which is allowed at any time.
+                with contextlib.suppress(OSError):
+                    task.target.parent.mkdir(parents=True, exist_ok=True)
+                return self._examine(task, is_again=True)
             reason, detail = PassReason.ENCODER_FAILED, str(error.strerror)
         except NotConvertibleError as error:
             reason, detail = error.reason, error.detail

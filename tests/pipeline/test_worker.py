@@ -186,8 +186,18 @@ def test_a_source_that_was_renamed_is_to_be_asked_for_again(
         assert outcome == Outcome(source_missing=True)
 
 
-def test_a_cache_that_is_gone_is_no_missing_source(tmp_path: Path, task: ConvertTask) -> None:
-    task = ConvertTask(source=task.source, target=tmp_path / "no such folder" / "converted.dcm")
+def test_a_cache_that_is_gone_is_made_anew(tmp_path: Path, task: ConvertTask) -> None:
+    target = tmp_path / "no such folder" / "converted.dcm"
+
+    assert convert(bench(tmp_path), replace(task, target=target)).is_converted
+    assert target.is_file()
+
+
+def test_a_cache_that_cannot_be_made_is_no_missing_source(
+    tmp_path: Path, task: ConvertTask
+) -> None:
+    (tmp_path / "nowhere").symlink_to(tmp_path / "no such folder" / "either")
+    task = replace(task, target=tmp_path / "nowhere" / "converted.dcm")
 
     assert_passed(convert(bench(tmp_path), task), task, PassReason.ENCODER_FAILED)
 
