@@ -20,6 +20,7 @@ from scp.convert.gpu_fallback import (
     JudgeOfBoth,
 )
 from scp.convert.gpu_port import Gpu, GpuError, SharedGpu
+from scp.convert.gpu_team import MEMBERS, GpuTeam
 from scp.convert.gpu_thread import GpuLimits, GpuThread
 from scp.convert.gpu_versions import gpu_library, installed_versions
 from scp.convert.ports import FrameDecoder, FrameEncoder, FrameFormat
@@ -164,6 +165,7 @@ def codecs_for(codec: CodecSection, gpu: SharedGpu | None) -> Codecs:
     return both if codec.backend == "gpu" or not is_proved else by_size
 
 
-def shared_gpu(device: int, library: str, codec: CodecSection) -> GpuThread:
+def shared_gpu(device: int, library: str, codec: CodecSection) -> GpuTeam:
     """A GPU of this process for many callers; nothing is opened yet."""
-    return GpuThread(library, lambda: open_gpu(device), gpu_limits(codec))
+    limits = gpu_limits(codec)
+    return GpuTeam([GpuThread(library, lambda: open_gpu(device), limits) for _ in range(MEMBERS)])

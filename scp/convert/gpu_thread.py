@@ -1,10 +1,9 @@
-"""The one thread that uses a GPU, for any number of callers: batches, a deadline, and a way back.
+"""A thread that uses a GPU, for any number of callers: batches, a deadline, and a way back.
 
 Frames of different series that wait at the same time go to the device together, large ones first, for which
-a GPU is worth most. A call that fails or does
-not return costs its callers nothing but the time: they are told to use the CPU, the GPU is left alone for a
-while and then opened anew. A thread that hangs in a library cannot be ended; it is abandoned, and the GPU
-stays out of use in this process until it comes back.
+a GPU is worth most. A call that fails or does not return costs its callers nothing but the time: the CPU is
+to do it, and the GPU is left alone for a while and opened anew. A thread that hangs in a library cannot be
+ended; it is abandoned, and the GPU stays out of use in this process until it comes back.
 """
 
 import contextlib
@@ -167,6 +166,13 @@ class GpuThread:
                 last_error=self._last_error,
                 retry_seconds=max(0.0, self._retry_at - self._clock()),
             )
+
+    @property
+    def load(self) -> float:
+        """Works in hand and waiting; infinite while it is out of use."""
+        with self._changed:
+            works = len(self._running) + len(self._queue)
+            return float("inf") if self._why_out_of_use() else works
 
     def encode(self, frames: Sequence[Frame], settings: EncodeSettings) -> list[bytes | None]:
         """See :class:`scp.convert.gpu_port.Gpu`.

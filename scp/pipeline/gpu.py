@@ -13,7 +13,7 @@ from typing import Final
 
 from scp import telemetry
 from scp.convert.gpu_backend import find_gpus, pinning, prove_a_frame, shared_gpu
-from scp.convert.gpu_thread import GpuThread
+from scp.convert.gpu_team import GpuTeam
 from scp.errors import CodecError
 from scp.pipeline.gpu_link import GpuServer
 from scp.pipeline.processes import Orders, read_orders, run_promptly
@@ -55,14 +55,15 @@ def run(
         report(GpuReport(why_not=found.why_not or f"there is no GPU {number}"))
         return True
 
-    def tell(gpu: GpuThread, *, is_ready: bool) -> None:
+    def tell(gpu: GpuTeam, *, is_ready: bool) -> None:
         name, devices = found.devices[number], len(found.devices)
         report(GpuReport(device=name, devices=devices, is_ready=is_ready, status=gpu.status))
 
     gpu = shared_gpu(number, found.library, orders.config.codec)
     tell(gpu, is_ready=False)
     try:
-        prove_a_frame(gpu)
+        for member in gpu.members:
+            prove_a_frame(member)
     except CodecError as error:
         if not gpu.status.failures:
             gpu.distrust(str(error))

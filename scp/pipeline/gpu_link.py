@@ -15,13 +15,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from scp.convert.gpu_backend import Pin
-from scp.convert.gpu_port import EncodeSettings, Frame, GpuError, GpuUnavailableError
-from scp.convert.gpu_thread import GpuThread
+from scp.convert.gpu_port import EncodeSettings, Frame, GpuError, GpuUnavailableError, SharedGpu
 from scp.elements import Buffer
 from scp.pipeline.control import short_path
 from scp.pipeline.processes import receive
@@ -260,10 +259,20 @@ class GpuLink:
         self._connection = self._area = None
 
 
+class ServedGpu(SharedGpu, Protocol):
+    """A GPU of this process, for any number of threads."""
+
+    def encode_in_place(
+        self, frames: Sequence[Frame], settings: EncodeSettings
+    ) -> list[int | bytes | None]:
+        """As ``encode``; a codestream that fits is written over its frame, and its size answered."""
+        ...
+
+
 class GpuServer:
     """Answers :class:`GpuLink` on a socket, each from a thread of its own."""
 
-    def __init__(self, path: Path, gpu: GpuThread, pin: Pin | None = None) -> None:
+    def __init__(self, path: Path, gpu: ServedGpu, pin: Pin | None = None) -> None:
         self._path = path
         self._gpu = gpu
         self._pin = pin

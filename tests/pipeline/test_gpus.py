@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from scp.config.schema import Config
+from scp.convert.gpu_team import MEMBERS
 from scp.pipeline import gpus
 from scp.pipeline.tasks import ConvertTask, Outcome
 from tests.convert.images import OPENJPH
@@ -100,7 +101,7 @@ def test_by_itself_a_gpu_proves_large_frames_and_the_cpu_compresses_them(
     with crew(tmp_path) as started:
         until_ready(started, 1)
         outcomes = convert(started, sources)
-        started.until(lambda: started.pool.gpus.describe()[0]["frames"] == SLICES + 1)
+        started.until(lambda: started.pool.gpus.describe()[0]["frames"] == SLICES + MEMBERS)
         (described,) = started.pool.gpus.describe()
 
     assert {each.verified_by for each in outcomes} == {software.library}
@@ -141,13 +142,14 @@ def test_a_gpu_that_fails_costs_no_frame_and_is_tried_again(
         convert(started, sources)
 
         assert software.has_happened(0)
+        if fault in ("death", "stop", "hang"):
+            started.until(lambda: started.pool.gpus.describe()[0]["deaths"] >= 1)
         until_used(started, sources)
         (described,) = started.pool.gpus.describe()
         # No worker was lost over it.
         assert started.pool.replaced == 0
         assert len(workers & set(started.pids())) >= 1
     if fault in ("death", "stop", "hang"):
-        assert described["deaths"] == 1
         assert described["last_error"]
     elif fault == "none":
         assert described["refused"] >= 1
@@ -162,7 +164,7 @@ def test_a_gpu_that_cannot_be_opened_is_tried_again(
     software = SoftwareGpus(tmp_path / "software", monkeypatch)
     software.fault(0, "open")
     with crew(tmp_path) as started:
-        started.until(lambda: started.pool.gpus.describe()[0]["deaths"] == 1)
+        started.until(lambda: started.pool.gpus.describe()[0]["deaths"] >= 1)
         (described,) = started.pool.gpus.describe()
         assert "CUDA error 999" in described["last_error"]
         convert(started, sources)
