@@ -78,7 +78,7 @@ class JobFolders:
         if lock is None:
             return None
         try:
-            with self._new_job(series) as job:
+            with self._new_jobs(series, 1) as (job,):
                 if was_cut:
                     self._disk.create(self._layout.jobs / job / CUT_FILE).close()
                 self._disk.rename(folder, self._layout.jobs / job / SOURCE)
@@ -88,22 +88,44 @@ class JobFolders:
             os.close(lock)
         return job
 
-    def take_one(self, series: str, name: str) -> str | None:
-        """Move one instance out of its growing series into a job of its own; None when it is gone."""
+    def take_each(self, series: str, names: Collection[str]) -> dict[str, str]:
+        """Move instances out of their growing series, each into a job of its own; names to jobs.
+
+        What is gone is left out, and so is what finds no room behind others that were moved. The
+        folders that all have in common are synced once.
+
+        Raises
+        ------
+        StorageFullError
+            Nothing was moved; or the disk failed, and what was moved may not be durable.
+        """
         source = self._layout.growing / series
-        if not (source / name).exists():
-            return None
-        with self._new_job(series) as job:
-            folder = self._layout.jobs / job / SOURCE
-            self._disk.make_folder(folder)
-            self._disk.sync_folder(folder.parent)
-            # It may be lost, and ext4 gives a file 65,000 names at most.
-            with contextlib.suppress(OSError):
-                self._disk.link(source / SERIES_FILE, folder / SERIES_FILE)
-            self._disk.rename(source / name, folder / name)
-            self._disk.sync_folder(folder)
+        names = [name for name in names if (source / name).exists()]
+        if not names:
+            return {}
+        taken: dict[str, str] = {}
+        with self._new_jobs(series, len(names)) as made:
+            for job in made:
+                folder = self._layout.jobs / job / SOURCE
+                self._disk.make_folder(folder)
+                self._disk.sync_folder(folder.parent)
+                # It may be lost, and ext4 gives a file 65,000 names at most.
+                with contextlib.suppress(OSError):
+                    self._disk.link(source / SERIES_FILE, folder / SERIES_FILE)
+            for name, job in zip(names, made, strict=True):
+                try:
+                    self._disk.rename(source / name, self._layout.jobs / job / SOURCE / name)
+                except StorageFullError:
+                    if not taken:
+                        raise
+                    break
+                taken[name] = job
+            for job in taken.values():
+                self._disk.sync_folder(self._layout.jobs / job / SOURCE)
             self._disk.sync_folder(source)
-        return job
+        for job in made[len(taken) :]:
+            _drop_if_empty(self._layout.jobs / job, self._disk)
+        return taken
 
     # -- jobs ----------------------------------------------------------------------------------
 
@@ -173,13 +195,20 @@ class JobFolders:
         return job
 
     def finish(self, job: str, *, from_held: bool = False) -> Path:
-        """Move a job that the ledger has into the trash; the caller deletes the folder returned."""
+        """Move a job that the ledger has into the trash; returns its folder there.
+
+        The caller deletes that after :meth:`sync_finished`: a job of which a part is deleted must not
+        come back.
+        """
         source = (self._layout.held if from_held else self._layout.jobs) / job
         target = self._layout.trash / f"{job}.{uuid.uuid4().hex[:8]}"
         with contextlib.suppress(FileNotFoundError):
             self._disk.rename(source, target)
-            self._disk.sync_folder(source.parent)
         return target
+
+    def sync_finished(self, *, from_held: bool = False) -> None:
+        """Have it last what :meth:`finish` moved."""
+        self._disk.sync_folder(self._layout.held if from_held else self._layout.jobs)
 
     # -- held ----------------------------------------------------------------------------------
 
@@ -226,17 +255,21 @@ class JobFolders:
         self._disk.sync_folder(source.parent)
 
     @contextlib.contextmanager
-    def _new_job(self, series: str) -> Iterator[str]:
-        """A job to move something into; it is no more where that fails before anything came."""
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
-        job = f"{stamp}-{series[:8]}-{uuid.uuid4().hex[:4]}"
-        self._disk.make_folder(self._layout.jobs / job)
+    def _new_jobs(self, series: str, count: int) -> Iterator[list[str]]:
+        """Jobs to move something into; where that fails, those are no more into which nothing came."""
+        made: list[str] = []
         try:
+            for _ in range(count):
+                stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
+                job = f"{stamp}-{series[:8]}-{uuid.uuid4().hex[:4]}"
+                self._disk.make_folder(self._layout.jobs / job)
+                made.append(job)
             self._disk.sync_folder(self._layout.jobs)
-            yield job
+            yield made
         except (OSError, StorageFullError):
-            with contextlib.suppress(OSError):
-                _drop_if_empty(self._layout.jobs / job, self._disk)
+            for job in made:
+                with contextlib.suppress(OSError):
+                    _drop_if_empty(self._layout.jobs / job, self._disk)
             raise
 
 

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 ITEMS_A_BATCH: Final = 500
 """In one attempt, of as many jobs as it takes."""
-GATHER_SECONDS: Final = 0.05
+GATHER_SECONDS: Final = 0.1
 """So long after an attempt has begun the next one waits for company: what comes one by one would have
 an association each, which costs both sides more than ten small instances."""
 GATHERED: Final = 20
@@ -76,6 +76,8 @@ class DestinationQueue:
         self._now = now
         self._attempts: list[Attempt] = []
         self._gather_until = -math.inf
+        self._waiting_until: list[float] = []
+        """When each lane that has nothing to do looks again by itself."""
         self._retries: set[str | None] = set()
         self._to_skip: list[tuple[str, Receipt]] = []
         self._threads = [
@@ -113,7 +115,8 @@ class DestinationQueue:
             self._schedule.add(delivery.job, items, state, self._now(), self._wall())
             if state.unavailable is not None:
                 self._shared.last_error = state.unavailable.reason
-            self._changed.notify_all()
+            if len(items) < len(delivery.items) or not self._is_gathering():
+                self._changed.notify_all()
 
     def retry_now(self, job: str | None = None) -> None:
         """Try a job, or all, at once: what waits, and what is held of unfinished jobs.
@@ -181,7 +184,7 @@ class DestinationQueue:
                 return
             attempt = self._begin(lane)
             if attempt is None:
-                self._changed.wait(self._seconds_to_wait())
+                self._wait()
                 return
             self._attempts.append(attempt)
         try:
@@ -212,6 +215,21 @@ class DestinationQueue:
     def _gathers(self, now: float) -> bool:
         """Whether what is due waits a moment for others."""
         return now < self._gather_until and not self._schedule.is_urgent_or_many(GATHERED)
+
+    def _is_gathering(self) -> bool:
+        """Whether a lane comes back to what is due in a moment, without being woken for each job."""
+        now = self._now()
+        is_awaited = any(until <= now + GATHER_SECONDS for until in self._waiting_until)
+        return is_awaited and self._gathers(now)
+
+    def _wait(self) -> None:
+        seconds = self._seconds_to_wait()
+        until = math.inf if seconds is None else self._now() + seconds
+        self._waiting_until.append(until)
+        try:
+            self._changed.wait(seconds)
+        finally:
+            self._waiting_until.remove(until)
 
     def _seconds_to_wait(self) -> float | None:
         now = self._now()

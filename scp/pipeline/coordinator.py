@@ -283,8 +283,7 @@ class Coordinator:
         counts = []
         for end in self._notices:
             notices = list(read_notices(end))
-            for notice in notices:
-                self._intake.take(notice)
+            self._intake.take(*notices)
             counts.append(len(notices))
         if max(counts) < AT_ONCE:
             self._told_until = began

@@ -50,6 +50,8 @@ class Intake:
         self._rules = RuleSet(config.rules, config.default)
         self._clock = SeriesClock(config.series.quiet_seconds, config.series.max_open_seconds)
         self._open: dict[str, OpenSeries] = {}
+        self._at_once: dict[str, OpenSeries] = {}
+        """Those with instances that are about to be taken out of them."""
         self._busy_until = 0.0
         self.open_instances = 0
         self.open_bytes = 0
@@ -58,8 +60,13 @@ class Intake:
 
     # -- notices -------------------------------------------------------------------------------
 
-    def take(self, notice: Notice) -> None:
-        """Something happened in the folders."""
+    def take(self, *notices: Notice) -> None:
+        """Something happened in the folders; what is told at once costs less than one by one."""
+        for notice in notices:
+            self._take(notice)
+        self._take_at_once()
+
+    def _take(self, notice: Notice) -> None:
         now = time.monotonic()
         if notice.kind == "gone":
             self._clock.receiver_died(notice.receiver)
@@ -87,33 +94,44 @@ class Intake:
 
     def _take_up(self, series: str, instance: Tracked) -> None:
         known = self._series(series)
-        if instance.name in known.instances:
+        if instance.name in known.instances or instance.name in known.at_once:
             return
         instance.decision = self._rules.decide_open(instance.facts)
+        if instance.decision is not None and instance.decision.deliver is Deliver.AT_ONCE:
+            known.at_once[instance.name] = instance
+            self._at_once[series] = known
+        else:
+            self._keep(known, instance)
+
+    def _keep(self, series: OpenSeries, instance: Tracked) -> None:
+        """Have an instance wait for its series."""
         decision = instance.decision
-        if decision is not None:
-            is_at_once = decision.deliver is Deliver.AT_ONCE
-            if is_at_once and self._take_one(known, instance):
-                return
-            if decision.quiet_seconds is not None:
-                self._clock.set_quiet_seconds(series, decision.quiet_seconds)
-        known.instances[instance.name] = instance
+        if decision is not None and decision.quiet_seconds is not None:
+            self._clock.set_quiet_seconds(series.folder, decision.quiet_seconds)
+        series.instances[instance.name] = instance
         self.open_instances += 1
         self.open_bytes += instance.spooled.file_bytes
         self._converter.ahead(instance)
 
-    def _take_one(self, series: OpenSeries, instance: Tracked) -> bool:
-        """Give an instance a job of its own; False: it has to wait for its series."""
-        try:
-            job = self._folders.take_one(series.folder, instance.name)
-        except StorageFullError as error:
-            if not instance.spooled.path.exists():
-                raise  # Moved, and not durably: a restart takes up what the folders say.
-            logger.error("an instance cannot be delivered at once: %s", error)
-            return False
-        if job is not None:
-            self._begin(job, series, {instance.name: instance}, was_cut=False, is_at_once=True)
-        return True
+    def _take_at_once(self) -> None:
+        """Give what does not wait for its series a job of its own; without room it does wait."""
+        found, self._at_once = self._at_once, {}
+        for series in found.values():
+            instances, series.at_once = series.at_once, {}
+            try:
+                jobs = self._folders.take_each(series.folder, instances)
+            except StorageFullError as error:
+                if not all(instance.spooled.path.exists() for instance in instances.values()):
+                    raise  # Moved, and not durably: a restart takes up what the folders say.
+                logger.error("%d instances cannot be delivered at once: %s", len(instances), error)
+                jobs = {}
+            for name, instance in instances.items():
+                if name in jobs:
+                    self._begin(
+                        jobs[name], series, {name: instance}, was_cut=False, is_at_once=True
+                    )
+                elif instance.spooled.path.exists():
+                    self._keep(series, instance)
 
     # -- closing -------------------------------------------------------------------------------
 
@@ -214,6 +232,7 @@ class Intake:
             for path in instances_in(self._layout.growing / series):
                 if path.name not in known.instances:
                     self._take_up(series, self._track(path))
+        self._take_at_once()
 
     def recover_job(self, job: str) -> None:
         """Do a job again that was closed and not committed."""

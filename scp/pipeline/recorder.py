@@ -170,6 +170,7 @@ class Recorder:
     def _clear(self, recorded: list[Recorded]) -> "_Cleared":
         """Keep what originals are to be kept, then move the jobs into the trash."""
         cleared = _Cleared()
+        moved: dict[bool, list[Recorded]] = {}
         for live, rows in recorded:
             name = live.job.name
             is_held = live.folder == self._folders.held_folder(name)
@@ -180,6 +181,16 @@ class Recorder:
                 # The ledger has it, so it is done; a start would find that out, too.
                 logger.warning("the folder of job %s is left behind for now: %s", name, error)
                 cleared.left.append((live, rows))
+            else:
+                moved.setdefault(is_held, []).append((live, rows))
+        try:
+            for is_held in moved:
+                self._folders.sync_finished(from_held=is_held)
+        except (OSError, StorageFullError) as error:
+            # They may come back, and must be whole then; the next start empties the trash.
+            logger.warning("the folders of finished jobs are left behind for now: %s", error)
+            cleared.left += [each for those in moved.values() for each in those]
+            cleared.trash.clear()
         return cleared
 
     def _recorded(self, batch: list[Entry], totals: Totals, cleared: "_Cleared") -> None:

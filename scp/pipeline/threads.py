@@ -24,6 +24,8 @@ class Inbox:
     def __init__(self) -> None:
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._is_woken = False
+        """Something was, or is about to be, written that :meth:`run_posted` reads before it looks."""
 
     def fileno(self) -> int:
         """Readable when calls wait."""
@@ -32,6 +34,9 @@ class Inbox:
     def post(self, call: Callable[[], None]) -> None:
         """Make ``call`` soon, after what was posted before."""
         self._calls.put(call)
+        if self._is_woken:
+            return  # Each write costs the threads of a busy node a change of who runs.
+        self._is_woken = True
         with contextlib.suppress(BlockingIOError):  # The pipe is full: it will wake anyway.
             os.write(self._write, b"x")
 
@@ -64,6 +69,7 @@ class Inbox:
         """Make the calls that wait; on the coordinator's thread."""
         with contextlib.suppress(BlockingIOError):
             os.read(self._read, 65536)
+        self._is_woken = False  # Between the two: what is posted from here on wakes again.
         while True:
             try:
                 call = self._calls.get_nowait()

@@ -43,6 +43,8 @@ class OpenSeries:
     folder: str
     file: SeriesFile
     instances: dict[str, Tracked] = field(default_factory=dict)
+    at_once: dict[str, Tracked] = field(default_factory=dict)
+    """What is about to be taken out of it."""
 
     @property
     def bytes(self) -> int:

@@ -3,10 +3,15 @@
 import contextlib
 import hashlib
 import itertools
+import multiprocessing
+import os
 import shutil
+import signal
 import statistics
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -68,29 +73,60 @@ def _beside_storescu(folder: Path) -> None:
 
 
 def _beside_bad_destinations(folder: Path) -> None:
-    """Two that work, alone and beside one that is down and one that refuses every second instance."""
+    """What two of four destinations cost the other two: healthy as these, failing, and not there."""
     files = [write(one, folder / "small") for one in _small(folder / "small", JOBS)]
-    alone: list[tuple[float, float]] = []
-    beside: list[tuple[float, float]] = []
+    rounds: dict[str, list[_Round]] = {"alone": [], "healthy": [], "failing": []}
+    refusing: list[float] = []
     for number in range(BAD_ROUNDS):
-        alone.append(_until_both_have_all(folder / f"alone-{number}", files, {}))
-        with _refusing_every_second() as port:
-            bad = {"down": _dicom(peers.free_port()), "refusing": _dicom(port)}
-            beside.append(_until_both_have_all(folder / f"beside-{number}", files, bad))
-    first, second = _medians(alone), _medians(beside)
-    slower, dearer = (100 * (second[which] / first[which] - 1) for which in (0, 1))
+        there = folder / f"round-{number}"
+        there.mkdir()
+        rounds["alone"].append(_until_both_have_all(there / "alone", files, {}))
+        with peers.storescp(there / "a") as (a, _), peers.storescp(there / "b") as (b, _):
+            others = {"three": _dicom(a), "four": _dicom(b)}
+            rounds["healthy"].append(_until_both_have_all(there / "healthy", files, others))
+        with _refusing_every_second() as (port, process):
+            others = {"down": _dicom(peers.free_port()), "refusing": _dicom(port)}
+            rounds["failing"].append(_until_both_have_all(there / "failing", files, others))
+            refusing.append(cpu_seconds(process))
+        shutil.rmtree(there)
+    medians = {name: _median(each) for name, each in rounds.items()}
     print(
-        f"{JOBS} jobs of one instance, until both destinations that work have all, median of {BAD_ROUNDS}:"
+        f"{JOBS} jobs of one instance, until two destinations that work have all,"
+        f" median of {BAD_ROUNDS}:"
     )
+    for name, who in (
+        ("alone", "these two alone"),
+        ("healthy", "beside two more that work"),
+        ("failing", "beside one that is down and one that refuses every second"),
+    ):
+        print(f"  {who}: {medians[name].seconds:.2f} s, node's CPU {medians[name].cpu:.2f} s")
     print(
-        f"  two alone {first[0]:.2f} s, beside two that fail {second[0]:.2f} s: {slower:+.0f} % (<= 10);"
-        f" the node's CPU {first[1]:.2f} and {second[1]:.2f} s: {dearer:+.0f} %"
+        f"  two that fail instead of two that work: {_change(medians, 'healthy')} (<= 10);"
+        f" instead of none: {_change(medians, 'alone')};"
+        f" CPU of the one that refuses, on the same cores: {statistics.median(refusing):.2f} s"
     )
 
 
-def _medians(rounds: list[tuple[float, float]]) -> tuple[float, float]:
-    walls, cpus = zip(*rounds, strict=True)
-    return statistics.median(walls), statistics.median(cpus)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Round:
+    """One measurement, in seconds."""
+
+    seconds: float
+    cpu: float
+    """Of the node, until the two destinations have all."""
+
+
+def _median(rounds: list[_Round]) -> _Round:
+    return _Round(
+        seconds=statistics.median(each.seconds for each in rounds),
+        cpu=statistics.median(each.cpu for each in rounds),
+    )
+
+
+def _change(medians: dict[str, _Round], base: str) -> str:
+    failing, other = medians["failing"], medians[base]
+    seconds, cpu = failing.seconds / other.seconds - 1, failing.cpu / other.cpu - 1
+    return f"{100 * seconds:+.0f} %, CPU {100 * cpu:+.0f} %"
 
 
 def _small(folder: Path, count: int) -> Iterator[Any]:
@@ -99,16 +135,13 @@ def _small(folder: Path, count: int) -> Iterator[Any]:
     return itertools.islice(itertools.chain.from_iterable(series), count)
 
 
-def _until_both_have_all(
-    folder: Path, files: list[Path], bad: dict[str, Any]
-) -> tuple[float, float]:
-    """Seconds, and those of the node's CPU."""
+def _until_both_have_all(folder: Path, files: list[Path], others: dict[str, Any]) -> _Round:
     folder.mkdir()
     with (
         peers.storescp(folder / "one") as (one, _),
         peers.storescp(folder / "two") as (two, _),
     ):
-        destinations = {"one": _dicom(one), "two": _dicom(two), **bad}
+        destinations = {"one": _dicom(one), "two": _dicom(two), **others}
         outcome = {"convert": "original", "deliver": "at_once", "send_to": list(destinations)}
         with peers.node(
             folder / "node",
@@ -124,11 +157,27 @@ def _until_both_have_all(
                 end = peers.wait_for_files(folder / place, len(files))
             busy = cpu_seconds(process) - busy
     shutil.rmtree(folder)
-    return end - started, busy
+    return _Round(seconds=end - started, cpu=busy)
 
 
 @contextlib.contextmanager
-def _refusing_every_second() -> Iterator[int]:
+def _refusing_every_second() -> Iterator[tuple[int, int]]:
+    """A peer as no program of DCMTK can be; its port and its process, which leaves us the cores."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_refuse_every_second, args=(theirs,), daemon=True)
+    process.start()
+    try:
+        assert process.pid is not None
+        yield ours.recv(), process.pid
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _refuse_every_second(port: Connection) -> None:
+    """Until it is terminated. A real peer has a machine of its own: this one waits for the node."""
+    os.nice(19)
     numbers = itertools.count()
 
     def answer(event: evt.Event) -> int:
@@ -141,10 +190,8 @@ def _refusing_every_second() -> Iterator[int]:
         ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, answer)]
     )
     assert server is not None
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
+    port.send(server.server_address[1])
+    signal.pause()
 
 
 # -- much that waits -----------------------------------------------------------------------------

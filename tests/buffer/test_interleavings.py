@@ -251,18 +251,17 @@ def test_the_name_of_a_series_is_synced_for_its_first_instance_only(spool: Spool
 
 def test_a_repeat_lands_anew_when_its_twin_is_taken_out_meanwhile(spool: Spool) -> None:
     spool.send(FIRST, SECOND)
-    taken: list[str | None] = []
+    taken: list[str] = []
 
     def take_out(event: str, path: Path) -> None:
         if event == "link failed":
-            taken.append(spool.folders.take_one(FIRST.key.folder, FIRST.file_name))
+            taken.extend(spool.folders.take_each(FIRST.key.folder, [FIRST.file_name]))
 
     store = make_store(spool.layout, AfterFailure(take_out), spool.slow_notices, receiver="slow")
 
     FIRST.send(store)
 
-    assert len(taken) == 1
-    assert taken[0] is not None
+    assert taken == [FIRST.file_name]
     assert spool.slow_notices.told[-1] == ("landed", FIRST.key.folder, FIRST.file_name)
     assert len(acknowledged_files(spool.layout)) == 3
 
@@ -270,14 +269,13 @@ def test_a_repeat_lands_anew_when_its_twin_is_taken_out_meanwhile(spool: Spool) 
 def test_an_instance_taken_at_once_leaves_the_series_growing(spool: Spool) -> None:
     spool.send(FIRST)
     with spool.held_up(Gate("link", SECOND.file_name), SECOND):
-        job = spool.folders.take_one(FIRST.key.folder, FIRST.file_name)
+        (job,) = spool.folders.take_each(FIRST.key.folder, [FIRST.file_name]).values()
 
-    assert job is not None
     assert [p.name for p in instances_in(spool.folders.source(job))] == [FIRST.file_name]
     assert [p.name for p in instances_in(spool.layout.growing / FIRST.key.folder)] == [
         SECOND.file_name
     ]
-    assert spool.folders.take_one(FIRST.key.folder, FIRST.file_name) is None
+    assert spool.folders.take_each(FIRST.key.folder, [FIRST.file_name]) == {}
 
 
 def test_the_coordinator_is_told_before_the_series_can_be_closed(spool: Spool) -> None:

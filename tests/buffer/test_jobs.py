@@ -10,8 +10,10 @@ from scp.buffer.job import Job, JobInstance
 from scp.buffer.jobs import JobFolders, drop_empty_jobs, instances_in, sweep
 from scp.buffer.layout import Layout
 from scp.durable import Disk
-from scp.errors import NodeError
+from scp.errors import NodeError, StorageFullError
+from tests.buffer.recorder import HookedDisk
 from tests.buffer.spool import ORIGIN, Sent, make_spool, make_store
+from tests.pipeline.parts import no_room_for
 
 FIRST = Sent("1.2.3.1")
 SECOND = Sent("1.2.3.2")
@@ -96,9 +98,8 @@ def test_one_instance_taken_out_is_a_job_with_its_series_file(
 ) -> None:
     _send(layout, FIRST, SECOND)
 
-    job = folders.take_one(SERIES, FIRST.file_name)
+    job = folders.take_each(SERIES, [FIRST.file_name])[FIRST.file_name]
 
-    assert job is not None
     assert [path.name for path in instances_in(folders.source(job))] == [FIRST.file_name]
     assert folders.series_file(folders.source(job)) == folders.series_file(layout.growing / SERIES)
     assert [path.name for path in instances_in(layout.growing / SERIES)] == [SECOND.file_name]
@@ -110,9 +111,8 @@ def test_one_instance_is_taken_out_of_a_series_whose_file_is_lost(
     _send(layout, FIRST)
     (layout.growing / SERIES / "series.json").unlink()
 
-    job = folders.take_one(SERIES, FIRST.file_name)
+    job = folders.take_each(SERIES, [FIRST.file_name])[FIRST.file_name]
 
-    assert job is not None
     assert folders.series_file(folders.source(job)).series_instance_uid == ""
 
 
@@ -125,10 +125,53 @@ def test_one_instance_is_taken_out_of_a_series_whose_file_has_every_name_it_may_
         for number in range(most):
             os.link(layout.growing / SERIES / "series.json", tmp_path / str(number))
 
-    job = folders.take_one(SERIES, FIRST.file_name)
+    job = folders.take_each(SERIES, [FIRST.file_name])[FIRST.file_name]
 
-    assert job is not None
     assert [path.name for path in instances_in(folders.source(job))] == [FIRST.file_name]
+
+
+def test_what_is_taken_out_together_syncs_what_it_shares_once(layout: Layout) -> None:
+    many = [Sent(f"1.2.3.{number}") for number in range(5)]
+    _send(layout, *many)
+    synced: list[Path] = []
+    disk = HookedDisk(lambda what, path: synced.append(path) if what == "sync_folder" else None)
+    folders = JobFolders(layout, disk)
+
+    taken = folders.take_each(SERIES, [sent.file_name for sent in many])
+
+    assert [*taken] == [sent.file_name for sent in many]
+    assert len({*taken.values()}) == len(many)
+    assert synced.count(layout.jobs) == 1
+    assert synced.count(layout.growing / SERIES) == 1
+    for name, job in taken.items():
+        assert [path.name for path in instances_in(folders.source(job))] == [name]
+        assert folders.folder(job) in synced
+        assert folders.source(job) in synced
+
+
+def test_what_finds_no_room_behind_others_is_left_where_it_grows(layout: Layout) -> None:
+    _send(layout, FIRST, SECOND)
+    folders = JobFolders(layout, HookedDisk(no_room_for("rename", SECOND.file_name)))
+
+    taken = folders.take_each(SERIES, [FIRST.file_name, SECOND.file_name])
+
+    assert [*taken] == [FIRST.file_name]
+    assert folders.jobs() == [*taken.values()]
+    assert [path.name for path in instances_in(layout.growing / SERIES)] == [SECOND.file_name]
+
+
+@pytest.mark.parametrize("what", ["make_folder", "rename"])
+def test_without_room_for_the_first_nothing_is_taken_out_and_no_job_is_left(
+    layout: Layout, what: str
+) -> None:
+    _send(layout, FIRST, SECOND)
+    folders = JobFolders(layout, HookedDisk(no_room_for(what, "")))
+
+    with pytest.raises(StorageFullError):
+        folders.take_each(SERIES, [FIRST.file_name, SECOND.file_name])
+
+    assert folders.jobs() == []
+    assert len(instances_in(layout.growing / SERIES)) == 2
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"opened": 1}', b"null"])

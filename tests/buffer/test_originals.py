@@ -223,7 +223,9 @@ class Scenario:
         self.disk.mark("recorded", SENT[2].uid)
         until = {SENT[0].file_name: NOON, SENT[1].file_name: NOON + 60}
         originals_on(self.layout, self.disk).keep(self.recorded, source, until)
-        self.disk.remove_tree(folders.finish(self.recorded))
+        trash = folders.finish(self.recorded)
+        folders.sync_finished()
+        self.disk.remove_tree(trash)
 
     def expire(self) -> None:
         """The first is due."""

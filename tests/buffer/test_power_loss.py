@@ -37,7 +37,8 @@ FIRST = Sent("1.2.3.1")
 SECOND = Sent("1.2.3.2")
 OTHER_BYTES = Sent("1.2.3.1", pixels=b"\3\4" * 50)
 AT_ONCE = Sent("1.2.4.1", series="1.2.826.0.1.1.2")
-AFTER_AT_ONCE = Sent("1.2.4.2", series="1.2.826.0.1.1.2")
+AT_ONCE_TOO = Sent("1.2.4.2", series="1.2.826.0.1.1.2")
+AFTER_AT_ONCE = Sent("1.2.4.3", series="1.2.826.0.1.1.2")
 LATE = Sent("1.2.3.3")
 AFTER_KILL = Sent("1.2.3.4")
 
@@ -69,10 +70,10 @@ class Scenario:
     def run(self) -> None:
         self.start()
         store = make_store(self.layout, self.disk)
-        for sent in (FIRST, SECOND, FIRST, OTHER_BYTES, AT_ONCE):
+        for sent in (FIRST, SECOND, FIRST, OTHER_BYTES, AT_ONCE, AT_ONCE_TOO):
             self.send(sent, store)
-        at_once = self.folders.take_one(AT_ONCE.key.folder, AT_ONCE.file_name)
-        assert at_once is not None
+        names = [AT_ONCE.file_name, AT_ONCE_TOO.file_name]
+        at_once, at_once_too = self.folders.take_each(AT_ONCE.key.folder, names).values()
         self.send(AFTER_AT_ONCE, store)
         self.commit(at_once, converted=False)
         quiet = self.folders.close(FIRST.key.folder)
@@ -80,6 +81,7 @@ class Scenario:
         self.send(LATE, store)
         self.commit(quiet, converted=True)
         self.finish(at_once)
+        self.commit(at_once_too, converted=True)
         self.folders.hold(quiet, {"pacs": {"refused": 1}})
         self.folders.release(quiet)
         self.finish(quiet)
@@ -144,7 +146,9 @@ class Scenario:
         for instance in record.instances:
             self.disk.mark("recorded", instance.dataset_sha256)
         self.disk.mark("finished", job)
-        self.disk.remove_tree(self.folders.finish(job))
+        trash = self.folders.finish(job)
+        self.folders.sync_finished()
+        self.disk.remove_tree(trash)
 
     def _convert(self, job: str, source: Path) -> Path:
         made = self.layout.encoded / f"{job}.{source.name}"
@@ -175,7 +179,7 @@ def test_the_scenario_does_everything_that_the_spool_does(recorded: list[Operati
         "make_folder",
         "remove_tree",
     }
-    assert sum(operation.kind == "acknowledged" for operation in recorded) == 7
+    assert sum(operation.kind == "acknowledged" for operation in recorded) == 8
 
 
 @pytest.mark.parametrize(

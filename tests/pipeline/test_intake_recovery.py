@@ -144,7 +144,7 @@ def test_a_job_of_one_instance_that_was_not_to_wait_goes_by_the_same_rule_again(
 ) -> None:
     folder = series_folder(left)
     name = min(path.name for path in folder.glob("*.dcm"))
-    job = left.folders.take_one(folder.name, name)
+    job = left.folders.take_each(folder.name, [name])[name]
 
     front = recovered(make_front)
 

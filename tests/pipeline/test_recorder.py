@@ -340,6 +340,28 @@ def test_a_folder_that_cannot_go_to_the_trash_is_left_to_the_next_start_and_coun
     assert (second.counters().received, second.counters().delivered) == (3, 3)
 
 
+def test_what_may_come_back_out_of_the_trash_is_whole(make_parts: MakeParts) -> None:
+    """A power failure may undo a move that was not synced."""
+
+    def hook(operation: str, path: Path) -> None:
+        if operation == "sync_folder" and path.name == "jobs":
+            raise OSError(errno.EIO, "Input/output error")
+
+    disk = HookedDisk()
+    parts = make_parts(disk=disk)
+    lives = [done(parts, name) for name in "abc"]
+    disk.hook = hook
+
+    record(parts, *lives)
+    parts.until(lambda: not parts.dispatch.live)
+    parts.settle()
+
+    assert parts.recorder.left_behind == 3
+    moved = list(parts.layout.trash.iterdir())
+    assert sorted(path.name[0] for path in moved) == ["a", "b", "c"]
+    assert all((path / "job.json").exists() for path in moved)
+
+
 # -- what is discarded -----------------------------------------------------------------------------
 
 

@@ -1,5 +1,7 @@
 """How calls get from one thread to another: in order, none lost, none in the wrong thread."""
 
+import os
+import queue
 import select
 import threading
 import time
@@ -120,6 +122,40 @@ def test_what_was_not_done_in_time_is_not_done_later(inbox: Inbox) -> None:
     inbox.run_posted()
 
     assert done == []
+
+
+def test_who_is_woken_already_is_not_woken_for_each_call(inbox: Inbox) -> None:
+    for _ in range(3):
+        inbox.post(lambda: None)
+
+    assert len(os.read(inbox.fileno(), 100)) == 1
+
+
+def test_what_comes_when_nothing_more_was_found_wakes_again(inbox: Inbox) -> None:
+    class Late(queue.SimpleQueue[Callable[[], None]]):
+        """Something is posted right after it was found empty."""
+
+        is_over = False
+
+        def get_nowait(self) -> Callable[[], None]:
+            try:
+                return super().get_nowait()
+            except queue.Empty:
+                if not self.is_over:
+                    self.is_over = True
+                    inbox.post(lambda: made.append("late"))
+                raise
+
+    made: list[str] = []
+    inbox._calls = Late()
+    inbox.post(lambda: made.append("first"))
+
+    inbox.run_posted()
+
+    assert made == ["first"]
+    assert is_readable(inbox)
+    inbox.run_posted()
+    assert made == ["first", "late"]
 
 
 # -- chores ----------------------------------------------------------------------------------------
