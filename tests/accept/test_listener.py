@@ -75,9 +75,10 @@ def test_a_connection_that_there_is_no_memory_for_takes_no_seat(
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
     with serving(max_associations=1) as node:
-        with monkeypatch.context() as failing, RawPeer(node.address) as refused:
+        with monkeypatch.context() as failing:
             failing.setattr("scp.accept.reader.mmap.mmap", no_memory)
-            assert refused.read_until_closed() == []
+            with RawPeer(node.address) as refused:
+                assert refused.read_until_closed() == []
 
         with RawPeer(node.address) as peer:
             peer.associate()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import urllib3
 from moto.server import ThreadedMotoServer
 
 from scp.config.remote import DicomwebDestination as DicomwebSection
@@ -104,6 +105,8 @@ def object_store() -> Iterator[str]:
     try:
         _, port = server.get_host_and_port()
         url = f"http://127.0.0.1:{port}"
+        # All servers of this process share what is stored.
+        urllib3.request("POST", f"{url}/moto-api/reset")
         client_of(url).create_bucket(Bucket=BUCKET)
         yield url
     finally:

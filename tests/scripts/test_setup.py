@@ -2,15 +2,21 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.scripts.project import make_project
 
+ENVIRONMENT = {**os.environ, "PATH": f"{sys.base_prefix}/bin:{os.environ['PATH']}"}
+"""Whatever a python3 on the PATH is, this one is recent enough."""
+
 
 def _run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
 
 
 def test_two_at_once_install_once_and_later_calls_only_after_a_change(tmp_path: Path) -> None:
@@ -18,7 +24,9 @@ def test_two_at_once_install_once_and_later_calls_only_after_a_change(tmp_path: 
     setup = project / "scripts" / "setup"
 
     both = [
-        subprocess.Popen([setup], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        subprocess.Popen(
+            [setup], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         for _ in range(2)
     ]
     output = "".join(process.communicate()[0] for process in both)
