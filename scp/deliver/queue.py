@@ -280,8 +280,10 @@ class DestinationQueue:
             names = [name for name in self._finishable() if name not in skips]
             for name in names:
                 self._schedule.remove(name)
+        held = 0
         for name in names:
             finished = self._books.close(name)
-            if finished.held:
-                logger.warning("%s: %d instances are held", self.name, len(finished.held))
+            held += len(finished.held)
             self._shared.report(finished)
+        if held:
+            logger.warning("%s: %d instances are held", self.name, held)

@@ -295,7 +295,17 @@ class CommitmentAsks:
 
         def work() -> None:
             for job, live in lives.items():
-                self._write(live, asked.destination, shares[job], at)
+                try:
+                    self._write(live, asked.destination, shares[job], at)
+                except (OSError, ValueError) as error:
+                    # Its folder is gone, or damaged: others need not wait for that, and if a restart
+                    # finds it again, the destination is asked again.
+                    logger.error(
+                        "what %s vouches for of job %s is not on record: %s",
+                        asked.destination,
+                        job,
+                        error,
+                    )
             self._files.drop_asked(asked.transaction_uid)
 
         def failed(error: Exception) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import wait
@@ -295,6 +296,30 @@ def test_a_report_that_cannot_be_written_down_is_taken_up_again(
     site.until(lambda: site.said)
 
     assert site.said == [("job-1", "pacs", {})]
+    assert site.asks.unanswered == 0
+
+
+@pytest.mark.parametrize("harm", ["gone", "damaged"])
+def test_a_job_whose_folder_is_harmed_keeps_no_other_from_going_on(
+    make_site: MakeSite, pacs: VouchingPacs, caplog: pytest.LogCaptureFixture, harm: str
+) -> None:
+    site = make_site(pacs.port)
+    harmed, other = site.job("job-1"), site.job("job-2")
+    if harm == "gone":
+        shutil.rmtree(harmed.folder)
+    else:
+        harmed.vouched_path("pacs").write_bytes(b"{")
+    for live in (harmed, other):
+        site.asks.asks(live, "pacs")
+
+    site.collect()
+    site.until(lambda: len(site.said) == 2)
+
+    assert sorted(site.said) == [("job-1", "pacs", {}), ("job-2", "pacs", {})]
+    assert all(other.has("pacs", name) for name in names(other))
+    assert json.loads(other.vouched_path("pacs").read_bytes()).keys() == set(names(other))
+    assert "of job job-1 is not on record" in caplog.text
+    assert site.files.all_asked() == []
     assert site.asks.unanswered == 0
 
 
