@@ -124,7 +124,7 @@ def small(folder: Path) -> None:
         text="10,000 instances of 50 kB, one association",
         senders=[[folder / "small"]],
         most=1.2,
-        rounds=1,
+        rounds=3,
     )
     _compare(folder, work)
 
@@ -136,7 +136,7 @@ def slow(folder: Path) -> None:
         text=f"400 CT, {_SLOW_SECONDS * 1000:.0f} ms injected into every fsync",
         senders=[[folder / "slow"]],
         most=1.1,
-        rounds=1,
+        rounds=3,
         is_slow=True,
     )
     _compare(folder, work)
