@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from scp.buffer.layout import Layout
 from scp.config.remote import DicomwebDestination as DicomwebSection
@@ -19,6 +20,9 @@ from scp.deliver.queue import DestinationQueue
 from scp.deliver.refusals import Refusals
 from scp.durable import Disk
 from scp.model import DeliveryItem
+
+_FOLDER_LANES: Final = 2
+"""One copies and hashes while the other waits for the disk."""
 
 type Decode = Callable[[DeliveryItem, str, bool], Path]
 """An item, the native syntax wanted, and whether a lossy source may be decoded."""
@@ -95,7 +99,7 @@ def _lanes(section: Section) -> int:
     """How many deliveries it takes at a time."""
     match section:
         case FolderDestination():
-            return 1
+            return _FOLDER_LANES
         case DicomSection():
             return section.max_associations
     return section.max_connections

@@ -38,7 +38,7 @@ from scp.errors import ConversionError, ScpError, StorageFullError
 from scp.model import CollapseReason, Form, PassReason
 from scp.pipeline.gpu_link import GpuLink
 from scp.pipeline.labels import Labels
-from scp.pipeline.processes import Orders, read_orders, receive
+from scp.pipeline.processes import Orders, keep_freed_memory, read_orders, receive
 from scp.pipeline.tasks import (
     Answer,
     Assignment,
@@ -68,6 +68,7 @@ def main() -> None:
     telemetry.configure(orders.log_format, orders.log_level)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(_NICENESS)
+    keep_freed_memory()
     coordinator = Connection(socket.socket(fileno=orders.sockets[0]).detach())
     gpu = _gpu_of(orders)
     beside = ThreadPoolExecutor(1) if gpu is not None else None

@@ -16,6 +16,7 @@ from scp.config.schema import Htj2kSection
 from scp.convert.codec_cpu import OpenJpegDecoder, OpenJphEncoder
 from scp.convert.source import open_source
 from scp.convert.transcode import transcode
+from scp.pipeline.processes import keep_freed_memory
 from scripts.benchmarks import peers
 from scripts.benchmarks.measure import settle
 
@@ -28,7 +29,8 @@ def run(folder: Path) -> None:
     total = sum(file.stat().st_size for file in files)
     times: dict[str, list[float]] = {}
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(PROCESSES, mp_context=spawn) as pool:
+    # Each as a node's worker is.
+    with ProcessPoolExecutor(PROCESSES, spawn, initializer=keep_freed_memory) as pool:
         shares = [files[number::PROCESSES] for number in range(PROCESSES)]
         # Their libraries are loaded, as those of a node's workers are.
         list(pool.map(_transcode, [share[:4] for share in shares], _folders(folder, "warm")))
