@@ -107,13 +107,14 @@ def storescus(port: int, senders: Sequence[Sequence[Path]]) -> float:
 
 
 @contextlib.contextmanager
-def storescp(folder: Path, *options: str) -> Iterator[tuple[int, int]]:
+def storescp(
+    folder: Path, *options: str, environment: Mapping[str, str] | None = None
+) -> Iterator[tuple[int, int]]:
     """DCMTK's storescp; its port and process."""
     folder.mkdir()
     port = free_port()
-    with _running(
-        [program("storescp"), *options, "-pdu", "131072", "-od", str(folder), str(port)], port
-    ) as process:
+    command = [program("storescp"), *options, "-pdu", "131072", "-od", str(folder), str(port)]
+    with _running(command, port, environment) as process:
         yield port, process.pid
 
 
@@ -216,12 +217,14 @@ def status(folder: Path) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def _running(command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
+def _running(
+    command: list[str], port: int, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(  # noqa: S603 - a benchmark's peer
         command,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, **_SENDER},
+        env={**os.environ, **_SENDER, **(environment or {})},
     )
     try:
         deadline = time.monotonic() + _START_SECONDS

@@ -26,18 +26,46 @@ _DEFAULT: Mapping[str, Any] = {"series": {"quiet_seconds": 600}}
 _TWO: Mapping[str, Any] = {"receivers": 2}
 
 _SLOW_SECONDS = 0.005
-_SLOW = """
+_SYNCS = """
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
 #include <time.h>
+#include <unistd.h>
 int fsync(int fd) {
     static int (*real)(int);
     struct timespec pause = {0, %d};
     if (!real) real = (int (*)(int))dlsym(RTLD_NEXT, "fsync");
-    nanosleep(&pause, 0);
+    if (pause.tv_nsec) nanosleep(&pause, 0);
     return real(fd);
 }
+#ifdef FCLOSE_SYNCS
+int fclose(FILE *file) {
+    static int (*real)(FILE *);
+    char name[32], path[4096];
+    ssize_t length = -1;
+    int folder, fd = fileno(file);
+    if (!real) real = (int (*)(FILE *))dlsym(RTLD_NEXT, "fclose");
+    if ((fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDONLY) {
+        snprintf(name, sizeof name, "/proc/self/fd/%%d", fd);
+        length = readlink(name, path, sizeof path - 1);
+    }
+    if (length > 0 && path[0] == '/') {
+        fflush(file);
+        fsync(fd);
+        path[length] = 0;
+        *strrchr(path, '/') = 0;
+        folder = open(path, O_RDONLY);
+        fsync(folder);
+        close(folder);
+    }
+    return real(file);
+}
+#endif
 """
+"""Has every fsync of a program take longer, or a C program sync each file and folder that it wrote."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,9 +187,10 @@ def _compare(folder: Path, work: _Work) -> None:
         file for place in _places(work) for file in (place.iterdir() if place.is_dir() else [place])
     ]
     total = sum(file.stat().st_size for file in files)
-    environment = _slow_fsync(folder) if work.is_slow else {}
+    environment = _preload(folder, "slow", work) if work.is_slow else {}
+    syncing = _preload(folder, "syncing", work, "-DFCLOSE_SYNCS")
     floors: list[float] = []
-    sink, theirs, orthanc, ours = _Times(), _Times(), _Times(), _Times()
+    sink, theirs, synced, orthanc, ours = _Times(), _Times(), _Times(), _Times(), _Times()
     also = {text: _Times() for text in work.also}
     numbers = itertools.count()
 
@@ -184,6 +213,10 @@ def _compare(folder: Path, work: _Work) -> None:
         floors.append(fsync_floor(place, files, _SLOW_SECONDS if work.is_slow else 0))
         empty(place)
         measure(theirs, lambda place: peers.storescp(place, *work.storescp))
+        measure(
+            synced,
+            lambda place: peers.storescp(place, *work.storescp, environment=syncing),
+        )
         measure(ours, node(_WAIT))
         if number == 0:
             measure(sink, lambda place: peers.storescp(place, "--ignore", *work.storescp))
@@ -198,6 +231,10 @@ def _compare(folder: Path, work: _Work) -> None:
         print(f"  Orthanc         {orthanc}")
     print(f"  fsync floor     {floor:.3f} s, of {len(files)} files and their folder")
     print(f"  dcmpress        {ours}")
+    print(
+        f"  DCMTK storescp made to sync as we do: {synced}; ours is "
+        f"{ours.median / synced.median:.2f} times that"
+    )
     for text, times in also.items():
         print(f"    {text}: {times}, ratio {times.median / (theirs.median + floor):.2f}")
     ratio = ours.median / (theirs.median + floor)
@@ -219,11 +256,12 @@ def _places(work: _Work) -> list[Path]:
     return [place for places in work.senders for place in places]
 
 
-def _slow_fsync(folder: Path) -> dict[str, str]:
-    """An environment in which every fsync takes longer, for the process and its children."""
-    source, library = folder / "slow.c", folder / "slow.so"
-    source.write_text(_SLOW % int(_SLOW_SECONDS * 1e9))
+def _preload(folder: Path, name: str, work: _Work, *options: str) -> dict[str, str]:
+    """An environment in which :data:`_SYNCS` holds for a program and its children."""
+    source, library = folder / f"{name}.c", folder / f"{name}.so"
+    source.write_text(_SYNCS % int(_SLOW_SECONDS * 1e9 * work.is_slow))
     subprocess.run(  # noqa: S603 - the system's compiler
-        [peers.program("cc"), "-shared", "-fPIC", "-O2", "-o", library, source, "-ldl"], check=True
+        [peers.program("cc"), "-shared", "-fPIC", "-O2", *options, "-o", library, source, "-ldl"],
+        check=True,
     )
     return {"LD_PRELOAD": str(library)}
