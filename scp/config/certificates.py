@@ -1,18 +1,20 @@
-"""Certificates and keys that cannot be used today, wherever a configuration names some."""
+"""Certificates, keys and secrets that cannot be used today, wherever a configuration names some."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from scp import tls
 from scp.config.faults import dotted
 from scp.config.network import ListenerTls, RequestorTls
 from scp.config.remote import DicomwebDestination
 from scp.config.schema import Config, DicomDestination, FolderDestination
-from scp.config.secrets import ClientTls
+from scp.config.secrets import ClientTls, Secret
+from scp.config.values import Section
 from scp.config.yaml_tree import Fault, Tree
 from scp.config.yaml_tree import Path as Place
-from scp.errors import CertificateError
+from scp.errors import CertificateError, DeliveryError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,32 @@ def faults_of_certificates(config: Config, tree: Tree) -> Iterator[Fault]:
             except CertificateError as error:
                 path = (*files.place, error.part)
                 yield Fault(*tree.place(path), f"{dotted(path)}: {error}")
+
+
+def faults_of_secrets(config: Config, tree: Tree) -> Iterator[Fault]:
+    """Files of secrets that cannot be read; variables are those of the node, not of who checks."""
+    for path, secret in _secrets(config, ()):
+        if secret.file is not None:
+            try:
+                secret.read()
+            except DeliveryError as error:
+                place = (*path, "file")
+                yield Fault(*tree.place(place), f"{dotted(place)}: {error}")
+
+
+def _secrets(value: Any, path: Place) -> Iterator[tuple[Place, Secret]]:
+    match value:
+        case Secret():
+            yield path, value
+        case Section():
+            for name in type(value).model_fields:
+                yield from _secrets(getattr(value, name), (*path, name))
+        case dict():
+            for name, each in value.items():
+                yield from _secrets(each, (*path, name))
+        case list() | tuple():
+            for index, each in enumerate(value):
+                yield from _secrets(each, (*path, index))
 
 
 def _all(config: Config) -> Iterator[_Files]:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from scp.config.certificates import faults_of_certificates
+from scp.config.certificates import faults_of_certificates, faults_of_secrets
 from scp.config.faults import dotted, faults_of
 from scp.config.folders import faults_of_folders
 from scp.config.listeners import faults_of_listeners
@@ -40,7 +40,7 @@ def load(path: Path | None, *, with_files: bool = False) -> Config:
     path
         None: the built-in configuration.
     with_files
-        Whether certificates and keys are tried too: they have to be good today.
+        Whether certificates, keys and files of secrets are tried too: they have to be good today.
 
     Raises
     ------
@@ -88,6 +88,7 @@ def parse(content: bytes, name: str, *, with_files: bool = False) -> Config:
         faults.extend(faults_of_listeners(given, tree))
         if with_files and config is not None:
             faults.extend(faults_of_certificates(config, tree))
+            faults.extend(faults_of_secrets(config, tree))
     elif tree.value is not None:
         line, column = tree.place(())
         found = shown(tree.value)

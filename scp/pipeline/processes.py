@@ -104,7 +104,8 @@ def keep_freed_memory() -> None:
 
     For whoever makes and drops frame after frame: each page that was given back is cleared when it is
     taken again, which for a CT is a third of all that reading, encoding, proving and writing it costs. Of
-    itself glibc does the same after the first large image. C libraries without ``mallopt`` stay as they are.
+    itself glibc does the same after the first large image. C libraries without ``mallopt`` stay as they
+    are.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -61,3 +61,27 @@ def test_each_that_cannot_be_used_is_said_at_its_place(
         ("8", "ledger.tls.ca", missing[:40]),
         ("9", "notices.ca", missing[:40]),
     ]
+
+
+def test_a_secret_that_cannot_be_read_is_said_at_its_place(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text(" \n")
+    (tmp_path / "good").write_text("secret\n")
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "destinations:\n"
+        "  archive: {kind: folder, path: ./archive}\n"
+        f"  web: {{kind: dicomweb, url: 'https://h', token: {{file: {tmp_path}/gone}}}}\n"
+        f"  other: {{kind: dicomweb, url: 'https://h', token: {{file: {tmp_path}/good}}}}\n"
+        "  third: {kind: dicomweb, url: 'https://h', token: {environment: ONLY_THE_NODE_HAS_IT}}\n"
+        f"ledger: {{url: 'postgresql://h/d', password: {{file: {tmp_path}/empty}}}}\n"
+    )
+
+    load(path)  # Who only asks needs no secrets.
+    with pytest.raises(ConfigError) as raised:
+        load(path, with_files=True)
+
+    assert [fault.removeprefix(f"{path}:") for fault in raised.value.faults] == [
+        f"3:57: destinations.web.token.file: the secret in {tmp_path}/gone cannot be read: "
+        "No such file or directory",
+        f"6:52: ledger.password.file: the secret in {tmp_path}/empty is empty",
+    ]
