@@ -79,7 +79,10 @@ class SourceImage:
             if self.spans is None:
                 batch = _native(self.file, self.attributes, first, count)
             else:
-                batch = np.stack([self._decoded(s) for s in self.spans[first : first + count]])
+                frames = range(first, first + count)
+                batch = np.stack(
+                    [frame_at(self.file, self.attributes, self.spans, i) for i in frames]
+                )
             if not has_clean_bits(batch, self.attributes.bits_stored):
                 raise NotConvertibleError(
                     PassReason.UNUSED_BITS_SET,
@@ -88,10 +91,6 @@ class SourceImage:
             yield cast("Frames", batch)
             del batch
             self.file.release()
-
-    def _decoded(self, spans: list[Span]) -> NDArray[np.generic]:
-        data = b"".join(self.file.dataset[start:end] for start, end in spans)
-        return decode_frame(self.file.transfer_syntax, data, self.attributes)
 
 
 def open_source(
@@ -148,6 +147,28 @@ def locate_frames(
     return spans_of_frames(
         file.dataset, file.encoding, pixel_data, b"".join(tables), attributes.frames
     )
+
+
+def frame_at(
+    file: DicomFile, attributes: PixelAttributes, spans: list[list[Span]] | None, index: int
+) -> NDArray[np.generic]:
+    """One frame, of any syntax that :func:`open_source` takes: (rows, columns, samples), C-contiguous.
+
+    Parameters
+    ----------
+    spans
+        As :func:`locate_frames` found them.
+
+    Raises
+    ------
+    NotConvertibleError
+        It cannot be decoded, or contradicts the header.
+    """
+    if spans is None:
+        (frame,) = _native(file, attributes, index, 1)
+        return cast("NDArray[np.generic]", frame)
+    data = b"".join(file.dataset[start:end] for start, end in spans[index])
+    return decode_frame(file.transfer_syntax, data, attributes)
 
 
 def has_clean_bits(frames: NDArray[np.generic], bits_stored: int) -> bool:

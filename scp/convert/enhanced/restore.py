@@ -11,8 +11,9 @@ from typing import Final
 import numpy as np
 from pydicom import dcmread
 from pydicom.filebase import DicomBytesIO
+from pydicom.uid import ExplicitVRLittleEndian
 
-from scp.convert.attributes import PixelAttributes, read_attributes
+from scp.convert.attributes import HTJ2K_LOSSLESS, PixelAttributes, read_attributes
 from scp.convert.codec_cpu import OpenJpegDecoder
 from scp.convert.enhanced.originals import Surroundings, rebuilt
 from scp.convert.enhanced.record import (
@@ -23,10 +24,11 @@ from scp.convert.enhanced.record import (
     sidecar_of,
 )
 from scp.convert.fragments import Span
-from scp.convert.part10 import DicomFile, open_dicom
+from scp.convert.part10 import DicomFile, meta_with, open_dicom
 from scp.convert.ports import FrameDecoder
 from scp.convert.refusals import NotConvertibleError
-from scp.convert.source import locate_frames
+from scp.convert.source import frame_at, locate_frames
+from scp.elements import encoding_of, is_deflated, walk
 from scp.errors import ConversionError, MalformedError, TruncatedError
 from scp.part10 import file_meta_of
 
@@ -41,6 +43,8 @@ _IDENTITY: Final = (
     "AccessionNumber",
 )
 """What a PACS corrects in the object, and the record does not know of."""
+_SOP_INSTANCE_UID: Final = 0x00080018
+_AFTER_UID: Final = _SOP_INSTANCE_UID + 1
 _DAMAGED: Final = "the restore record is damaged"
 
 
@@ -89,7 +93,8 @@ def restore(
     """Write the original instances into the folder ``out``, one after the other; nothing is replaced.
 
     A native source comes back byte for byte. One that came compressed comes back native, in Explicit VR
-    Little Endian, with the same header and pixels. A frame that is damaged costs no other frame.
+    Little Endian, with the same header and pixels. A frame that is damaged costs no other frame. The object
+    may have been decoded, or compressed otherwise without loss, by whoever had it since.
 
     Parameters
     ----------
@@ -105,12 +110,11 @@ def restore(
     """
     opened = _open(enhanced)
     record = _record(opened, enhanced, sidecar)
-    surroundings = read_record(record, len(opened.spans))
-    is_sound = _is_sound(record, len(opened.spans))
+    surroundings = read_record(record, len(opened.digests))
+    is_sound = _is_sound(record, len(opened.digests))
     decoder = decoder or OpenJpegDecoder()
     out.mkdir(parents=True, exist_ok=True)
-    header_end = opened.file.dataset_start + opened.attributes.pixel_data.start
-    identity = _identity(bytes(opened.file.whole[:header_end]))
+    identity = _identity(_header(opened))
     for index, digests in enumerate(opened.digests):
         try:
             around = next(surroundings)
@@ -146,7 +150,7 @@ def verify_collapsed(
     has_record = opened.record is not None or beside.exists()
     surroundings: Iterator[Surroundings] | None = None
     if has_record:
-        surroundings = read_record(_record(opened, enhanced, sidecar), len(opened.spans))
+        surroundings = read_record(_record(opened, enhanced, sidecar), len(opened.digests))
     for index, digests in enumerate(opened.digests):
         fault, around = "", None
         try:
@@ -182,7 +186,8 @@ def is_collapsed(path: Path) -> bool:
 class _Opened:
     file: DicomFile
     attributes: PixelAttributes
-    spans: list[list[Span]]
+    spans: list[list[Span]] | None
+    """None: the pixel data is native."""
     sop_instance_uid: str
     digests: tuple[FrameDigests, ...]
     record: bytes | None
@@ -198,9 +203,9 @@ def _open(path: Path) -> _Opened:
         uid = file_meta_of(file.whole).sop_instance_uid
     except (NotConvertibleError, MalformedError, TruncatedError) as error:
         raise NotRestorableError(str(error)) from error
-    if block is None or spans is None:
+    if block is None:
         raise NotRestorableError("no collapsed object of dcmpress")
-    if len(block.digests) != len(spans):
+    if len(block.digests) != attributes.frames:
         raise NotRestorableError("frames and recorded digests are not equally many")
     return _Opened(
         file=file,
@@ -210,6 +215,14 @@ def _open(path: Path) -> _Opened:
         digests=block.digests,
         record=block.record,
     )
+
+
+def _header(opened: _Opened) -> bytes:
+    """The object to its pixel data, not deflated."""
+    meta = bytes(opened.file.whole[: opened.file.dataset_start])
+    if is_deflated(opened.file.transfer_syntax):
+        meta, _ = meta_with(opened.file, ExplicitVRLittleEndian)
+    return meta + bytes(opened.file.dataset[: opened.attributes.pixel_data.start])
 
 
 def _is_sound(record: bytes, frames: int) -> bool:
@@ -249,13 +262,16 @@ def _words(opened: _Opened, index: int, digests: FrameDigests, decoder: FrameDec
 
     Raises
     ------
-    CodecError
+    ConversionError
         It cannot be decoded.
     MalformedError
         It is not the recorded one.
     """
-    data = b"".join(opened.file.dataset[start:end] for start, end in opened.spans[index])
-    (frame,) = decoder.decode([data], opened.attributes.frame_format)
+    if opened.spans is not None and opened.file.transfer_syntax in HTJ2K_LOSSLESS:
+        data = b"".join(opened.file.dataset[start:end] for start, end in opened.spans[index])
+        (frame,) = decoder.decode([data], opened.attributes.frame_format)
+    else:
+        frame = frame_at(opened.file, opened.attributes, opened.spans, index)
     words = np.ascontiguousarray(frame).tobytes()
     if hashlib.sha256(words).hexdigest() != digests.pixels:
         raise MalformedError("the pixels are not those that were recorded")
@@ -273,7 +289,7 @@ def _restored(
 ) -> Restored:
     uid, path, fault, warning = "", None, "", ""
     try:
-        uid = file_meta_of(around.before).sop_instance_uid
+        uid = _uid_of(around)
         pieces = _rebuilt(around, _words(opened, index, digests, decoder), digests)
         warning = _changed(_identity(b"".join(pieces[: 1 if around.is_exact else 2])), identity)
         path = _write(out, uid, index, pieces)
@@ -289,6 +305,17 @@ def _restored(
         warning=warning,
         fault=fault,
     )
+
+
+def _uid_of(around: Surroundings) -> str:
+    """Of the dataset: what anonymises files may have left all of them the same in their meta groups."""
+    meta = file_meta_of(around.before)
+    encoding = encoding_of(meta.transfer_syntax)
+    for element in walk(around.before, encoding, start=meta.dataset_start, stop_before=_AFTER_UID):
+        if element.tag == _SOP_INSTANCE_UID:
+            value = around.before[element.value : element.end]
+            return value.decode("latin-1").strip("\0 ")
+    return meta.sop_instance_uid
 
 
 def _rebuilt(around: Surroundings, words: bytes, digests: FrameDigests) -> list[bytes | memoryview]:

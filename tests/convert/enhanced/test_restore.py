@@ -16,17 +16,30 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
     RLELossless,
 )
 
+from scp.convert.decode import decode_for_peer
 from scp.convert.digests import digest
 from scp.convert.enhanced.collapse import collapse
 from scp.convert.enhanced.collapsed import Collapsed
 from scp.convert.enhanced.groups import partition
-from scp.convert.enhanced.record import RestoreRecord, sidecar_of
+from scp.convert.enhanced.originals import Layout, Surroundings
+from scp.convert.enhanced.record import (
+    RecordWriter,
+    RestoreRecord,
+    read_record,
+    read_sidecar,
+    sidecar,
+    sidecar_of,
+)
 from scp.convert.enhanced.refusals import NotCollapsedError
 from scp.convert.enhanced.restore import NotRestorableError, is_collapsed, restore, verify_collapsed
 from scp.convert.enhanced.slices import SourceSlice
+from scp.part10 import file_meta_of
 from tests.convert.enhanced.series import (
     Series,
     collapsed,
@@ -158,6 +171,92 @@ def test_compressed_files_come_back_with_equal_header_and_pixels(
         assert np.array_equal(before.pixel_array, after.pixel_array)
         del before.PixelData, after.PixelData
         assert before == after
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_an_object_that_was_decoded_for_a_peer_gives_its_originals_back(
+    tmp_path: Path, syntax: str
+) -> None:
+    sources = slices(ct(), tmp_path / "in")
+    target, _ = _made(sources, tmp_path)
+    copy = tmp_path / "decoded.dcm"
+    decode_for_peer(target, copy, syntax, decode_lossy=False)
+
+    restored = list(restore(copy, tmp_path / "out"))
+
+    assert is_collapsed(copy)
+    assert [frame.fault for frame in verify_collapsed(copy)] == [""] * 5
+    assert all(frame.is_whole for frame in verify_collapsed(copy))
+    originals = _by_uid(sources)
+    assert len(restored) == len(sources)
+    for each in restored:
+        assert each.path is not None
+        assert (each.is_byte_identical, each.warning, each.fault) == (True, "", "")
+        assert each.path.read_bytes() == originals[each.sop_instance_uid].path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless, DeflatedExplicitVRLittleEndian]
+)
+def test_an_object_that_a_peer_compressed_otherwise_gives_its_originals_back(
+    tmp_path: Path, syntax: str
+) -> None:
+    sources = slices(ct(), tmp_path / "in")
+    target, _ = _made(sources, tmp_path)
+    copy = tmp_path / "copy.dcm"
+    decode_for_peer(target, copy, ExplicitVRLittleEndian, decode_lossy=False)
+    image = dcmread(copy)
+    if syntax == DeflatedExplicitVRLittleEndian:
+        image.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    else:
+        image.compress(syntax, generate_instance_uid=False)
+    image.save_as(copy, enforce_file_format=True)
+
+    restored = list(restore(copy, tmp_path / "out"))
+
+    originals = _by_uid(sources)
+    assert len(restored) == len(sources)
+    for each in restored:
+        assert each.path is not None
+        assert (each.is_byte_identical, each.warning, each.fault) == (True, "", "")
+        assert each.path.read_bytes() == originals[each.sop_instance_uid].path.read_bytes()
+
+
+def test_a_decoded_object_with_one_other_pixel_loses_that_frame_only(tmp_path: Path) -> None:
+    target, _ = _made(slices(ct(), tmp_path / "in"), tmp_path)
+    copy = tmp_path / "decoded.dcm"
+    decode_for_peer(target, copy, ExplicitVRLittleEndian, decode_lossy=False)
+    image = dcmread(copy)
+    words = bytearray(image.PixelData)
+    words[len(words) // 2] ^= 1  # In the third of five.
+    image.PixelData = bytes(words)
+    image.save_as(copy)
+
+    restored = list(restore(copy, tmp_path / "out"))
+
+    assert [each.path is not None for each in restored] == [True, True, False, True, True]
+    assert "not those that were recorded" in restored[2].fault
+
+
+def test_files_that_share_the_uid_of_their_meta_groups_come_back_each_under_its_own(
+    tmp_path: Path,
+) -> None:
+    series = ct()
+    uids = [str(dataset.SOPInstanceUID) for dataset in series]
+    sources = slices(series, tmp_path / "in")
+    for source in sources:  # Of one length, so that nothing else of the file changes.
+        content = source.path.read_bytes()
+        own = content.index(b"UI", 132)
+        uid = str(dcmread(source.path).SOPInstanceUID).encode()
+        same = uids[0].encode().ljust(len(uid), b"\0")[: len(uid)]
+        source.path.write_bytes(content.replace(uid, same, 1))
+        assert own < content.index(uid)
+    target, _ = _made(sources, tmp_path)
+
+    restored = list(restore(target, tmp_path / "out"))
+
+    assert sorted(each.sop_instance_uid for each in restored) == sorted(uids)
+    assert [each.fault for each in restored] == [""] * 5
 
 
 def test_the_sidecar_does_what_the_embedded_record_does(tmp_path: Path) -> None:
@@ -425,19 +524,23 @@ def test_nothing_that_is_there_already_is_replaced(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../../etc/passwd", "..", ""])
 def test_a_uid_that_is_none_does_not_become_a_path(tmp_path: Path, name: str) -> None:
     series = ct(2)
-    sources = slices(series, tmp_path / "in")
-    content = sources[0].path.read_bytes()
-    uid = series[0].SOPInstanceUID.encode()
-    # The file meta group, where it comes first, does not belong to the dataset.
-    sources[0].path.write_bytes(content.replace(uid, name.encode().ljust(len(uid), b"\0"), 1))
-    assert digest(sources[0].path).dataset == sources[0].dataset_sha256
-    target, _ = _made(sources, tmp_path)
+    target, _ = collapsed(series, tmp_path, record="sidecar")
+    own = str(dcmread(target).SOPInstanceUID)
+    record = RecordWriter()
+    for around in read_record(read_sidecar(sidecar_of(target).read_bytes(), own), 2):
+        uid = file_meta_of(around.before).sop_instance_uid.encode()
+        hostile = around.before.replace(uid, name.encode().ljust(len(uid), b"\0"))
+        # Of a source that was compressed, whose header nothing vouches for but the record itself.
+        before = hostile[:-12]
+        record.add(Surroundings(layout=Layout.COMPRESSED, before=before, after=b""))
+    sidecar_of(target).write_bytes(sidecar(own, record.finish()))
 
     restored = list(restore(target, tmp_path / "out"))
 
-    assert {each.path.parent for each in restored if each.path} == {tmp_path / "out"}
-    assert "frame-2.dcm" in {each.path.name for each in restored if each.path}
-    assert all(each.is_byte_identical for each in restored)
+    assert [each.path for each in restored] == [
+        tmp_path / "out" / "frame-1.dcm",
+        tmp_path / "out" / "frame-2.dcm",
+    ]
 
 
 @pytest.mark.parametrize("content", [b"", b"no DICOM", None])
