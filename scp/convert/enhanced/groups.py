@@ -13,18 +13,20 @@ from scp.convert.enhanced.eligible import (
     SPACING,
     refuse_ineligible,
 )
+from scp.convert.enhanced.motion import placed
 from scp.convert.enhanced.refusals import NotCollapsed, NotCollapsedError
 from scp.convert.enhanced.slices import Interned, SliceHeader, SourceSlice, read_header
 from scp.convert.enhanced.stack import (
     Dimension,
     Stack,
+    Value,
     Vector,
     declared_dimensions,
     directions_of,
     is_weighted,
     numbered_times,
-    stack_of,
     undeclared_times,
+    values_of,
 )
 from scp.model import CollapseReason
 
@@ -44,6 +46,13 @@ _EQUAL: Final = (
     0x00200060, 0x00200062, 0x00209072,  # left or right, of which highdicom says one for all
 )  # fmt: skip
 """What one object says once for all frames, or a radiologist would not mix."""
+_UPTAKE: Final = (
+    0x00080021, 0x00080031,  # Series Date and Time, to which decay may be corrected
+    0x00101020, 0x00101030,  # the patient's size and weight
+    0x00280051, 0x00540016, 0x00541002,  # Corrected Image, radiopharmaceutical, Counts Source
+    0x00541006, 0x00541102,  # SUV Type, Decay Correction
+)  # fmt: skip
+"""Beside Units, what uptake values of PET are computed of (PS3.3 C.8.9.1); it must be the same for all."""
 _PARAMETERS: Final = (0x00181314, 0x00180082, 0x00180080, 0x00180060)
 """Flip angle, inversion and repetition time, KVP: they split what lies at one place."""
 _SAME_DIRECTION: Final = math.cos(math.radians(0.5))
@@ -135,20 +144,25 @@ class _Split:
         if len(group) == 1:
             self._refuse(group, CollapseReason.SINGLE_SLICE, "nothing else belongs to it")
             return
-        stack = stack_of(group)
+        found = placed(group)
+        stack = found.stack
+        if found.apart is not None:
+            self._take_parts(group, values_of(group, found.apart), key)
+            return
         if not stack.is_repeated:
             if _is_one_stack(group, stack):
                 self._add(group, stack, [], key)
             else:
-                self._take_parts(group, _ACQUISITION, key)
+                self._take_parts(group, [h.value(_ACQUISITION) for h in group], key)
             return
         dimensions = declared_dimensions(group, stack) if stack.is_aligned else None
         if dimensions is None:
             # In MR the numbers may count time, but not where the slices lie beside each other.
             is_time = _is_magnetic(group) and stack.is_aligned
             for tag in _PARAMETERS if is_time else (_ACQUISITION, *_PARAMETERS):
-                if len({header.value(tag) for header in group}) > 1:
-                    self._take_parts(group, tag, key)
+                values = [header.value(tag) for header in group]
+                if len(set(values)) > 1:
+                    self._take_parts(group, values, key)
                     return
             if stack.is_aligned and not is_weighted(group):
                 dimensions = undeclared_times(group, stack) or numbered_times(group, stack)
@@ -159,10 +173,13 @@ class _Split:
         else:
             self._add(group, stack, dimensions, key)
 
-    def _take_parts(self, group: list[SliceHeader], tag: int, key: Key) -> None:
+    def _take_parts(
+        self, group: list[SliceHeader], values: Sequence[bytes | tuple[Value, ...]], key: Key
+    ) -> None:
         parts: dict[bytes, list[SliceHeader]] = {}
-        for header in group:
-            parts.setdefault(header.value(tag), []).append(header)
+        for header, value in zip(group, values, strict=True):
+            part = value if isinstance(value, bytes) else repr(value).encode()
+            parts.setdefault(part, []).append(header)
         for value in sorted(parts):
             self.take(parts[value], (*key, value))
 
@@ -211,7 +228,8 @@ def _by_key(headers: list[SliceHeader]) -> Iterator[tuple[Key, list[SliceHeader]
     groups: dict[Key, list[SliceHeader]] = {}
     for header in headers:
         spacing = "\\".join(f"{number:.5f}" for number in header.numbers(SPACING))
-        key = (*(header.elements.get(tag) for tag in _EQUAL), spacing.encode())
+        tags = (*_EQUAL, *_UPTAKE) if header.text(_MODALITY) == "PT" else _EQUAL
+        key = (*map(header.elements.get, tags), spacing.encode())
         groups.setdefault(key, []).append(header)
     # In the order of the instances as the modality numbered them, whatever order they came in.
     yield from sorted(groups.items(), key=lambda item: min(map(_instance_number, item[1])))
@@ -259,5 +277,8 @@ def _is_magnetic(group: list[SliceHeader]) -> bool:
 
 
 def _direction_of(bundle: list[SliceHeader]) -> bytes:
-    """What sets slices apart from those of other directions; known from themselves alone."""
-    return "\\".join(f"{number:.2f}" for number in bundle[0].numbers(ORIENTATION)).encode()
+    """What sets slices apart from those of other directions; known from themselves alone.
+
+    Half a degree changes a number by more than the last digit.
+    """
+    return "\\".join(f"{number:.3f}" for number in bundle[0].numbers(ORIENTATION)).encode()

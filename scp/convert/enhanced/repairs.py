@@ -25,6 +25,7 @@ from scp.convert.enhanced.eligible import (
     image_words,
 )
 from scp.convert.enhanced.slices import SliceHeader
+from scp.convert.enhanced.stack import is_weighted
 from scp.convert.enhanced.uids import derived
 
 _CREATED: Final = (0x00080012, 0x00080013)
@@ -322,6 +323,8 @@ def _organization_type(draft: Draft) -> str:
     times = max(volume.dimensions[0].indices)
     is_complete = times * max(volume.places) == len(volume.headers)
     is_temporal = len(volume.dimensions) == 1 and volume.dimensions[0].is_temporal
+    # What is numbered like times may be the directions of a diffusion that nobody tells.
+    is_temporal = is_temporal and not is_weighted(volume.headers)
     return "3D_TEMPORAL" if is_temporal and is_complete else ""
 
 

@@ -17,7 +17,7 @@ from scp.convert.enhanced.eligible import (
 from scp.convert.enhanced.slices import SliceHeader
 
 SAME_PLACE_MM: Final = 1e-3
-"""Positions written with a few digits differ by less; slices of any scanner by more."""
+"""Positions written with a few digits differ by less; what moved may differ by more."""
 _BESIDE_MM: Final = 1.0
 """From where on slices of one place lie beside each other, like those of two hands."""
 _EVEN: Final = 0.01
@@ -60,7 +60,11 @@ class Stack:
     places: tuple[int, ...]
     """For each slice the number of its place along the normal, from 0."""
     spacing: float | None
-    """Millimetres from place to place; None where the places are not even."""
+    """Millimetres from place to place; None where the places, or the slices at one, are not even."""
+    gap: float
+    """The fewest millimetres between the slices of two places; infinite where there is but one."""
+    width: float
+    """The most millimetres between slices of one place, along the normal."""
     is_straight: bool
     """Whether the places lie behind each other along the normal, not sheared by a gantry's tilt."""
     is_aligned: bool
@@ -93,27 +97,45 @@ def _unit(vector: Vector) -> Vector:
     return x / length, y / length, z / length
 
 
-def stack_of(headers: Sequence[SliceHeader]) -> Stack:
-    """Find the places, in ascending order along the normal of the first slice."""
+def depths_of(headers: Sequence[SliceHeader]) -> list[float]:
+    """Millimetres along the normal of the first slice."""
+    normal = normal_of(headers[0])
+    return [math.sumprod(normal, header.numbers(POSITION)) for header in headers]
+
+
+def stack_of(headers: Sequence[SliceHeader], same_place: float = SAME_PLACE_MM) -> Stack:
+    """Find the places, in ascending order along the normal of the first slice.
+
+    Parameters
+    ----------
+    same_place
+        Millimetres from one slice to the next at the same place, at most.
+    """
     normal = normal_of(headers[0])
     points = [header.numbers(POSITION) for header in headers]
-    depths = [math.sumprod(normal, point) for point in points]
+    depths = depths_of(headers)
     order = sorted(range(len(headers)), key=depths.__getitem__)
     places = [0] * len(headers)
     first_of = [order[0]]
+    gap, width = math.inf, 0.0
     for before, index in pairwise(order):
-        if depths[index] - depths[before] > SAME_PLACE_MM:
+        if (step := depths[index] - depths[before]) > same_place:
+            gap = min(gap, step)
             first_of.append(index)
         places[index] = len(first_of) - 1
+        width = max(width, depths[index] - depths[first_of[-1]])
     steps = [depths[b] - depths[a] for a, b in pairwise(first_of)]
     spacing = None
     if steps:
         mean = (depths[first_of[-1]] - depths[first_of[0]]) / len(steps)
-        if all(abs(step - mean) <= max(_EVEN * mean, SAME_PLACE_MM) for step in steps):
+        slack = max(_EVEN * mean, SAME_PLACE_MM)
+        if width <= slack and all(abs(step - mean) <= slack for step in steps):
             spacing = mean
     return Stack(
         places=tuple(places),
         spacing=spacing,
+        gap=gap,
+        width=width,
         is_straight=_is_straight([points[i] for i in first_of], normal, spacing or 1.0),
         is_aligned=all(
             math.dist(point, points[first_of[place]]) < _BESIDE_MM
@@ -138,24 +160,14 @@ def declared_dimensions(headers: Sequence[SliceHeader], stack: Stack) -> list[Di
 
     None where that does not tell every slice from its neighbours at the same place.
     """
-    b_value, direction = (B_VALUE,), (DIRECTION,)
-    candidates = (
-        ((_TEMPORAL_ID,),),
-        ((_TEMPORAL_INDEX,),),
-        ((_CARDIAC_PHASE,),),
-        ((_TRIGGER,),),
-        ((_FRAME_REFERENCE_TIME,),),
-        (b_value, direction),
-        ((_TEMPORAL_ID,), b_value, direction),
-        (b_value, direction, (_NUMBER,)),  # Images without weighting are often taken several times.
-    )
+    candidates = (*_WEIGHTINGS, *_TIMES) if is_weighted(headers) else (*_TIMES, *_WEIGHTINGS)
     return _first_that_explains(headers, stack, candidates)
 
 
 def is_weighted(headers: Sequence[SliceHeader]) -> bool:
-    """Whether diffusion weightings may be what differs, so that nothing undeclared is taken for time."""
-    b_values = {diffusion(header, B_VALUE) for header in headers}
-    return len(b_values) > 1 or "DIFFUSION" in image_words(headers[0])
+    """Whether diffusion weightings may be what differs, so that it is not taken for time."""
+    said = {(diffusion(header, B_VALUE), diffusion(header, DIRECTION)) for header in headers}
+    return len(said) > 1 or "DIFFUSION" in image_words(headers[0])
 
 
 def undeclared_times(headers: Sequence[SliceHeader], stack: Stack) -> list[Dimension] | None:
@@ -178,7 +190,7 @@ def numbered_times(headers: Sequence[SliceHeader], stack: Stack) -> list[Dimensi
         max(h.numbers(_TEMPORAL_COUNT) or h.numbers(_CARDIAC_COUNT) or (0,)) > 1 for h in headers
     )
     column = [_value(header, (_INSTANCE_NUMBER,)) for header in headers]
-    if not announced or not all(column) or len(set(column)) != len(column) or not _is_grid(stack):
+    if not announced or not all(column) or len(set(column)) != len(column) or not is_grid(stack):
         return None
     by_number = [stack.places[i] for i in sorted(range(len(column)), key=column.__getitem__)]
     repeats = len(column) // stack.count
@@ -208,6 +220,42 @@ _OPTIONAL: Final = frozenset((DIRECTION,))
 """Without diffusion weighting there is no direction."""
 
 type Candidate = tuple[tuple[int, ...], ...]
+"""Attributes, each of one or more tags, that may tell slices at one place apart."""
+
+_WEIGHTING: Final[Candidate] = ((B_VALUE,), (DIRECTION,))
+_TIMES: Final[tuple[Candidate, ...]] = (
+    ((_TEMPORAL_ID,),),
+    ((_TEMPORAL_INDEX,),),
+    ((_CARDIAC_PHASE,),),
+    ((_TRIGGER,),),
+    ((_FRAME_REFERENCE_TIME,),),
+)
+_WEIGHTINGS: Final[tuple[Candidate, ...]] = (
+    _WEIGHTING,
+    ((_TEMPORAL_ID,), *_WEIGHTING),
+    # Images without weighting are often taken several times.
+    (*_WEIGHTING, (_NUMBER,)),
+    (*_WEIGHTING, (_TRIGGER,)),
+)
+DECLARED: Final[tuple[Candidate, ...]] = (
+    *_TIMES[:3],
+    _WEIGHTING,
+    ((_TEMPORAL_ID,), *_WEIGHTING),
+    ((B_VALUE,),),
+)
+"""What differs between whole volumes only."""
+COUNTED: Final[tuple[Candidate, ...]] = (
+    *_TIMES[3:],
+    ((_NUMBER,),),
+    ((ACQUISITION_DATE_TIME,),),
+    ((_DATE, _TIME),),
+)
+"""What differs between whole volumes, or from slice to slice or package to package of one."""
+
+
+def values_of(headers: Sequence[SliceHeader], candidate: Candidate) -> list[tuple[Value, ...]]:
+    """For each slice the values of all attributes of ``candidate``."""
+    return [tuple(_value(header, tags) for tags in candidate) for header in headers]
 
 
 def _first_that_explains(
@@ -239,7 +287,7 @@ def _can_be_ranked(tag: int, column: list[Value], stack: Stack) -> bool:
     if not all(column) or len({type(value[0]) for value in column}) > 1:
         return False
     repeats = max(Counter(stack.places).values())
-    return tag == B_VALUE or len(set(column)) <= repeats or _is_grid(stack)
+    return tag == B_VALUE or len(set(column)) <= repeats or is_grid(stack)
 
 
 def _value(header: SliceHeader, tags: tuple[int, ...]) -> Value:
@@ -256,7 +304,7 @@ def _dimension(
     place = place_of(headers, tag) if is_diffusion else Place(pointer=_TEMPORAL_INDEX)
     repeats = len(column) / stack.count
     distinct = len(set(column))
-    if not is_diffusion and distinct > repeats and _is_grid(stack):
+    if not is_diffusion and distinct > repeats and is_grid(stack):
         # Times differ a little from place to place; their order is what they have in common.
         indices = _ranks_at_each_place(column, stack)
     else:
@@ -271,7 +319,8 @@ def _dimension(
     )
 
 
-def _is_grid(stack: Stack) -> bool:
+def is_grid(stack: Stack) -> bool:
+    """Whether as many slices lie at each place as at any other."""
     return len(set(Counter(stack.places).values())) == 1
 
 

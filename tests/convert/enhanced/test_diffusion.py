@@ -113,3 +113,77 @@ def test_images_without_weighting_may_be_taken_twice(tmp_path: Path) -> None:
 
     assert len(found.headers) == 9
     assert max(found.dimensions[0].indices) == 2
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        {"TemporalPositionIdentifier": lambda t, _: t + 1},
+        {"TriggerTime": lambda t, i: 20.0 + 1900 * t + i},
+        {"FrameReferenceTime": lambda t, _: 1000.0 * t},
+    ],
+    ids=lambda time: next(iter(time)),
+)
+@VENDORS
+def test_weightings_with_times_of_their_own_are_no_times(
+    tmp_path: Path, vendor: Vendor, time: dict[str, Callable[[int, int], Any]]
+) -> None:
+    series = repeated(lambda: mr(3), 3, **time)
+    for number, dataset in enumerate(series):
+        vendor(dataset, B_VALUES[number // 3], DIRECTIONS[number // 3])
+
+    image = opened(series, tmp_path)
+
+    assert [d.DimensionDescriptionLabel for d in image.DimensionIndexSequence] == [
+        "Diffusion b-value",
+        "Diffusion Gradient Orientation",
+        "In-Stack Position Number",
+    ]
+    assert "DimensionOrganizationType" not in image
+
+
+@pytest.mark.parametrize("keyword", ["TemporalPositionIdentifier", "TriggerTime"])
+def test_weightings_without_directions_are_told_apart_by_time_and_stay_a_dimension(
+    tmp_path: Path, keyword: str
+) -> None:
+    series = repeated(
+        lambda: mr(3),
+        3,
+        DiffusionBValue=lambda t, _: 1000.0 * min(t, 1),
+        **{keyword: lambda t, _: t + 1},
+    )
+
+    image = opened(series, tmp_path)
+
+    labels = {d.DimensionDescriptionLabel for d in image.DimensionIndexSequence}
+    assert "Diffusion b-value" in labels
+    assert len(labels) == 3
+    assert "DimensionOrganizationType" not in image
+
+
+def test_directions_that_nobody_tells_are_not_said_to_be_times(tmp_path: Path) -> None:
+    series = repeated(
+        lambda: mr(3),
+        3,
+        ImageType=lambda *_: ["ORIGINAL", "PRIMARY", "DIFFUSION", "NONE"],
+        TemporalPositionIdentifier=lambda t, _: t + 1,
+    )
+
+    image = opened(series, tmp_path)
+
+    assert len(image.DimensionIndexSequence) == 2
+    assert "DimensionOrganizationType" not in image
+
+
+def test_directions_of_one_b_value_are_no_times_either(tmp_path: Path) -> None:
+    series = repeated(
+        lambda: mr(3),
+        3,
+        DiffusionBValue=lambda *_: 1000.0,
+        DiffusionGradientOrientation=lambda t, _: [float(t == axis) for axis in range(3)],
+        TriggerTime=lambda t, _: 20.0 + 1900 * t,
+    )
+
+    (direction,) = one_volume(series, tmp_path).dimensions
+
+    assert direction.label == "Diffusion Gradient Orientation"

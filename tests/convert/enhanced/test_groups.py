@@ -10,6 +10,7 @@ import pytest
 from pydicom import Dataset
 
 from scp.convert.enhanced.groups import CollapseLimits, partition
+from scp.convert.enhanced.uids import series_instance_uid
 from scp.convert.part10 import dicom_file
 from scp.model import CollapseReason
 from scp.part10 import file_meta_of
@@ -114,6 +115,58 @@ def test_a_series_is_split_where_a_radiologist_would(
     assert sorted(len(volume.headers) for volume in found.volumes) == [3, 3]
     assert found.refused == ()
     assert len({volume.key for volume in found.volumes}) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"PatientWeight": lambda i: f"{70 + i // 3}"},
+        {"PatientSize": lambda i: f"1.7{i // 3}"},
+        {"SeriesTime": lambda i: f"10101{i // 3}"},
+        {"SeriesDate": lambda i: f"2026010{4 + i // 3}"},
+        {"DecayCorrection": lambda i: ("START", "ADMIN")[i // 3]},
+        {"CorrectedImage": lambda i: ["ATTN", "DECY"] if i < 3 else ["ATTN"]},
+        {"SUVType": lambda i: ("BW", "LBM")[i // 3]},
+        {"Units": lambda i: ("BQML", "GML")[i // 3]},
+        {"CountsSource": lambda i: ("EMISSION", "TRANSMISSION")[i // 3]},
+        {
+            "RadiopharmaceuticalInformationSequence": lambda i: _item(
+                RadionuclideTotalDose=str(3e8 + i // 3), RadionuclideHalfLife="6586.2"
+            )
+        },
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_slices_of_pet_share_what_an_uptake_value_is_computed_of(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    found = split(pet(6, **change), tmp_path)
+
+    assert [len(volume.headers) for volume in found.volumes] == [3, 3]
+    assert len({series_instance_uid(volume) for volume in found.volumes}) == 2
+
+
+def test_slices_of_other_modalities_need_not(tmp_path: Path) -> None:
+    assert len(one_volume(ct(6, PatientWeight=lambda i: f"{70 + i // 3}"), tmp_path).names) == 6
+
+
+def test_directions_that_are_hardly_apart_are_series_of_their_own(tmp_path: Path) -> None:
+    angles = [math.radians(0.3 if index < 3 else 0.85) for index in range(6)]
+    series = mr(
+        6,
+        ImageOrientationPatient=lambda i: [
+            f"{part:.6f}"
+            for part in (
+                math.cos(angles[i]), math.sin(angles[i]), 0, -math.sin(angles[i]),
+                math.cos(angles[i]), 0,
+            )
+        ],
+    )  # fmt: skip
+
+    found = split(series, tmp_path)
+
+    assert [len(volume.headers) for volume in found.volumes] == [3, 3]
+    assert len({series_instance_uid(volume) for volume in found.volumes}) == 2
 
 
 def test_matrices_of_different_size_are_not_mixed(tmp_path: Path) -> None:
