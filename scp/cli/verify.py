@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scp.buffer.job import Job
@@ -14,12 +14,14 @@ from scp.cli.configuration import load_config
 from scp.cli.manifest import MANIFEST, NOT_DICOM, Manifest, read_manifest
 from scp.cli.paths import files_in
 from scp.config.schema import Config
+from scp.convert.attributes import NATIVE
+from scp.convert.copies import examine
 from scp.convert.enhanced.record import SIDECAR_SUFFIX
 from scp.convert.enhanced.restore import NotRestorableError, is_collapsed, verify_collapsed
 from scp.deliver.dicomfile import read_meta
 from scp.errors import MalformedError, NodeError
 from scp.ledger.open import open_for_reading
-from scp.ledger.ports import Ledger, Search
+from scp.ledger.ports import Ledger, LedgerRow, Search
 from scp.model import Form
 
 _MISSING = "transcode has written it, and it is gone"
@@ -69,8 +71,8 @@ class _Finding:
     verdict: str
     """``good``, ``different``, ``unknown`` or ``missing``."""
     checked: str = ""
-    """``every byte``, ``sources`` (a collapsed object gives back what it was made of), ``pixels`` (its
-    frames are those of its sources), or nothing."""
+    """``every byte``, ``dataset`` (all but the file meta group, which everybody writes anew),
+    ``sources`` (a collapsed object gives back what it was made of), ``pixels``, or nothing."""
     detail: str = ""
 
 
@@ -125,20 +127,18 @@ class _Records:
         except MalformedError:
             why = "no DICOM file, and its digest is in no record"
             return _Finding(path=path, verdict="unknown", detail=why)
-        is_known = bool(ledger.find_results(sop_instance_uid=uid))
+        rows = ledger.find_results(sop_instance_uid=uid)
         became = next(iter(ledger.search(Search(uid=uid))), None)
         if is_collapsed(path):
             found = _judge_frames(path, path)
             if became is None:
                 return found
-            why = f"its bytes are not those that were delivered; {found.detail}"
-            return _Finding(path=path, verdict="different", checked="every byte", detail=why)
-        if is_known:
-            why = "the instance is known, with other bytes"
-            return _Finding(path=path, verdict="different", checked="every byte", detail=why)
-        return _Finding(
-            path=path, verdict="unknown", detail="the ledger does not know the instance"
-        )
+            detail = f"its bytes are not those that were delivered; {found.detail}"
+            return replace(found, detail=detail)
+        if not rows:
+            why = "the ledger does not know the instance"
+            return _Finding(path=path, verdict="unknown", detail=why)
+        return _judge_copy(path, rows)
 
     def missing_below(self, path: Path) -> Iterator[Path]:
         """What transcode has recorded as written at or below ``path`` and is no file there now."""
@@ -238,6 +238,34 @@ def _judge_frames(path: Path, enhanced: Path, sidecar: Path | None = None) -> _F
         "no record here tells whether its own header is as it was written"
     )
     return _Finding(path=path, verdict="good", checked=checked, detail=detail)
+
+
+def _judge_copy(path: Path, rows: list[LedgerRow]) -> _Finding:
+    """Of an instance that the ledger knows with other bytes: is it what was received, in another file?"""
+    copy = examine(path)
+    if copy is None:
+        why = "the instance is known, with other bytes"
+        return _Finding(path=path, verdict="different", checked="every byte", detail=why)
+    same = {copy.dataset, copy.normal, copy.normal_as_native} - {""}
+    for row in rows:
+        if row.dataset_sha256 in same or row.normal_sha256 in same:
+            detail = "its header and pixels are those that were received; its file is another"
+            return _Finding(path=path, verdict="good", checked="dataset", detail=detail)
+    same_pixels = [row for row in rows if row.pixel_sha256 and row.pixel_sha256 == copy.pixels]
+    if not same_pixels:
+        why = "the instance is known, with other bytes, and not with these pixels"
+        return _Finding(path=path, verdict="different", checked="every byte", detail=why)
+    is_comparable = copy.normal_as_native and any(
+        row.source_transfer_syntax in NATIVE for row in same_pixels
+    )
+    if is_comparable:
+        why = "its pixels are those that were received, its header is not"
+        return _Finding(path=path, verdict="different", checked="dataset", detail=why)
+    detail = (
+        "its pixels are those that were received, its bytes not those that were delivered; "
+        "no record here tells whether its header is"
+    )
+    return _Finding(path=path, verdict="good", checked="pixels", detail=detail)
 
 
 def _ledger_of(config: Config) -> Ledger | None:

@@ -25,6 +25,8 @@ from scp.errors import MalformedError, TruncatedError
 
 _ITEM: Final = b"\xfe\xff\x00\xe0"
 _FRAGMENTED: Final = (b"OB", b"OW")
+_OFFSET_TABLES: Final = (0x7FE00001, 0x7FE00002)
+"""Extended ones, which belong to the compressed form."""
 _LARGE: Final = 2**16
 """A longer value enters the normal form as its own digest, so that none is copied."""
 
@@ -103,6 +105,34 @@ def digests_of(
     except (NotConvertibleError, MalformedError, TruncatedError):
         return Digests(dataset=dataset, normal=dataset)
     return Digests(dataset=dataset, normal=normal.hexdigest())
+
+
+def normal_as_native(
+    file: DicomFile, elements: list[Element], words: bytes | bytearray | memoryview
+) -> str:
+    """The normal digest that a dataset would have if its pixel data were these native words.
+
+    Of a copy that was compressed without another change to its header it is that of its source.
+
+    Parameters
+    ----------
+    words
+        Of all frames, little endian, not padded.
+
+    Raises
+    ------
+    MalformedError, TruncatedError
+        A sequence cannot be read.
+    """
+    value = bytes(words) + b"\0" * (len(words) % 2)
+    pixels = Element(tag=PIXEL_DATA, vr=b"OW", start=0, value=0, end=len(value), length=len(value))
+    before = [each for each in elements if each.tag < PIXEL_DATA and each.tag not in _OFFSET_TABLES]
+    after = [each for each in elements if each.tag > PIXEL_DATA]
+    normal = hashlib.sha256(b"\0")
+    normal.update(normal_form(file.dataset, before, file.encoding))
+    normal.update(normal_form(memoryview(value), [pixels], IMPLICIT_LITTLE))
+    normal.update(normal_form(file.dataset, after, file.encoding))
+    return normal.hexdigest()
 
 
 def normal_form(

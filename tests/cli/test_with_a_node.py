@@ -8,6 +8,7 @@ from typing import Any
 
 import pydicom
 import pytest
+from pydicom.uid import ImplicitVRLittleEndian
 
 from tests.cli.conftest import Dcmpress
 from tests.deliver.peers import HandPeer, storescp
@@ -188,6 +189,39 @@ def test_verify_knows_what_the_node_delivered(
         stranger: "unknown",
         text: "unknown",
         copied: "good",
+    }
+
+
+def test_verify_knows_what_was_delivered_behind_the_meta_group_of_a_peer(
+    served: RunningNode, dcmpress: Dcmpress, tmp_path: Path
+) -> None:
+    """Every PACS writes its own, and some give back what was decoded."""
+    served.settle()
+    delivered = served.archived()[0]
+    copies = {name: tmp_path / f"{name}.dcm" for name in ("meta", "native", "implicit", "header")}
+    image = pydicom.dcmread(delivered)
+    image.file_meta.ImplementationVersionName = "SOME PACS"
+    image.save_as(copies["meta"])
+    image.PatientComments = "somebody's"
+    image.save_as(copies["header"])
+    del image.PatientComments
+    image.decompress(generate_instance_uid=False)
+    image.save_as(copies["native"])
+    image.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    image.save_as(copies["implicit"])
+    copies["pixels"] = tmp_path / "pixels.dcm"
+    image.PixelData = bytes([image.PixelData[0] ^ 1]) + image.PixelData[1:]
+    image.save_as(copies["pixels"])
+
+    said = dcmpress("verify", *copies.values(), "-c", served.config_file, "--json", code=1)
+
+    found = {Path(e["path"]).stem: (e["verdict"], e["checked"]) for e in parsed(said, "]")}
+    assert found == {
+        "meta": ("good", "dataset"),
+        "native": ("good", "dataset"),
+        "implicit": ("good", "dataset"),
+        "header": ("different", "dataset"),
+        "pixels": ("different", "every byte"),
     }
 
 

@@ -1,0 +1,66 @@
+"""What a copy of a delivered instance, from wherever it lies now, has in common with what was received."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from scp.convert.attributes import HTJ2K_LOSSLESS, read_attributes
+from scp.convert.codec_cpu import OpenJpegDecoder
+from scp.convert.digests import digests_of, normal_as_native
+from scp.convert.part10 import open_dicom
+from scp.convert.refusals import NotConvertibleError
+from scp.convert.source import frame_at, locate_frames
+from scp.errors import ConversionError, MalformedError, TruncatedError
+
+_MOST_BYTES = 2**31
+"""Of pixel words, to be held at once; the header of a larger image is not compared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """SHA-256, in hexadecimal, as the ledger has them of what was received."""
+
+    dataset: str
+    """Of the dataset, without its file meta group, which everybody writes anew."""
+    normal: str
+    """Of its tags and values; see :class:`scp.convert.digests.Digests`."""
+    pixels: str
+    """Of the decoded frames; empty where they cannot be decoded."""
+    normal_as_native: str
+    """As ``normal``, if the pixel data were native; empty where that cannot be told."""
+
+
+def examine(path: Path) -> Copy | None:
+    """Read a file and decode its frames; None where it is no DICOM file."""
+    try:
+        file = open_dicom(path)
+        own = digests_of(file, None)
+    except (NotConvertibleError, MalformedError, TruncatedError):
+        return None
+    pixels = as_native = ""
+    try:
+        elements = file.walk()
+        attributes = read_attributes(file, elements)
+        spans = locate_frames(file, elements, attributes)
+        whole, kept = hashlib.sha256(), bytearray()
+        is_kept = attributes.frame_bytes * attributes.frames <= _MOST_BYTES
+        decoder = OpenJpegDecoder()
+        for index in range(attributes.frames):
+            if spans is not None and file.transfer_syntax in HTJ2K_LOSSLESS:
+                data = b"".join(file.dataset[start:end] for start, end in spans[index])
+                (frame,) = decoder.decode([data], attributes.frame_format)
+            else:
+                frame = frame_at(file, attributes, spans, index)
+            words = np.ascontiguousarray(frame).data.cast("B")
+            whole.update(words)
+            if is_kept:
+                kept += words
+            file.release()
+        pixels = whole.hexdigest()
+        if is_kept and attributes.samples == 1:  # Colour is otherwise in a header of HTJ2K.
+            as_native = normal_as_native(file, elements, kept)
+    except (ConversionError, MalformedError, TruncatedError):
+        pass
+    return Copy(dataset=own.dataset, normal=own.normal, pixels=pixels, normal_as_native=as_native)
