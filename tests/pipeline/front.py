@@ -67,8 +67,13 @@ class Front(Parts):
         then: Callable[[SeriesHistory], None],
         failed: Callable[[Exception], None],
     ) -> None:
-        spool = self.dispatch.history_of(series_instance_uid)
-        self.chores.do(lambda: spool | self.ledger.history_of(series_instance_uid), then, failed)
+        # As the coordinator does: a job may be committed, or go over to the ledger, meanwhile.
+        before = self.dispatch.history_of(series_instance_uid)
+
+        def answer(found: SeriesHistory) -> None:
+            then(before | found | self.dispatch.history_of(series_instance_uid))
+
+        self.chores.do(lambda: self.ledger.history_of(series_instance_uid), answer, failed)
 
     def close(self) -> None:
         self.until(lambda: not self.crew.pool.busy and not self.crew.pool.queued)
