@@ -22,6 +22,7 @@ from pydicom.dataset import Dataset
 from scp.convert.enhanced.groups import Volume
 from scp.convert.enhanced.placeholders import Placeholders, shortened
 from scp.convert.enhanced.refusals import NotCollapsedError
+from scp.convert.enhanced.withheld import withheld
 from scp.model import CollapseReason
 
 
@@ -47,8 +48,6 @@ _CLASSES: Final = {
 }
 _SOP_CLASS, _SERIES_NUMBER = 0x00080016, 0x00200011
 _REGION: Final = 0x00082218
-_WITHHELD: Final = frozenset((0x00181060,))
-"""Trigger time would move the acquisition by days (see repairs.correct_trigger_times)."""
 _LATERALITY: Final = "FrameLaterality"
 
 
@@ -95,7 +94,7 @@ def build(volume: Volume, sop_instance_uid: str, series_instance_uid: str) -> Dr
 
 
 def _converted(
-    volume: Volume, sop_instance_uid: str, series_instance_uid: str, withheld: frozenset[int]
+    volume: Volume, sop_instance_uid: str, series_instance_uid: str, hidden: frozenset[int]
 ) -> tuple[Dataset, frozenset[int]]:
     """What highdicom makes of the volume, and the tags that it has a place for."""
     first = volume.headers[0]
@@ -104,7 +103,7 @@ def _converted(
     with disable_value_validation(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            placeholders = Placeholders(volume.headers, withheld | _WITHHELD)
+            placeholders = Placeholders(volume.headers, hidden | withheld(volume.headers))
             with shortened() as runs:
                 image = converter(
                     placeholders.datasets,

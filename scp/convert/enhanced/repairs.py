@@ -6,7 +6,8 @@ then the function can go. Another fails when a version is installed that no such
 
 Some mistakes are put right elsewhere, with such a line there: what it makes of the pixels never reaches a
 file (``writer``), the windows that it makes up (``placeholders``), the side of the body that it cannot tell
-(``build``), what it drops (``unassigned``), and what makes it raise or is dropped for good (``eligible``).
+(``build``), values that it does not expect (``withheld``), what it drops (``unassigned``), and what makes
+it raise or is dropped for good (``eligible``).
 """
 
 from collections.abc import Iterator, Sequence
@@ -44,6 +45,11 @@ _EXTREMES: Final = {
     "SmallestImagePixelValue": 0x00280106,
     "LargestImagePixelValue": 0x00280107,
 }
+_CONDITIONAL_GROUPS: Final = {
+    "DerivationImageSequence": 0x00082112,  # Source Image Sequence
+    "IrradiationEventIdentificationSequence": 0x00083010,
+}
+"""What stands in the item, if anything does; the second has room for nothing else."""
 _EMPTY_MODULES: Final = (
     "ContrastBolusAgent",
     "ClinicalTrialTimePointID",
@@ -63,6 +69,7 @@ def repair(draft: Draft, sop_instance_uid: str) -> None:
     drop_guesses(draft)
     drop_partial_extremes(draft)
     keep_frame_types(draft)
+    drop_empty_groups(draft)
     keep_series_number(draft)
     add_converter(draft)
     describe_dimensions(draft, sop_instance_uid)
@@ -235,6 +242,27 @@ def keep_frame_types(draft: Draft) -> None:
         if "MPR" in image_words(header) and not header.value(_TECHNIQUE):
             item.VolumeBasedCalculationTechnique = "MPR"
             draft.image.VolumeBasedCalculationTechnique = "MPR"
+
+
+def drop_empty_groups(draft: Draft) -> None:
+    """A frame whose source was not derived, or names no irradiation event, says nothing of it.
+
+    Where one slice has such an attribute highdicom gives all frames the functional group, with an item that
+    lacks what is mandatory in it.
+
+    Needed with highdicom 0.28.0 to 0.28.2: no release mends it.
+    """
+    for frame in draft.frames:
+        for keyword, needed in _CONDITIONAL_GROUPS.items():
+            item = frame[keyword].value[0] if keyword in frame else None
+            if item is None or needed in item:
+                continue
+            if len(item):
+                item.add_new(
+                    needed, "SQ", []
+                )  # Type 2: a description alone, of no image in particular.
+            else:
+                delattr(frame, keyword)
 
 
 def keep_series_number(draft: Draft) -> None:

@@ -18,15 +18,16 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
-from scp.convert.enhanced import build, eligible, placeholders, repairs, writer
+from scp.convert.enhanced import build, eligible, placeholders, repairs, withheld, writer
 from scp.convert.enhanced.placeholders import WHOLE_RANGE
 from scp.convert.enhanced.restore import restore
 from scp.convert.enhanced.unassigned import unassigned as keep_unassigned
 from scp.convert.refusals import NotConvertibleError
 from scp.model import CollapseReason
-from tests.convert.enhanced.library import highdicom_alone
+from tests.convert.enhanced.library import errors_of, highdicom_alone
 from tests.convert.enhanced.series import (
     Series,
+    collapsed,
     collapsed_series,
     ct,
     eight_bits,
@@ -49,6 +50,7 @@ REPAIRS: list[Callable[..., Any]] = [
         if inspect.getmodule(function) is repairs and name[0] != "_" and function not in OURS
     ),
     build.build, placeholders._whole_range, eligible.refuse_ineligible, keep_unassigned, writer.write,
+    withheld.withheld,
 ]  # fmt: skip
 
 
@@ -159,7 +161,7 @@ def test_a_creation_that_no_source_tells_is_not_told(tmp_path: Path) -> None:
 
 def test_references_are_sorted(tmp_path: Path) -> None:
     program = (
-        "from tests.convert.enhanced.library import highdicom_alone;"
+        "from tests.convert.enhanced.library import errors_of, highdicom_alone;"
         "from tests.convert.enhanced.series import ct;"
         "print([i.ReferencedSOPInstanceUID[-4:] for i in"
         " highdicom_alone(ct(9)).ReferencedSeriesSequence[0].ReferencedInstanceSequence])"
@@ -511,3 +513,143 @@ def test_a_signature_is_not_copied_to_where_it_means_nothing(tmp_path: Path) -> 
     assert "DigitalSignaturesSequence" in unassigned(highdicom_alone(series), 0)
     with pytest.raises(NotConvertibleError):  # Not even a frame: its pixels are signed.
         split(series, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "group", "value"),
+    [
+        ("SourceImageSequence", "DerivationImageSequence", [Dataset()]),
+        ("IrradiationEventUID", "IrradiationEventIdentificationSequence", "2.25.7"),
+    ],
+)
+def test_no_frame_has_a_group_that_is_empty(
+    tmp_path: Path,
+    keyword: str,
+    group: str,
+    value: Any,
+    environment_program: Callable[[str], str],
+) -> None:
+    series = ct(3)
+    if keyword == "SourceImageSequence":
+        value[0].ReferencedSOPClassUID = series[0].SOPClassUID
+        value[0].ReferencedSOPInstanceUID = "2.25.9"
+    setattr(series[1], keyword, value)
+
+    theirs = highdicom_alone(series).PerFrameFunctionalGroupsSequence
+    assert sorted(len(frame[group].value[0]) for frame in theirs) == [0, 0, 1]
+    path, _ = collapsed(series, tmp_path / "in")
+    frames = dcmread(path).PerFrameFunctionalGroupsSequence
+    assert [len(frame[group].value[0]) if group in frame else None for frame in frames] == [
+        None, 1, None,
+    ]  # fmt: skip
+    assert frames[1][group].value[0][keyword].value == value
+    plain, _ = collapsed(ct(3), tmp_path / "plain")
+    dciodvfy = environment_program("dciodvfy")
+    assert errors_of(dciodvfy, path) <= errors_of(dciodvfy, plain)
+    _check_restored(path, tmp_path / "in", 3)
+
+
+def test_a_derivation_of_no_image_in_particular_says_so(tmp_path: Path) -> None:
+    series = ct(3, DerivationDescription="averaged")
+    reference = Dataset()
+    reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = "1.2.840.1", "2.25.9"
+    series[1].SourceImageSequence = [reference]
+
+    image = opened(series, tmp_path)
+
+    groups = [f.DerivationImageSequence[0] for f in image.PerFrameFunctionalGroupsSequence]
+    assert [len(each.SourceImageSequence) for each in groups] == [0, 1, 0]
+    assert {each.DerivationDescription for each in groups} == {"averaged"}
+
+
+def _sequence(**values: Any) -> list[Dataset]:
+    item = Dataset()
+    for keyword, value in values.items():
+        setattr(item, keyword, value)
+    return [item]
+
+
+_INSTANCE = {
+    "ReferencedSOPClassUID": "1.2.840.10008.5.1.4.1.1.2",
+    "ReferencedSOPInstanceUID": "2.25.9",
+}
+
+
+@pytest.mark.parametrize(
+    ("keyword", "vr", "value"),
+    [
+        ("AcquisitionNumber", "IS", "70000"),
+        ("AcquisitionNumber", "IS", "-1"),
+        ("AnatomicRegionSequence", "SQ", []),
+        ("AnatomicRegionSequence", "SQ", _sequence(AnatomicRegionModifierSequence=[])),
+        ("PrimaryAnatomicStructureSequence", "SQ", []),
+        ("SmallestImagePixelValue", "SS", -5),
+        ("LargestImagePixelValue", "SS", -5),
+        ("LargestImagePixelValue", "US", None),
+        ("PixelPaddingValue", "SS", -2000),
+        ("PixelPaddingRangeLimit", "SS", -2000),
+        (
+            "ReferencedSeriesSequence",
+            "SQ",
+            _sequence(ReferencedInstanceSequence=_sequence(**_INSTANCE)),
+        ),
+        (
+            "ReferencedSeriesSequence",
+            "SQ",
+            _sequence(SeriesInstanceUID="2.25.8", ReferencedInstanceSequence=_sequence(PatientID="")),
+        ),
+        (
+            "StudiesContainingOtherReferencedInstancesSequence",
+            "SQ",
+            _sequence(
+                ReferencedSeriesSequence=_sequence(
+                    SeriesInstanceUID="2.25.8", ReferencedInstanceSequence=_sequence(**_INSTANCE)
+                )
+            ),
+        ),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("make", [ct, mr, pet])
+def test_an_attribute_that_the_library_does_not_expect_is_kept_and_costs_no_series(
+    tmp_path: Path,
+    make: Callable[..., Series],
+    keyword: str,
+    vr: str,
+    value: Any,
+    environment_program: Callable[[str], str],
+) -> None:
+    series = make(3, PixelRepresentation=0)
+    for dataset in series:
+        if keyword in dataset:
+            del dataset[keyword]
+        dataset.add_new(keyword, vr, value)
+
+    with pytest.raises((IndexError, AttributeError, TypeError, OSError, OverflowError)):
+        highdicom_alone(series).save_as(tmp_path / "theirs.dcm")
+    path, _ = collapsed(series, tmp_path / "in")
+    image = dcmread(path)
+    assert all(unassigned(image, frame)[keyword] == series[0][keyword] for frame in range(3))
+    plain, _ = collapsed(make(3, PixelRepresentation=0), tmp_path / "plain")
+    dciodvfy = environment_program("dciodvfy")
+    assert errors_of(dciodvfy, path) <= errors_of(dciodvfy, plain)
+    _check_restored(path, tmp_path / "in", 3)
+
+
+def test_one_slice_with_such_an_attribute_takes_it_from_no_other(tmp_path: Path) -> None:
+    series = ct(3, AcquisitionNumber=lambda i: (1, -1, 1)[i])
+    numbers = {dataset.SOPInstanceUID: dataset.AcquisitionNumber for dataset in series}
+
+    image = opened(series, tmp_path)
+
+    found = {
+        uid: unassigned(image, frame).AcquisitionNumber
+        for frame, uid in enumerate(source_uids(image))
+    }
+    assert found == numbers
+
+
+def _check_restored(path: Path, folder: Path, count: int) -> None:
+    given = {file.read_bytes() for file in folder.glob("[0-9].dcm")}
+    back = [each.path for each in restore(path, folder / "out")]
+    assert len(back) == len(given) == count
+    assert {file.read_bytes() for file in back if file is not None} == given
