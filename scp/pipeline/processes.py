@@ -22,9 +22,8 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 _SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}
 _SLICE_NANOSECONDS: Final = 100_000
 """The shortest that the kernel takes."""
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
-_LARGEST_ON_THE_HEAP = 2**25
-"""Bytes; the most that mallopt takes."""
+_KEPT_BYTES: Final = 2**23
+"""More than a CT takes at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,17 +99,14 @@ def run_promptly() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Have malloc give memory back to the system from 64 MiB on, not from 128 KiB on.
+    """Have malloc give memory back to the system from 16 MiB on, not from 128 KiB on.
 
     For whoever makes and drops frame after frame: each page that was given back is cleared when it is
-    taken again, which for a CT is a third of all that reading, encoding, proving and writing it costs. Of
-    itself glibc does the same after the first large image. C libraries without ``mallopt`` stay as they
-    are.
+    taken again, which for a CT is a third of all that reading, encoding, proving and writing it costs.
+    glibc learns it from the first large block that is freed (mallopt(3), M_MMAP_THRESHOLD), and goes on
+    learning from larger ones; other C libraries stay as they are.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _LARGEST_ON_THE_HEAP)
-        mallopt(_M_TRIM_THRESHOLD, 2 * _LARGEST_ON_THE_HEAP)
+    bytes(_KEPT_BYTES)
 
 
 def receive(connection: Connection) -> Any:
