@@ -30,8 +30,9 @@ def instances_of(
     if series_instance_uid:
         path += f"/series/{quote(series_instance_uid, safe='')}"
     seen: set[str] = set()
-    for page in range(_PAGES):
-        query = {"limit": _PAGE, "offset": page * _PAGE}
+    for _ in range(_PAGES):
+        # Not the limit times the page: a server may give less than was asked for (PS3.18 8.3.4.4).
+        query = {"limit": _PAGE, "offset": len(seen)}
         found = set(_search(client, f"{path}/instances", query)) - seen
         yield from sorted(found)
         seen |= found

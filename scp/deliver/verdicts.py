@@ -79,7 +79,7 @@ def verdict_of_http(status: int) -> Verdict:
         return Verdict.WARNING
     if 200 <= status < 300:
         return Verdict.DELIVERED
-    if status in (409, 412):  # 412: create-if-absent found one (RFC 9110 13.1.2).
+    if status == 409:
         return Verdict.ALREADY_THERE
     if status in _HTTP_REFUSED:
         return Verdict.REFUSED

@@ -15,7 +15,7 @@ from enum import Enum, auto
 from scp.buffer.commitments import CommitmentFiles, Requested
 from scp.buffer.job import JobInstance
 from scp.commitment import CommitmentReport, Failure, Reference
-from scp.config.schema import Config, FolderDestination
+from scp.config.schema import KEEPS_SIDECARS, Config
 from scp.ledger.ports import Ledger, LedgerRow, State
 from scp.pipeline.commitment_reports import Reports
 from scp.pipeline.live import Live
@@ -70,9 +70,7 @@ class Policy:
     def __init__(self, config: Config) -> None:
         self._to = config.commit.to
         self._keeps_sidecars = {
-            name
-            for name, section in config.destinations.items()
-            if isinstance(section, FolderDestination)
+            name for name, section in config.destinations.items() if section.kind in KEEPS_SIDECARS
         }
         self._restore_record = config.enhanced.restore_record
 

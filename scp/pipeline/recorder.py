@@ -237,7 +237,7 @@ class Recorder:
     def _not_recorded(self, batch: list[Entry], error: Exception) -> None:
         """Try again; where it is not the ledger's state, find the job that it is, and let others go on."""
         self._is_busy = False
-        if isinstance(error, LedgerError):
+        if isinstance(error, LedgerError | NodeError):
             self._failed(error)
             self._waiting = [*batch, *self._waiting]
             self._is_busy = True  # Until then; a job that comes meanwhile waits with these.

@@ -472,3 +472,14 @@ def test_a_server_is_asked_which_instances_it_has(tmp_path: Path) -> None:
         with pytest.raises(DeliveryError, match="501"):
             has_instance(client, "1.2.3")
         client.close()
+
+
+def test_a_server_that_gives_less_at_a_time_than_was_asked_for_is_asked_on(tmp_path: Path) -> None:
+    with WebPeer(page=3) as peer:
+        peer.stored.update({f"1.2.{number}": [b""] for number in range(8)})
+        client = client_of(section_of(peer))
+
+        found = list(instances_of(client, "1.2"))
+
+        assert sorted(found) == sorted(peer.stored)
+        client.close()

@@ -70,7 +70,7 @@ def test_a_rejected_association_is_for_good_or_for_now(
         (406, Verdict.REFUSED),
         (408, PeerUnavailableError),
         (409, Verdict.ALREADY_THERE),
-        (412, Verdict.ALREADY_THERE),
+        (412, Verdict.LIMITED),
         (413, Verdict.REFUSED),
         (415, Verdict.REFUSED),
         (422, Verdict.LIMITED),

@@ -35,6 +35,8 @@ class WebPeer:
     """What the header has to say; empty: anything."""
     tls: ssl.SSLContext | None = None
     searches: bool = True
+    page: int = 1000
+    """How many instances it finds at a time, whatever is asked for."""
     port: int = 0
     """0: any."""
     stored: dict[str, list[bytes]] = field(default_factory=dict)
@@ -97,8 +99,10 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.web.searches:
             self._say(501, b"")
             return
-        asked = parse_qs(urlsplit(self.path).query).get("SOPInstanceUID", [])
+        query = parse_qs(urlsplit(self.path).query)
+        asked, first = query.get("SOPInstanceUID", []), int(query.get("offset", ["0"])[0])
         found = [uid for uid in self.web.stored if not asked or uid in asked]
+        found = found[first : first + self.web.page]
         datasets = [{"00080018": {"vr": "UI", "Value": [uid]}} for uid in found]
         self._say(200 if found else 204, json.dumps(datasets).encode() if found else b"")
 

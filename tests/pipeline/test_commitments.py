@@ -69,6 +69,7 @@ class Desk:
         destinations = {
             "archive": {"kind": "folder", "path": str(folder / "archive")},
             "pacs": pacs(104),
+            "store": {"kind": "s3", "bucket": "images"},
         }
         config = config_for(folder, destinations=destinations, commit=commit)
         layout, disk = Layout(config.node.data), Disk()
@@ -206,6 +207,7 @@ def test_what_is_held_or_skipped_has_failed_at_once(make_desk: MakeDesk) -> None
     [
         ("embedded", ("archive", "pacs"), COMMITTED),
         ("sidecar", ("archive", "pacs"), COMMITTED),
+        ("sidecar", ("store", "pacs"), COMMITTED),
         ("sidecar", ("pacs",), Failure.PROCESSING_FAILURE),  # No node keeps a sidecar.
         ("none", ("archive", "pacs"), Failure.PROCESSING_FAILURE),
         ("", ("archive", "pacs"), COMMITTED),  # Of an earlier version: as the configuration says.

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from scp.errors import LedgerError
+from scp.errors import LedgerError, NodeError, ScpError
 from scp.ledger.memory import MemoryLedger
 from scp.ledger.ports import Ledger, LedgerRow, State, Totals
 from scp.ledger.sql import SqlLedger
@@ -249,17 +249,19 @@ def test_what_comes_meanwhile_goes_with_what_failed(make_parts: MakeParts) -> No
     assert (parts.recorder.problem, parts.recorder.jobs_waiting) == ("", 0)
 
 
-def test_a_ledger_that_is_away_is_an_error_once_and_its_return_is_said(
-    make_parts: MakeParts, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("kind", [LedgerError, NodeError])
+def test_a_ledger_that_is_away_or_damaged_is_an_error_once_and_its_return_is_said(
+    kind: type[ScpError], make_parts: MakeParts, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    ledger = WatchedLedger(failing(LedgerError("no connection")))
+    ledger = WatchedLedger(failing(kind("no connection")))
     parts = make_parts(ledger=ledger)
     record(parts, done(parts, "a"))
     for seconds in (0.0, 5.0, 10.0, 20.0, 40.0, 60.0, 60.0):
         parts.later(seconds)
         parts.settle()
     assert len(ledger.batches) == 7
+    assert parts.recorder.problem == "no connection"
     ledger.before = lambda: None
 
     parts.later(60.0)
