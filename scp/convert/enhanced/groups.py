@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from scp.convert.enhanced.acquisitions import scanned_again, surplus
 from scp.convert.enhanced.eligible import (
     IMAGE_TYPE,
     ORIENTATION,
@@ -156,6 +157,8 @@ class _Split:
                 self._take_parts(group, [h.value(_ACQUISITION) for h in group], key)
             return
         dimensions = declared_dimensions(group, stack) if stack.is_aligned else None
+        if dimensions is None and self._may_be_a_course(group, stack):
+            dimensions = scanned_again(group, stack)
         if dimensions is None:
             # In MR the numbers may count time, but not where the slices lie beside each other.
             is_time = _is_magnetic(group) and stack.is_aligned
@@ -164,6 +167,12 @@ class _Split:
                 if len(set(values)) > 1:
                     self._take_parts(group, values, key)
                     return
+            if more := surplus(group, stack):
+                set_apart = [group[index] for index in sorted(more)]
+                detail = "the rest of its stack, of another acquisition, has a slice there"
+                self._refuse(set_apart, CollapseReason.POSITIONS_REPEATED, detail)
+                self.take([h for index, h in enumerate(group) if index not in more], key)
+                return
             if stack.is_aligned and not is_weighted(group):
                 dimensions = undeclared_times(group, stack) or numbered_times(group, stack)
         if dimensions is None:
@@ -183,15 +192,25 @@ class _Split:
         for value in sorted(parts):
             self.take(parts[value], (*key, value))
 
+    def _may_be_a_course(self, group: list[SliceHeader], stack: Stack) -> bool:
+        """Whether scans with numbers of their own may be one object; in MR they are looked at later."""
+        if _is_magnetic(group) or not stack.is_aligned or self._too_large(group) is not None:
+            return False
+        return all(len({header.value(tag) for header in group}) == 1 for tag in _PARAMETERS)
+
+    def _too_large(self, group: list[SliceHeader]) -> tuple[CollapseReason, str] | None:
+        if len(group) > self._limits.max_frames:
+            return CollapseReason.TOO_MANY_FRAMES, f"{len(group)} frames"
+        native = sum(header.native_bytes for header in group)
+        if native > self._limits.max_bytes:
+            return CollapseReason.TOO_MANY_BYTES, f"{native} bytes of pixels"
+        return None
+
     def _add(
         self, group: list[SliceHeader], stack: Stack, dimensions: list[Dimension], key: Key
     ) -> None:
-        native = sum(header.native_bytes for header in group)
-        if len(group) > self._limits.max_frames:
-            self._refuse(group, CollapseReason.TOO_MANY_FRAMES, f"{len(group)} frames")
-            return
-        if native > self._limits.max_bytes:
-            self._refuse(group, CollapseReason.TOO_MANY_BYTES, f"{native} bytes of pixels")
+        if refusal := self._too_large(group):
+            self._refuse(group, *refusal)
             return
         ranks = list(zip(*(d.indices for d in dimensions), stack.places, strict=True))
         order = sorted(range(len(group)), key=ranks.__getitem__)

@@ -181,6 +181,11 @@ def undeclared_times(headers: Sequence[SliceHeader], stack: Stack) -> list[Dimen
     return _first_that_explains(headers, stack, candidates)
 
 
+def numbered_acquisitions(headers: Sequence[SliceHeader], stack: Stack) -> list[Dimension] | None:
+    """The number of the acquisition as a dimension, where it tells all slices at one place apart."""
+    return _first_that_explains(headers, stack, (((_NUMBER,),),))
+
+
 def numbered_times(headers: Sequence[SliceHeader], stack: Stack) -> list[Dimension] | None:
     """Repetitions that are announced but told apart by nothing else than the instances' numbers.
 
