@@ -11,6 +11,7 @@ from typing import Final
 
 from scp.convert.enhanced.slices import SliceHeader
 
+_MODALITY: Final = 0x00080060
 B_VALUE, DIRECTION = 0x00189087, 0x00189089
 _GE_FLAG: Final = 10**9
 """GE adds it to b-values that its scanner has chosen itself."""
@@ -75,6 +76,8 @@ class Place:
 
 def diffusion(header: SliceHeader, tag: int) -> Numbers:
     """The b-value in s/mm2, or the direction, as ``tag`` says; none where nobody says it."""
+    if header.text(_MODALITY) != "MR":
+        return ()
     return header.numbers(tag) or next(
         (numbers for _, numbers in _found(header, tag) if numbers), ()
     )
@@ -93,8 +96,10 @@ def place_of(headers: Sequence[SliceHeader], tag: int) -> Place:
 
 def _found(header: SliceHeader, tag: int) -> list[tuple[Place, Numbers]]:
     found: list[tuple[Place, Numbers]] = []
+    # Private creators (PS3.5 7.8.1).
+    reserved = [each for each in header.elements if each & 0x1FF00 == 0x10000 and each & 0xFF > 0xF]
     for private in _PRIVATE[tag]:
-        block = _block(header, private)
+        block = _block(header, private, reserved)
         if block is None:
             continue
         first = private.group << 16 | block << 8
@@ -105,9 +110,9 @@ def _found(header: SliceHeader, tag: int) -> list[tuple[Place, Numbers]]:
     return found
 
 
-def _block(header: SliceHeader, private: _Private) -> int | None:
-    """The block that the vendor has reserved in this instance (PS3.5 7.8.1)."""
-    for block in range(0x10, 0x100):
-        if header.text(private.group << 16 | block).upper() == private.creator:
-            return block
+def _block(header: SliceHeader, private: _Private, reserved: Sequence[int]) -> int | None:
+    """The block that the vendor has reserved in this instance."""
+    for tag in reserved:
+        if tag >> 16 == private.group and header.text(tag).upper() == private.creator:
+            return tag & 0xFF
     return None

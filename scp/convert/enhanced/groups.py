@@ -27,7 +27,6 @@ from scp.convert.enhanced.stack import (
     is_weighted,
     numbered_times,
     undeclared_times,
-    values_of,
 )
 from scp.model import CollapseReason
 
@@ -147,8 +146,8 @@ class _Split:
             return
         found = placed(group)
         stack = found.stack
-        if found.apart is not None:
-            self._take_parts(group, values_of(group, found.apart), key)
+        if found.apart:
+            self._take_parts(group, found.apart, key)
             return
         if not stack.is_repeated:
             if _is_one_stack(group, stack):

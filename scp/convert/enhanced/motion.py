@@ -9,15 +9,14 @@ from typing import Final
 from scp.convert.enhanced.eligible import SLICE_THICKNESS
 from scp.convert.enhanced.slices import SliceHeader
 from scp.convert.enhanced.stack import (
-    COUNTED,
     DECLARED,
     SAME_PLACE_MM,
-    Candidate,
     Stack,
+    Value,
     depths_of,
     is_grid,
     stack_of,
-    values_of,
+    varying,
 )
 
 _MOVED: Final = 0.25
@@ -35,8 +34,8 @@ class Placed:
     """Where slices lie, or by what they are to be parted first."""
 
     stack: Stack
-    apart: Candidate | None = None
-    """What is declared to vary, and does so at places that are no longer the same."""
+    apart: tuple[tuple[Value, ...], ...] = ()
+    """For each slice what is declared, and differs at places that are no longer the same."""
 
 
 def placed(headers: Sequence[SliceHeader]) -> Placed:
@@ -45,36 +44,34 @@ def placed(headers: Sequence[SliceHeader]) -> Placed:
     Slices of two declared times or weightings are never neighbours in one stack.
     """
     thickness = min((n for h in headers for n in h.numbers(SLICE_THICKNESS) if n > 0), default=1.0)
-    varying = [
+    said = varying(headers)
+    candidates = [
         (candidate, parts)
-        for candidate in (*DECLARED, *COUNTED)
-        if len(parts := _parts(headers, candidate)) > 1
+        for candidate, values in said.items()
+        # What is counted may also differ from slice to slice.
+        if candidate in DECLARED or _are_stacks(_parts(values))
+        for parts in (_parts(values),)
     ]
-    for candidate, parts in varying:
-        stack = _of_one_place_each(headers, parts, thickness)
-        if stack and (candidate in DECLARED or (is_grid(stack) and _are_stacks(parts))):
-            return Placed(stack=stack)
+    for candidate, parts in candidates:
+        moved = _of_one_place_each(headers, parts, thickness)
+        if moved and (candidate in DECLARED or is_grid(moved)):
+            return Placed(stack=moved)
     stack = stack_of(headers, max(_UNTOLD * thickness, SAME_PLACE_MM))
     if stack.count == 1 or stack.width > min(_UNTOLD * thickness, _MOVED * stack.gap):
         stack = stack_of(headers)
-    for candidate, parts in varying:
+    for candidate, parts in candidates:
         if candidate in DECLARED:
             is_mixed = not stack.is_repeated or _is_crowded(headers, stack, parts, thickness)
         else:
-            is_mixed = (
-                not stack.is_repeated
-                and stack.spacing is None
-                and _are_stacks(parts)
-                and _overlap(headers, parts)
-            )
+            is_mixed = not stack.is_repeated and stack.spacing is None and _overlap(headers, parts)
         if is_mixed:
-            return Placed(stack=stack, apart=candidate)
+            return Placed(stack=stack, apart=tuple(said[candidate]))
     return Placed(stack=stack)
 
 
-def _parts(headers: Sequence[SliceHeader], candidate: Candidate) -> Parts:
+def _parts(values: Sequence[object]) -> Parts:
     parts: dict[object, list[int]] = {}
-    for index, value in enumerate(values_of(headers, candidate)):
+    for index, value in enumerate(values):
         parts.setdefault(value, []).append(index)
     return list(parts.values())
 

@@ -258,9 +258,17 @@ COUNTED: Final[tuple[Candidate, ...]] = (
 """What differs between whole volumes, or from slice to slice or package to package of one."""
 
 
-def values_of(headers: Sequence[SliceHeader], candidate: Candidate) -> list[tuple[Value, ...]]:
-    """For each slice the values of all attributes of ``candidate``."""
-    return [tuple(_value(header, tags) for tags in candidate) for header in headers]
+def varying(headers: Sequence[SliceHeader]) -> dict[Candidate, list[tuple[Value, ...]]]:
+    """Of what is declared and counted all that differs, with the values of each slice."""
+    columns = {
+        tags: [_value(header, tags) for header in headers]
+        for tags in dict.fromkeys(tags for each in (*DECLARED, *COUNTED) for tags in each)
+    }
+    return {
+        candidate: list(zip(*(columns[tags] for tags in candidate), strict=True))
+        for candidate in (*DECLARED, *COUNTED)
+        if any(len(set(columns[tags])) > 1 for tags in candidate)
+    }
 
 
 def _first_that_explains(
