@@ -5,12 +5,15 @@ import filecmp
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from scp.cli.manifest import MANIFEST, NOT_DICOM, Entry, VolumeEntry, encode, read_manifest
 from scp.cli.transcode_work import Work, common_folder, has_size
+from scp.convert.alike import is_same_image, sources_of
 from scp.convert.enhanced.collapsed import Collapsed
 from scp.convert.enhanced.record import sidecar_of
 from scp.durable import Disk
@@ -23,6 +26,9 @@ _CHANGED = "it changed or vanished while it was converted; run the command again
 _ANOTHER_CHANGED = (
     "another file of its series changed while it was converted; run the command again"
 )
+
+_SYNC_SECONDS: Final = 1.0
+"""Of lines that a power loss may cost; what they told is found out again from the results."""
 
 
 class Output:
@@ -41,9 +47,11 @@ class Output:
         self._manifest = disk.append_to(target / MANIFEST)
         self._may_be_torn = os.fstat(self._manifest.descriptor).st_size > 0
         """Whether the manifest may end in the middle of a line."""
+        self._synced_at = time.monotonic()
 
     def sync(self) -> None:
         self._manifest.sync()
+        self._synced_at = time.monotonic()
 
     def close(self) -> None:
         self._manifest.close()
@@ -113,9 +121,10 @@ class Output:
             # Not what the worker has read; one that was lost has digested nothing.
             self.failed.append(f"{work.source}: {_CHANGED}")
             return
-        if not self._publish(work.aside, work.target, is_ours=work.is_recorded):
+        if not work.is_recorded and not _may_replace(work.target, work.aside):
             self.failed.append(f"{work.target} is there and was not made from {work.source}")
             return
+        self._publish(work.aside, work.target)
         self._record(
             replace(
                 _entry(work, outcome),
@@ -165,16 +174,19 @@ class Output:
         folder = common_folder(work.target.parent for work, _ in frames)
         target = folder / f"{made.sop_instance_uid}.dcm"
         name = str(target.relative_to(self._target))
-        is_ours = name in self._volumes
+        beside = sidecar_of(target)
+        if name not in self._volumes and not _may_replace_volume(target, aside, made.sidecar):
+            there = target if target.exists() else beside
+            self.failed += [
+                f"{work.source}: {there} is there and was not made from its series"
+                for work, _ in frames
+            ]
+            return
         sidecar_sha256 = ""
         if made.sidecar is not None:  # First, so that no volume is there without it.
             sidecar_sha256 = _sha256(made.sidecar)
-            if not self._publish(made.sidecar, sidecar_of(target), is_ours=is_ours):
-                self.failed.append(f"{sidecar_of(target)} is there and was not made from {folder}")
-                return
-        if not self._publish(aside, target, is_ours=is_ours):
-            self.failed.append(f"{target} is there and was not made from the files of its series")
-            return
+            self._publish(made.sidecar, beside)
+        self._publish(aside, target)
         volume = VolumeEntry(
             volume=name,
             sop_instance_uid=made.sop_instance_uid,
@@ -199,24 +211,48 @@ class Output:
         self._volumes[name] = volume
         self._record(*entries, volume)
 
-    def _publish(self, aside: Path, target: Path, *, is_ours: bool) -> bool:
-        """Give a file its name, durably; False: somebody else's file has it."""
-        if target.exists() and not is_ours:
-            # The same bytes are those of a run that died before it came to its record.
-            return filecmp.cmp(aside, target, shallow=False)
+    def _publish(self, aside: Path, target: Path) -> None:
+        """Give a file its name, durably; what has the same bytes and the name stays."""
+        if target.exists() and filecmp.cmp(aside, target, shallow=False):
+            return
         self._disk.sync_path(aside)
         self._disk.rename(aside, target)
         self._disk.sync_folder(target.parent)
-        return True
 
     def _record(self, *lines: Entry | VolumeEntry) -> None:
         torn, self._may_be_torn = self._may_be_torn, True
         self._manifest.write(b"\n" * torn + encode(*lines))
         self._may_be_torn = False
+        if time.monotonic() - self._synced_at >= _SYNC_SECONDS:
+            self.sync()
         for line in lines:
             if isinstance(line, Entry):
                 self.entries[line.source] = line
                 self._advance(line)
+
+
+def _may_replace(target: Path, aside: Path) -> bool:
+    """Whether nothing is lost with what lies there, which no record knows.
+
+    A run that died before it came to its record, or whose record was lost with the power, left such
+    results. Another encoder, or the same with another setting, gives the same image other bytes.
+    """
+    if not target.exists() or filecmp.cmp(aside, target, shallow=False):
+        return True
+    return target.is_file() and is_same_image(aside, target)
+
+
+def _may_replace_volume(target: Path, aside: Path, sidecar: Path | None) -> bool:
+    """As :func:`_may_replace`, of an object and its restore record: of the same sources, and all whole."""
+    if target.exists() and not filecmp.cmp(aside, target, shallow=False):
+        ours = sources_of(aside, sidecar)
+        if not ours or not target.is_file() or sources_of(target) != ours:
+            return False
+    beside = sidecar_of(target)
+    if sidecar is not None and beside.exists() and not filecmp.cmp(sidecar, beside, shallow=False):
+        ours = sources_of(aside, sidecar)
+        return bool(ours) and beside.is_file() and sources_of(aside, beside) == ours
+    return True
 
 
 def _entry(work: Work, outcome: Outcome) -> Entry:

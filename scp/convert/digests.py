@@ -135,6 +135,18 @@ def normal_as_native(
     return normal.hexdigest()
 
 
+def normal_without_pixels(file: DicomFile, elements: list[Element]) -> str:
+    """A digest of tags and values of all but the pixel data, and what belongs to its compressed form.
+
+    Raises
+    ------
+    MalformedError, TruncatedError
+        A sequence cannot be read.
+    """
+    header = [each for each in elements if each.tag not in (PIXEL_DATA, *_OFFSET_TABLES)]
+    return hashlib.sha256(normal_form(file.dataset, header, file.encoding)).hexdigest()
+
+
 def normal_form(
     data: memoryview,
     elements: Iterable[Element],

@@ -168,6 +168,78 @@ def test_a_record_that_was_cut_in_the_middle_of_a_series_is_made_good(
     assert verdicts(dcmpress, out, config) == {"good": 6}
 
 
+def coded_otherwise(config: Path) -> None:
+    """As on a node with another encoder: what it gives has other bytes, and the same pixels."""
+    config.write_text(config.read_text() + "htj2k: {code_block: [32, 32]}\n")
+
+
+@pytest.mark.parametrize("record", ["embedded", "sidecar", "none"])
+def test_results_whose_record_was_lost_are_known_again_by_what_they_are(
+    dcmpress: Dcmpress, sources: Path, tmp_path: Path, record: str
+) -> None:
+    config, out = config_in(tmp_path, record), tmp_path / "out"
+    transcode(dcmpress, sources, out, config)
+    before = {name: (out / name).read_bytes() for name in files_in(out)}
+    (out / MANIFEST).unlink()
+    coded_otherwise(config)
+
+    summary = transcode(dcmpress, sources, out, config)
+
+    assert groups(summary)["CT", "enhanced", ""] == CT
+    assert files_in(out) == sorted(before)
+    assert the_volume(out).read_bytes() != before[str(the_volume(out).relative_to(out))]
+    assert set(verdicts(dcmpress, out, config)) == {"good"}
+
+
+def test_a_result_without_a_record_that_has_another_header_or_pixel_is_not_replaced(
+    dcmpress: Dcmpress, sources: Path, tmp_path: Path, config: Path
+) -> None:
+    out = tmp_path / "out"
+    transcode(dcmpress, sources, out, config)
+    volume = the_volume(out)
+    first, second, *_ = sorted((out / "study" / "mr").iterdir())
+    changed = pydicom.dcmread(first)
+    changed.PatientID = "corrected"
+    changed.save_as(first)
+    shutil.copy(sorted((sources / "study" / "mr").iterdir())[2], second)
+    content = bytearray(volume.read_bytes())
+    content[-200] ^= 1  # Of the last frame's codestream.
+    volume.write_bytes(content)
+    there = {path: path.read_bytes() for path in (first, second, volume)}
+    (out / MANIFEST).unlink()
+    coded_otherwise(config)
+
+    summary = transcode(dcmpress, sources, out, config, code=1)
+
+    assert {path: path.read_bytes() for path in there} == there
+    assert len(summary["failed"]) == CT + 2  # Every file without a result is one.
+    assert all("is there and was not made from" in each for each in summary["failed"])
+
+
+def test_the_record_reaches_the_disk_while_the_run_goes_on(
+    dcmpress: Dcmpress, sources: Path, tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scp.cli import transcode_output
+    from scp.durable import DurableFile
+
+    lines: list[int] = []
+    real = DurableFile.sync
+
+    def sync(self: DurableFile) -> None:
+        real(self)
+        path = Path(self.path)
+        if path.name == MANIFEST:
+            lines.append(path.read_bytes().count(b"\n"))
+
+    monkeypatch.setattr(DurableFile, "sync", sync)
+    monkeypatch.setattr(transcode_output, "_SYNC_SECONDS", 0.0)
+
+    transcode(dcmpress, sources, tmp_path / "out", config)
+
+    assert lines[0] < lines[-1] == CT + 1 + 5
+    assert len(set(lines)) == 6  # An object and its frames are one.
+
+
 @pytest.mark.timeout(240)
 def test_after_kill_9_in_the_middle_of_a_series_it_becomes_the_same_object(
     dcmpress: Dcmpress, tmp_path: Path, config: Path

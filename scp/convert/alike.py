@@ -1,0 +1,59 @@
+"""Whether another run made the same of the same sources, whatever its bytes are."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from scp.convert.attributes import HTJ2K_LOSSLESS, read_attributes
+from scp.convert.codec_cpu import OpenJpegDecoder
+from scp.convert.digests import normal_without_pixels
+from scp.convert.enhanced.record import FrameDigests
+from scp.convert.enhanced.restore import NotRestorableError, verify_collapsed
+from scp.convert.part10 import open_dicom
+from scp.convert.source import frame_at, locate_frames
+from scp.errors import ConversionError, MalformedError, TruncatedError
+
+
+def is_same_image(one: Path, other: Path) -> bool:
+    """Whether two files have the same header and decode to the same frames.
+
+    How they are compressed makes no difference; False too where it cannot be told.
+    """
+    try:
+        return _image(one) == _image(other)
+    except (ConversionError, MalformedError, TruncatedError):
+        return False
+
+
+def sources_of(enhanced: Path, sidecar: Path | None = None) -> tuple[FrameDigests, ...]:
+    """What a collapsed object was made of, if every frame is still that; else nothing.
+
+    Parameters
+    ----------
+    sidecar
+        See :func:`scp.convert.enhanced.restore.verify_collapsed`.
+    """
+    try:
+        frames = list(verify_collapsed(enhanced, sidecar=sidecar))
+    except (NotRestorableError, MalformedError):
+        return ()
+    return () if any(each.fault for each in frames) else tuple(each.digests for each in frames)
+
+
+def _image(path: Path) -> tuple[str, str]:
+    """Digests of its header and of its frames, decoded one at a time."""
+    file = open_dicom(path)
+    elements = file.walk()
+    attributes = read_attributes(file, elements)
+    spans = locate_frames(file, elements, attributes)
+    decoder, pixels = OpenJpegDecoder(), hashlib.sha256()
+    for index in range(attributes.frames):
+        if spans is not None and file.transfer_syntax in HTJ2K_LOSSLESS:
+            data = b"".join(file.dataset[start:end] for start, end in spans[index])
+            (frame,) = decoder.decode([data], attributes.frame_format)
+        else:
+            frame = frame_at(file, attributes, spans, index)
+        pixels.update(np.ascontiguousarray(frame).data)
+        file.release()
+    return normal_without_pixels(file, elements), pixels.hexdigest()
