@@ -9,10 +9,12 @@ import numpy as np
 from scp.convert.attributes import HTJ2K_LOSSLESS, read_attributes
 from scp.convert.codec_cpu import OpenJpegDecoder
 from scp.convert.digests import digests_of, normal_as_native
-from scp.convert.part10 import open_dicom
+from scp.convert.enhanced.writer import file_meta
+from scp.convert.part10 import open_dicom, windows
 from scp.convert.refusals import NotConvertibleError
 from scp.convert.source import frame_at, locate_frames
 from scp.errors import ConversionError, MalformedError, TruncatedError
+from scp.part10 import file_meta_of
 
 _MOST_BYTES = 2**31
 """Of pixel words, to be held at once; the header of a larger image is not compared."""
@@ -30,6 +32,25 @@ class Copy:
     """Of the decoded frames; empty where they cannot be decoded."""
     normal_as_native: str
     """As ``normal``, if the pixel data were native; empty where that cannot be told."""
+
+
+def collapsed_as_written(path: Path) -> str:
+    """SHA-256 of a collapsed object, behind the file meta group that this version writes; hexadecimal.
+
+    Of an object that a peer has put behind its own it is the digest of the file that was delivered.
+
+    Raises
+    ------
+    NotConvertibleError, MalformedError, TruncatedError
+        It is no DICOM file.
+    """
+    file = open_dicom(path, inflate=False)
+    meta = file_meta_of(file.whole)
+    ours = file_meta(meta.sop_class_uid, meta.sop_instance_uid, meta.transfer_syntax)
+    whole = hashlib.sha256(ours)
+    for window in windows(file.whole[file.dataset_start :]):
+        whole.update(window)
+    return whole.hexdigest()
 
 
 def examine(path: Path) -> Copy | None:

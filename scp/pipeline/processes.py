@@ -22,8 +22,8 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 _SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}
 _SLICE_NANOSECONDS: Final = 100_000
 """The shortest that the kernel takes."""
-_KEPT_BYTES: Final = 2**23
-"""More than a CT takes at a time."""
+_KEPT_BYTES: Final = 2**24
+"""More than most images take at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +99,7 @@ def run_promptly() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Have malloc give memory back to the system from 16 MiB on, not from 128 KiB on.
+    """Have malloc give memory back to the system from 32 MiB on, not from 128 KiB on.
 
     For whoever makes and drops frame after frame: each page that was given back is cleared when it is
     taken again, which for a CT is a third of all that reading, encoding, proving and writing it costs.

@@ -12,6 +12,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.dimse_primitives import C_STORE
 
+from scp.convert.decode import decode_for_peer
 from scp.ledger.ports import State
 from scp.ledger.sql import SqlLedger
 from scp.model import CollapseReason, Form
@@ -81,6 +82,12 @@ def test_a_series_becomes_one_object_that_gives_its_originals_back(
     assert content.count(b"Compressed without loss") == 1
     changed.write_bytes(content.replace(b"Compressed without loss", b"Compressed without Loss"))
     assert "are not those that were delivered" in node.command("verify", str(changed), code=1)
+    image = pydicom.dcmread(volume)
+    image.file_meta.ImplementationVersionName = "SOME PACS"
+    image.save_as(changed)
+    assert "all but its file meta group" in node.command("verify", str(changed))
+    decode_for_peer(volume, changed, ExplicitVRLittleEndian, decode_lossy=False)
+    assert "pixels and header of all" in node.command("verify", str(changed))
     assert command("restore", str(volume), str(tmp_path / "restored")).returncode == 0
     for path in paths:
         uid = pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID

@@ -232,9 +232,10 @@ def test_the_same_with_the_node_down_and_a_destination_that_left(
 def test_a_job_whose_commit_is_damaged_is_held_and_counted(site: Site) -> None:
     node = site.node
     job, _ = site.hold(seed=509)
+    commit = node.data / "spool" / "held" / job / "job.json"
+    until(commit.exists, node.log)  # It goes there once its other destination has it.
     before = node.status()
     node.terminate()
-    commit = node.data / "spool" / "held" / job / "job.json"
     good = commit.read_bytes()
     commit.write_bytes(good[:-20])
 

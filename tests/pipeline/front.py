@@ -76,6 +76,8 @@ class Front(Parts):
         self.chores.do(lambda: self.ledger.history_of(series_instance_uid), answer, failed)
 
     def close(self) -> None:
+        if not self._is_open:
+            return
         self.until(lambda: not self.crew.pool.busy and not self.crew.pool.queued)
         super().close()
         self.receivers_end.close()

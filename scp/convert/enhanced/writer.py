@@ -81,7 +81,8 @@ def write(
     headers = draft.volume.headers
     character_set = headers[0].texts(0x00080005)
     encoder = _Encoder(character_set)
-    file.write(_meta(draft.image, transfer_syntax_of(headers)))
+    image = draft.image
+    file.write(file_meta(image.SOPClassUID, image.SOPInstanceUID, transfer_syntax_of(headers)))
     file.write(encoder.top_level(draft.image, headers))
     item = _with_sequence(encoder.dataset(draft.shared), SHARED, shared_unassigned)
     file.write(element_header(_SHARED_GROUPS, b"SQ", 8 + len(item)))
@@ -260,13 +261,13 @@ def _with_sequence(item: bytes, tag: int, sequence: bytes) -> bytes:
     return item[:at] + sequence + item[at:]
 
 
-def _meta(image: Dataset, transfer_syntax: str) -> bytes:
-    """Preamble and file meta group (PS3.10 7.1)."""
+def file_meta(sop_class_uid: str, sop_instance_uid: str, transfer_syntax: str) -> bytes:
+    """Preamble and file meta group (PS3.10 7.1) of every object that is written here."""
     group = b"".join(
         (
             element_header(0x00020001, b"OB", 2) + b"\0\1",
-            _text(0x00020002, b"UI", str(image.SOPClassUID)),
-            _text(0x00020003, b"UI", str(image.SOPInstanceUID)),
+            _text(0x00020002, b"UI", sop_class_uid),
+            _text(0x00020003, b"UI", sop_instance_uid),
             _text(0x00020010, b"UI", transfer_syntax),
             _text(0x00020012, b"UI", IMPLEMENTATION_CLASS_UID),
             _text(0x00020013, b"SH", "DCMPRESS_" + version("dcmpress").replace(".", "")[:7]),
