@@ -5,7 +5,9 @@ import os
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 from pydicom.data import get_testdata_file
+from pydicom.uid import UID
 
 from tests.cli.conftest import Dcmpress
 from tests.material import ct_series, mr_series, write_all
@@ -85,3 +87,30 @@ def test_a_folder_without_a_file_has_nothing_to_explain(
     said = dcmpress("explain", empty, hidden, *options, "-c", config, code=1)
 
     assert said == f"{shown}dcmpress: there is no file in {empty}, {hidden}\n"
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2"])
+def test_what_is_no_frame_is_not_promised_to_become_one(
+    dcmpress: Dcmpress, tmp_path: Path, syntax: str
+) -> None:
+    config = tmp_path / "dcmpress.yaml"
+    config.write_text(
+        f"destinations: {{archive: {{kind: folder, path: {tmp_path / 'archive'}}}}}\n"
+        "default: {convert: enhanced, send_to: [archive]}\n"
+    )
+    frame, localizer = ct_series(2, 32, 32)
+    localizer.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    paths = write_all([frame, localizer], tmp_path / "ct")
+    for path in paths:
+        written = dcmread(path)
+        written.file_meta.TransferSyntaxUID = UID(syntax)
+        written.save_as(path, implicit_vr=syntax == "1.2.840.10008.1.2", little_endian=True)
+
+    said = [dcmpress("explain", path, "-c", config) for path in paths]
+    hoped, refused = json.loads(dcmpress("explain", *paths, "-c", config, "--json"))
+
+    assert "as enhanced" in said[0]
+    assert "enhanced if its series, once closed, allows; else htj2k" in said[0]
+    assert "as htj2k" in said[1]
+    assert "not enhanced, because localizer: Image Type" in said[1]
+    assert (hoped["not_collapsed"], refused["not_collapsed"]) == (None, "localizer: Image Type")
