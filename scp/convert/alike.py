@@ -1,17 +1,19 @@
 """Whether another run made the same of the same sources, whatever its bytes are."""
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from scp.convert.attributes import HTJ2K_LOSSLESS, read_attributes
+from scp.convert.attributes import HTJ2K_LOSSLESS, PixelAttributes, read_attributes
 from scp.convert.codec_cpu import OpenJpegDecoder
 from scp.convert.digests import normal_without_pixels
 from scp.convert.enhanced.record import FrameDigests
 from scp.convert.enhanced.restore import NotRestorableError, verify_collapsed
-from scp.convert.part10 import open_dicom
+from scp.convert.part10 import DicomFile, open_dicom
 from scp.convert.source import frame_at, locate_frames
+from scp.elements import Element
 from scp.errors import ConversionError, MalformedError, TruncatedError
 
 
@@ -41,19 +43,32 @@ def sources_of(enhanced: Path, sidecar: Path | None = None) -> tuple[FrameDigest
     return () if any(each.fault for each in frames) else tuple(each.digests for each in frames)
 
 
-def _image(path: Path) -> tuple[str, str]:
-    """Digests of its header and of its frames, decoded one at a time."""
-    file = open_dicom(path)
-    elements = file.walk()
-    attributes = read_attributes(file, elements)
+def frames_of(
+    file: DicomFile, elements: list[Element], attributes: PixelAttributes
+) -> Iterator[memoryview]:
+    """The words of one frame after the other, little endian, whatever they are compressed with.
+
+    Raises
+    ------
+    ConversionError, MalformedError, TruncatedError
+        A frame cannot be found or decoded.
+    """
     spans = locate_frames(file, elements, attributes)
-    decoder, pixels = OpenJpegDecoder(), hashlib.sha256()
+    decoder = OpenJpegDecoder()
     for index in range(attributes.frames):
         if spans is not None and file.transfer_syntax in HTJ2K_LOSSLESS:
             data = b"".join(file.dataset[start:end] for start, end in spans[index])
             (frame,) = decoder.decode([data], attributes.frame_format)
         else:
             frame = frame_at(file, attributes, spans, index)
-        pixels.update(np.ascontiguousarray(frame).data)
+        yield np.ascontiguousarray(frame).data.cast("B")
         file.release()
+
+
+def _image(path: Path) -> tuple[str, str]:
+    """Digests of its header and of its frames, decoded one at a time."""
+    file = open_dicom(path)
+    elements, pixels = file.walk(), hashlib.sha256()
+    for words in frames_of(file, elements, read_attributes(file, elements)):
+        pixels.update(words)
     return normal_without_pixels(file, elements), pixels.hexdigest()

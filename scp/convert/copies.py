@@ -4,15 +4,12 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from scp.convert.attributes import HTJ2K_LOSSLESS, read_attributes
-from scp.convert.codec_cpu import OpenJpegDecoder
+from scp.convert.alike import frames_of
+from scp.convert.attributes import read_attributes
 from scp.convert.digests import digests_of, normal_as_native
 from scp.convert.enhanced.writer import file_meta
 from scp.convert.part10 import open_dicom, windows
 from scp.convert.refusals import NotConvertibleError
-from scp.convert.source import frame_at, locate_frames
 from scp.errors import ConversionError, MalformedError, TruncatedError
 from scp.part10 import file_meta_of
 
@@ -64,21 +61,12 @@ def examine(path: Path) -> Copy | None:
     try:
         elements = file.walk()
         attributes = read_attributes(file, elements)
-        spans = locate_frames(file, elements, attributes)
         whole, kept = hashlib.sha256(), bytearray()
         is_kept = attributes.frame_bytes * attributes.frames <= _MOST_BYTES
-        decoder = OpenJpegDecoder()
-        for index in range(attributes.frames):
-            if spans is not None and file.transfer_syntax in HTJ2K_LOSSLESS:
-                data = b"".join(file.dataset[start:end] for start, end in spans[index])
-                (frame,) = decoder.decode([data], attributes.frame_format)
-            else:
-                frame = frame_at(file, attributes, spans, index)
-            words = np.ascontiguousarray(frame).data.cast("B")
+        for words in frames_of(file, elements, attributes):
             whole.update(words)
             if is_kept:
                 kept += words
-            file.release()
         pixels = whole.hexdigest()
         if is_kept and attributes.samples == 1:  # Colour is otherwise in a header of HTJ2K.
             as_native = normal_as_native(file, elements, kept)
