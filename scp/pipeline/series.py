@@ -154,11 +154,15 @@ class SeriesConverter:
 
 def _check(sources: Sequence[Path], folder: Path) -> None:
     names: set[str] = set()
+    # Each folder once: to ask for every file took a good part of what small ones cost.
+    inside = {
+        parent for parent in {s.parent for s in sources} if parent.resolve() == folder.resolve()
+    }
     for source in sources:
         if source.name in names:
             raise UsageError(f"two files are called {source.name}: give each a folder of its own")
         names.add(source.name)
-        if source.parent.resolve() == folder.resolve():
+        if source.parent in inside:
             raise UsageError(f"{source} lies in {folder}: results may not mix with sources")
 
 
