@@ -13,7 +13,7 @@ from typing import Final
 
 from scp.cli.manifest import MANIFEST, NOT_DICOM, Entry, VolumeEntry, encode, read_manifest
 from scp.cli.transcode_work import Work, common_folder, has_size
-from scp.convert.alike import is_same_image, sources_of
+from scp.convert.alike import is_dataset, is_of_same_patient, is_same_image, sources_of
 from scp.convert.enhanced.collapsed import Collapsed
 from scp.convert.enhanced.record import sidecar_of
 from scp.durable import Disk
@@ -47,6 +47,7 @@ class Output:
         self._manifest = disk.append_to(target / MANIFEST)
         self._may_be_torn = os.fstat(self._manifest.descriptor).st_size > 0
         """Whether the manifest may end in the middle of a line."""
+        disk.sync_folder(target)  # The record's name.
         self._synced_at = time.monotonic()
 
     def sync(self) -> None:
@@ -121,10 +122,12 @@ class Output:
             # Not what the worker has read; one that was lost has digested nothing.
             self.failed.append(f"{work.source}: {_CHANGED}")
             return
-        if not work.is_recorded and not _may_replace(work.target, work.aside):
+        if not work.is_recorded and not _may_replace(
+            work.target, work.aside, outcome.dataset_sha256
+        ):
             self.failed.append(f"{work.target} is there and was not made from {work.source}")
             return
-        self._publish(work.aside, work.target)
+        self._publish(work.aside, work.target, is_ours=work.is_recorded)
         self._record(
             replace(
                 _entry(work, outcome),
@@ -175,7 +178,8 @@ class Output:
         target = folder / f"{made.sop_instance_uid}.dcm"
         name = str(target.relative_to(self._target))
         beside = sidecar_of(target)
-        if name not in self._volumes and not _may_replace_volume(target, aside, made.sidecar):
+        is_ours = name in self._volumes
+        if not is_ours and not _may_replace_volume(target, aside, made.sidecar):
             there = target if target.exists() else beside
             self.failed += [
                 f"{work.source}: {there} is there and was not made from its series"
@@ -185,8 +189,8 @@ class Output:
         sidecar_sha256 = ""
         if made.sidecar is not None:  # First, so that no volume is there without it.
             sidecar_sha256 = _sha256(made.sidecar)
-            self._publish(made.sidecar, beside)
-        self._publish(aside, target)
+            self._publish(made.sidecar, beside, is_ours=is_ours)
+        self._publish(aside, target, is_ours=is_ours)
         volume = VolumeEntry(
             volume=name,
             sop_instance_uid=made.sop_instance_uid,
@@ -211,9 +215,9 @@ class Output:
         self._volumes[name] = volume
         self._record(*entries, volume)
 
-    def _publish(self, aside: Path, target: Path) -> None:
-        """Give a file its name, durably; what has the same bytes and the name stays."""
-        if target.exists() and filecmp.cmp(aside, target, shallow=False):
+    def _publish(self, aside: Path, target: Path, *, is_ours: bool) -> None:
+        """Give a file its name, durably; what no record knows, with the same bytes, stays."""
+        if not is_ours and target.exists() and filecmp.cmp(aside, target, shallow=False):
             return
         self._disk.sync_path(aside)
         self._disk.rename(aside, target)
@@ -231,22 +235,27 @@ class Output:
                 self._advance(line)
 
 
-def _may_replace(target: Path, aside: Path) -> bool:
+def _may_replace(target: Path, aside: Path, dataset_sha256: str) -> bool:
     """Whether nothing is lost with what lies there, which no record knows.
 
     A run that died before it came to its record, or whose record was lost with the power, left such
-    results. Another encoder, or the same with another setting, gives the same image other bytes.
+    results. Another encoder, or the same with another setting, gives the same image other bytes; a run
+    that lost a worker has left the source as it was, of which the digest is given.
     """
     if not target.exists() or filecmp.cmp(aside, target, shallow=False):
         return True
-    return target.is_file() and is_same_image(aside, target)
+    return target.is_file() and (is_dataset(target, dataset_sha256) or is_same_image(aside, target))
 
 
 def _may_replace_volume(target: Path, aside: Path, sidecar: Path | None) -> bool:
-    """As :func:`_may_replace`, of an object and its restore record: of the same sources, and all whole."""
+    """As :func:`_may_replace`, of an object and its record: of the same sources and patient, all whole."""
     if target.exists() and not filecmp.cmp(aside, target, shallow=False):
         ours = sources_of(aside, sidecar)
         if not ours or not target.is_file() or sources_of(target) != ours:
+            return False
+        if not is_of_same_patient(
+            aside, target
+        ):  # Corrected since; the sources' digests do not tell.
             return False
     beside = sidecar_of(target)
     if sidecar is not None and beside.exists() and not filecmp.cmp(sidecar, beside, shallow=False):

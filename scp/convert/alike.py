@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from pydicom import dcmread
 
 from scp.convert.attributes import HTJ2K_LOSSLESS, PixelAttributes, read_attributes
 from scp.convert.codec_cpu import OpenJpegDecoder
-from scp.convert.digests import normal_without_pixels
+from scp.convert.digests import dataset_sha256, normal_without_pixels
 from scp.convert.enhanced.record import FrameDigests
-from scp.convert.enhanced.restore import NotRestorableError, verify_collapsed
+from scp.convert.enhanced.restore import IDENTITY, NotRestorableError, verify_collapsed
 from scp.convert.part10 import DicomFile, open_dicom
 from scp.convert.source import frame_at, locate_frames
 from scp.elements import Element
@@ -26,6 +27,23 @@ def is_same_image(one: Path, other: Path) -> bool:
         return _image(one) == _image(other)
     except (ConversionError, MalformedError, TruncatedError):
         return False
+
+
+def is_dataset(path: Path, sha256: str) -> bool:
+    """Whether a file's dataset, byte for byte, is the one with this digest."""
+    try:
+        return dataset_sha256(path) == sha256
+    except (ConversionError, MalformedError, TruncatedError):
+        return False
+
+
+def is_of_same_patient(one: Path, other: Path) -> bool:
+    """Whether two collapsed objects are one instance, of the same patient and study.
+
+    False too where pydicom cannot read it.
+    """
+    identity = _identity(one)
+    return identity is not None and identity == _identity(other)
 
 
 def sources_of(enhanced: Path, sidecar: Path | None = None) -> tuple[FrameDigests, ...]:
@@ -63,6 +81,14 @@ def frames_of(
             frame = frame_at(file, attributes, spans, index)
         yield np.ascontiguousarray(frame).data.cast("B")
         file.release()
+
+
+def _identity(path: Path) -> list[str] | None:
+    try:
+        header = dcmread(path, stop_before_pixels=True, specific_tags=["SOPInstanceUID", *IDENTITY])
+        return [str(header.get(keyword) or "") for keyword in ("SOPInstanceUID", *IDENTITY)]
+    except Exception:  # pydicom raises whatever a value provokes
+        return None
 
 
 def _image(path: Path) -> tuple[str, str]:

@@ -216,6 +216,41 @@ def test_a_result_without_a_record_that_has_another_header_or_pixel_is_not_repla
     assert all("is there and was not made from" in each for each in summary["failed"])
 
 
+def test_an_object_without_a_record_whose_patient_was_corrected_is_not_replaced(
+    dcmpress: Dcmpress, sources: Path, tmp_path: Path, config: Path
+) -> None:
+    out = tmp_path / "out"
+    transcode(dcmpress, sources, out, config)
+    volume = the_volume(out)
+    changed = pydicom.dcmread(volume)
+    changed.PatientID = "corrected"
+    changed.save_as(volume)
+    content = volume.read_bytes()
+    (out / MANIFEST).unlink()
+
+    summary = transcode(dcmpress, sources, out, config, code=1)
+
+    assert volume.read_bytes() == content
+    assert len(summary["failed"]) == CT
+    assert all(str(volume) in each for each in summary["failed"])
+
+
+def test_an_original_without_a_record_is_replaced_by_what_is_made_of_it(
+    dcmpress: Dcmpress, sources: Path, tmp_path: Path, config: Path
+) -> None:
+    """Where the run before had lost its worker. Colour has another header in HTJ2K."""
+    config.write_text(config.read_text().replace("convert: original", "convert: htj2k"))
+    out = tmp_path / "out"
+    shutil.copytree(sources / "study" / "us", out / "study" / "us")
+    (image,) = (out / "study" / "us").iterdir()
+
+    summary = transcode(dcmpress, sources, out, config)
+
+    assert groups(summary)["US", "htj2k", ""] == 1
+    assert pydicom.dcmread(image).PhotometricInterpretation == "YBR_RCT"
+    assert set(verdicts(dcmpress, out, config)) == {"good"}
+
+
 def test_the_record_reaches_the_disk_while_the_run_goes_on(
     dcmpress: Dcmpress, sources: Path, tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

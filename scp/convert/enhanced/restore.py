@@ -33,7 +33,7 @@ from scp.errors import ConversionError, MalformedError, TruncatedError
 from scp.part10 import file_meta_of
 
 _UID = re.compile(r"[0-9.]{1,64}", re.ASCII)
-_IDENTITY: Final = (
+IDENTITY: Final = (
     "PatientName",
     "PatientID",
     "IssuerOfPatientID",
@@ -356,9 +356,9 @@ def _identity(header: bytes) -> dict[str, str] | None:
         dataset = dcmread(
             DicomBytesIO(header),
             stop_before_pixels=True,
-            specific_tags=[*_IDENTITY, "SpecificCharacterSet"],
+            specific_tags=[*IDENTITY, "SpecificCharacterSet"],
         )
-        return {keyword: str(dataset.get(keyword) or "") for keyword in _IDENTITY}
+        return {keyword: str(dataset.get(keyword) or "") for keyword in IDENTITY}
     except Exception:  # pydicom raises whatever a value provokes
         return None
 
@@ -367,7 +367,7 @@ def _changed(original: dict[str, str] | None, now: dict[str, str] | None) -> str
     """Names what identifies the patient otherwise in the object than in the original; no values."""
     if original is None or now is None:
         return "whether the object and the original name the same patient cannot be told"
-    different = [keyword for keyword in _IDENTITY if original[keyword] != now[keyword]]
+    different = [keyword for keyword in IDENTITY if original[keyword] != now[keyword]]
     if not different:
         return ""
     return f"the object now says otherwise, the original as it was: {', '.join(different)}"
