@@ -173,12 +173,16 @@ class Attempt:
                 self._problem = receipt.detail
             return
         self._transient_in_a_row = 0
-        if verdict.is_settled:
-            shared.books.record(task.job, Answered(at=shared.wall(), receipt=receipt))
-        else:
+        answered = Answered(at=shared.wall(), receipt=receipt)
+        if verdict.is_done:
+            shared.books.record(task.job, answered)
+        elif not verdict.is_settled:
             self._failed.append((task, receipt))
         with shared.changed:
             shared.reached()
+            if verdict.is_settled and not verdict.is_done:
+                # With its task: whoever retries what is held must not find one without the other.
+                shared.books.record(task.job, answered)
             if verdict.is_settled:
                 shared.schedule.settle(task)
             if verdict.is_done:

@@ -223,7 +223,8 @@ class Schedule:
         """An instance is delivered, held or skipped."""
         task.place = _Place.SETTLED
         job = self._jobs[task.job]
-        job.tasks.pop(task.item.instance, None)
+        if job.tasks.get(task.item.instance) is task:
+            del job.tasks[task.item.instance]
         if not job.tasks:
             self._empty[task.job] = None
         uid = task.item.identity.sop_instance_uid

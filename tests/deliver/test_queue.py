@@ -449,6 +449,37 @@ def test_retrying_one_job_tries_what_is_held_of_it_and_leaves_the_others(tmp_pat
 # -- policy, priority, probing, several lanes ------------------------------------------------------
 
 
+def test_retrying_while_another_lane_notes_that_an_instance_is_held_sends_it_once_more_at_most(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    noting = threading.Event()
+
+    class Slow(Disk):
+        """So that whatever may come between a receipt and what follows from it does."""
+
+        def append_to(self, path: Path) -> DurableFile:
+            if not noting.is_set():
+                noting.set()
+                time.sleep(0.3)
+            return super().append_to(path)
+
+    def script(item: DeliveryItem, number: int) -> Verdict:
+        return Verdict.REFUSED if number == 1 else Verdict.DELIVERED
+
+    destination = Scripted(script)
+    with running(destination, disk=Slow(), lanes=[destination, destination]) as node:
+        node.queue.add(job(tmp_path, "a"))
+        assert noting.wait(20)
+        node.queue.retry_now("job")
+        finished = node.finished()
+
+    # It may have come too late, when the job was finished.
+    assert finished.delivered + len(finished.held) == 1
+    assert destination.tries["a"] == 1 + finished.delivered
+    assert len(node.of(Finished)) == 1
+    assert not [each for each in caplog.messages if "unexpectedly" in each]
+
+
 def test_what_a_destination_refuses_is_held_or_skipped_as_the_site_says(tmp_path: Path) -> None:
     def script(item: DeliveryItem, number: int) -> Verdict:
         return Verdict.REFUSED if item.instance == "b" else Verdict.DELIVERED

@@ -280,6 +280,17 @@ def test_hurrying_makes_a_job_due_and_forgets_its_failures() -> None:
     assert due(made, 0.0) == []
 
 
+def test_what_was_restored_stays_when_its_earlier_task_settles() -> None:
+    made = schedule(x="a")
+    earlier = take(made, 0.0)["xa"]
+    made.hurry("x", [earlier.item])
+
+    made.settle(earlier)
+
+    assert made.empty_jobs == []
+    assert due(made, 0.0) == ["xa"]
+
+
 def test_a_finished_job_is_forgotten() -> None:
     made = schedule(x="a", y="a")
 
