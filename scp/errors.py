@@ -125,6 +125,10 @@ class PeerUnavailableError(DeliveryError):
     """Nothing can be said of the peer: tried again after a backoff."""
 
 
+class NoAssociationError(PeerUnavailableError):
+    """The peer takes the connection, and breaks off before it has answered the association request."""
+
+
 class PeerRejectedError(DeliveryError):
     """The peer said no for good: tried five times over an hour, then a person decides."""
 

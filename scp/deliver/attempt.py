@@ -97,6 +97,7 @@ class Attempt:
         self._started = shared.now()
         self._failed: list[tuple[Task, Receipt]] = []
         self._transient_in_a_row = 0
+        self._was_reached = False
         self._delivered = 0
         self._delivered_bytes = 0
         self._warnings = 0
@@ -110,7 +111,7 @@ class Attempt:
             for receipt in self._destination.deliver(items, self._should_stop):
                 self._take(receipt)
         except PeerUnavailableError as error:
-            if self.answered or self.is_alone():
+            if self._was_reached or self.is_alone():
                 self._problem = str(error)
             else:
                 self._give_way(str(error))
@@ -166,7 +167,8 @@ class Attempt:
         verdict = receipt.verdict
         task = self.tasks[self.answered]
         self.answered += 1
-        self._transient_in_a_row += 1
+        self._was_reached = self._was_reached or not receipt.is_of_its_class
+        self._transient_in_a_row += not receipt.is_of_its_class
         if verdict is Verdict.TRANSIENT:
             self._failed.append((task, receipt))
             if self._transient_in_a_row == TRANSIENT_IN_A_ROW:

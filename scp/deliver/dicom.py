@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from scp.config.accepts import NATIVE
@@ -21,6 +22,7 @@ from scp.errors import (
     DeliveryError,
     DigestMismatchError,
     MalformedError,
+    NoAssociationError,
     PeerRejectedError,
     PeerUnavailableError,
 )
@@ -48,6 +50,10 @@ class DicomDestination:
     its own: then it counts for the instances of that sender. Whatever else keeps an association from
     being made raises PeerUnavailableError. One that breaks in the middle of an instance makes a
     TRANSIENT receipt for it, and a new association carries the rest.
+
+    A peer that breaks off at the association request may do so because of one SOP class: they are
+    proposed one at a time then, that class waits, and the others are delivered. It is unavailable
+    when two classes in a row fail.
     """
 
     def __init__(
@@ -65,13 +71,25 @@ class DicomDestination:
         self._refusals = refusals or Refusals(None, name)
         self._own_title = own_title if section.calls_as_sender else section.calling_ae_title
         """Where the sender of an instance is not known, or cannot be called so."""
+        self._breaking: set[str] = set()
+        """SOP classes at which the peer broke off while it took another; proposed alone."""
 
     def deliver(
         self, items: Sequence[DeliveryItem], should_stop: Callable[[], bool]
     ) -> Iterator[Receipt]:
         position = lost = 0
+        is_apart = was_accepted = False
+        suspect = ""
+        """The SOP class at which the peer broke off, and has accepted no association since."""
+        broken: dict[str, str] = {}
         while position < len(items) and not should_stop():
-            span = self._span(items, position)
+            sop_class = items[position].identity.sop_class_uid
+            if sop_class in broken:
+                receipt = _receipt(items[position], Verdict.TRANSIENT, broken[sop_class])
+                yield replace(receipt, is_of_its_class=True)
+                position += 1
+                continue
+            span = self._span(items, position, is_apart=is_apart)
             if isinstance(span, Receipt):
                 yield span
                 position += 1
@@ -87,6 +105,23 @@ class DicomDestination:
                 )
                 position = span.end
                 continue
+            except NoAssociationError as error:
+                if any(each.sop_class_uid != sop_class for each in span.proposals):
+                    is_apart = True  # It may be because of one of them.
+                    continue
+                if sop_class not in self._breaking:
+                    is_only = all(i.identity.sop_class_uid == sop_class for i in items)
+                    if suspect or is_only:
+                        raise
+                    suspect = sop_class
+                    if was_accepted:
+                        self._breaking.add(sop_class)
+                broken[sop_class] = f"{error} when it is asked for {sop_class}"
+                continue
+            was_accepted = True
+            self._breaking |= {suspect} - {""}
+            self._breaking -= {each.sop_class_uid for each in span.proposals}
+            suspect = ""
             with association:
                 while position < span.end and not should_stop():
                     sent = self._send(association, items[position])
@@ -125,14 +160,20 @@ class DicomDestination:
 
     # -- associations --------------------------------------------------------------------------
 
-    def _span(self, items: Sequence[DeliveryItem], start: int) -> "_Span | Receipt":
+    def _span(
+        self, items: Sequence[DeliveryItem], start: int, *, is_apart: bool
+    ) -> "_Span | Receipt":
         """How far one association reaches and what it proposes; or why that item fits in none."""
         title = self._calling(items[start])
+        first = items[start].identity.sop_class_uid
         proposals: dict[Proposal, None] = {}
         wanted: dict[tuple[str, str, str], list[Proposal]] = {}
         end = start
         for item in items[start:]:
             if self._calling(item) != title:
+                break
+            sop_class = item.identity.sop_class_uid
+            if sop_class != first and (is_apart or {sop_class, first} & self._breaking):
                 break
             key = (
                 item.identity.sop_class_uid,

@@ -54,6 +54,8 @@ class Receipt:
     """What was sent."""
     attempts: int = 0
     """Which try of the instance this was, from 1; a destination leaves it to its receipt file."""
+    is_of_its_class: bool = False
+    """It is said of the SOP class, whatever becomes of others; not in the receipt file."""
 
 
 class DecodeForPeer(Protocol):

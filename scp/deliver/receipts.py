@@ -251,6 +251,7 @@ def _encode(entry: Entry) -> bytes:
     match entry:
         case Answered():
             content |= content.pop("receipt")
+            del content["is_of_its_class"]
         case Unavailable():
             content["unavailable"] = content.pop("reason")
         case Released():

@@ -42,6 +42,7 @@ from scp.errors import (
     DeliveryError,
     DigestMismatchError,
     MalformedError,
+    NoAssociationError,
     PeerRejectedError,
     PeerUnavailableError,
 )
@@ -197,15 +198,18 @@ class Association:
         PeerRejectedError
             The peer rejects it for good.
         PeerUnavailableError
-            It rejects for now, aborts, or does not answer.
+            It rejects for now; as NoAssociationError: it aborts, or does not answer.
         """
         deadline = time.monotonic() + self._answer_seconds
-        self._send([encode_request(called, calling, proposals, provider_of)], deadline)
-        kind, pdu = self._next_pdu(deadline)
+        try:
+            self._send([encode_request(called, calling, proposals, provider_of)], deadline)
+            kind, pdu = self._next_pdu(deadline)
+            if kind not in (PduType.ASSOCIATE_RJ, PduType.ASSOCIATE_AC):
+                raise self._ended(kind)
+        except PeerUnavailableError as error:
+            raise NoAssociationError(str(error)) from error
         if kind == PduType.ASSOCIATE_RJ:
             raise rejection(pdu)
-        if kind != PduType.ASSOCIATE_AC:
-            raise self._ended(kind)
         accepted = decode_acceptance(pdu, proposals)
         self.contexts = dict(accepted.contexts)
         self.refused = accepted.refused

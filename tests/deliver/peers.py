@@ -42,6 +42,8 @@ class HandPeer:
     reject: tuple[int, int, int] | None = None
     rejects_callers: frozenset[str] | set[str] = frozenset()
     """As calling AE titles that are not recognised, for good."""
+    breaks_at: frozenset[str] = frozenset()
+    """SOP classes at whose proposal it closes the connection."""
     tls: ssl.SSLContext | None = None
     on_request: str = ""
     """What to do instead of answering the A-ASSOCIATE-RQ: abort, close, silence, nonsense."""
@@ -110,6 +112,8 @@ class HandPeer:
         assert kind == 1, f"PDU type {kind} to begin with"
         self.associations += 1
         if self._misbehave(connection, self.on_request):
+            return
+        if any(each.encode() in body for each in self.breaks_at):
             return
         if self.reject:
             connection.sendall(struct.pack(">BxLx3B", 3, 4, *self.reject))

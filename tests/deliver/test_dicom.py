@@ -520,6 +520,54 @@ def test_breaks_with_answers_between_them_do_not_make_the_peer_unavailable(tmp_p
     assert [each.verdict for each in receipts] == [Verdict.DELIVERED, Verdict.TRANSIENT] * 4
 
 
+PRIVATE = "1.2.826.0.1.3680043.9.9999.1"
+
+
+def of_class(item: DeliveryItem, sop_class: str) -> DeliveryItem:
+    return replace(item, identity=replace(item.identity, sop_class_uid=sop_class))
+
+
+def test_a_sop_class_at_which_the_peer_breaks_off_waits_and_the_others_are_delivered(
+    tmp_path: Path,
+) -> None:
+    items = [
+        of_class(each, PRIVATE) if n < 5 else each for n, each in enumerate(ct_items(tmp_path, 8))
+    ]
+
+    with HandPeer(breaks_at=frozenset({PRIVATE})) as peer:
+        destination = DicomDestination("peer", peer.section(), no_decoder)
+        receipts = list(destination.deliver(items, lambda: False))
+        assert peer.associations == 3
+        # It is known now: the others are not asked for together with it, and it is no outage.
+        again = list(destination.deliver(items[4:], lambda: False))
+        assert peer.associations == 5
+        alone = list(destination.deliver(items[:1], lambda: False))
+        peer.breaks_at = frozenset()
+        after = list(destination.deliver(items, lambda: False))
+
+    waits, done = Verdict.TRANSIENT, Verdict.DELIVERED
+    assert [each.verdict for each in receipts] == [waits] * 5 + [done] * 3
+    assert [each.verdict for each in again] == [waits] + [done] * 3
+    assert [each.verdict for each in alone] == [waits]
+    assert PRIVATE in receipts[0].detail
+    assert [each.verdict for each in after] == [done] * 8
+
+
+def test_a_peer_that_breaks_off_at_every_class_is_unavailable_after_two(tmp_path: Path) -> None:
+    items = [of_class(each, f"{PRIVATE}.{n}") for n, each in enumerate(ct_items(tmp_path, 4))]
+    receipts: list[Receipt] = []
+
+    with HandPeer(on_request="close") as peer:
+        destination = DicomDestination("peer", peer.section(), no_decoder)
+        with pytest.raises(PeerUnavailableError, match="closed"):
+            receipts.extend(destination.deliver(items, lambda: False))
+        with pytest.raises(PeerUnavailableError, match="closed"):
+            list(destination.deliver(items[:1], lambda: False))
+
+    assert [each.verdict for each in receipts] == [Verdict.TRANSIENT]
+    assert peer.associations == 3 + 1  # Together, the first, the second.
+
+
 # -- C-ECHO and other people's peers ---------------------------------------------------------------
 
 

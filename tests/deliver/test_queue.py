@@ -847,6 +847,33 @@ def test_a_series_reaches_a_peer_that_breaks_off_again_and_again(tmp_path: Path)
     assert arrived.keys() == {each.identity.sop_instance_uid for each in items}
 
 
+def test_a_sop_class_at_which_the_peer_breaks_off_does_not_keep_other_jobs_waiting(
+    tmp_path: Path,
+) -> None:
+    private = "1.2.826.0.1.3680043.9.9999.1"
+    items = ct_items(tmp_path / "spool", 8)
+    bad = [replace(i, identity=replace(i.identity, sop_class_uid=private)) for i in items[:5]]
+
+    with HandPeer(breaks_at=frozenset({private})) as peer:
+        queue_of = [Delivery(job="bad", receipts=tmp_path / "r-bad", items=tuple(bad))]
+        queue_of += [
+            Delivery(job=str(n), receipts=tmp_path / f"r-{n}", items=(each,))
+            for n, each in enumerate(items[5:])
+        ]
+        events: list[Event] = []
+        lane = DicomDestination("pacs", peer.section(), no_decoder)
+        queue = DestinationQueue("pacs", [lane], Disk(), events.append, backoff=SLOW)
+        for each in queue_of:
+            queue.add(each)
+        queue.start()
+        try:
+            node = Running(queue, events)
+            assert [node.finished(str(n)).delivered for n in range(3)] == [1, 1, 1]
+            assert queue.snapshot().jobs == {"bad": 5}
+        finally:
+            assert queue.stop(10)
+
+
 def test_an_instance_that_breaks_every_association_does_not_keep_new_jobs_waiting(
     tmp_path: Path,
 ) -> None:
