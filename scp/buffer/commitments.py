@@ -30,6 +30,8 @@ MAX_REQUESTS: Final = 10_000
 MAX_REQUESTED_BYTES: Final = 64 * 2**20
 """Of requests that are open at a time; a peer that asks for more is told to come later."""
 ENDING: Final = ".json"
+_COARSE_NS: Final = 1_000_000_000
+"""Two changes of a folder within it may bear the same time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,10 +216,7 @@ class CommitmentFiles:
 
     def changed(self) -> tuple[int, int]:
         """Two numbers that change when a receiver has put something there."""
-        return (
-            os.stat(self._layout.requested).st_mtime_ns,
-            os.stat(self._layout.answers).st_mtime_ns,
-        )
+        return _changed(self._layout.requested), _changed(self._layout.answers)
 
     # -- files ---------------------------------------------------------------------------------
 
@@ -266,6 +265,12 @@ class CommitmentFiles:
     def _drop(self, path: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             self._disk.unlink(path)
+
+
+def _changed(folder: Path) -> int:
+    """When; a folder of just now is another each time, as times of files may be coarse."""
+    now, changed = time.time_ns(), os.stat(folder).st_mtime_ns
+    return now if abs(now - changed) < _COARSE_NS else changed
 
 
 def _name(ae_title: str, transaction_uid: str) -> str:

@@ -148,6 +148,8 @@ class Commitments:
         """UIDs to look at."""
         self._seen: object = None
         self._is_looking = False
+        self._has_failed = False
+        """The ledger, when it was asked last: said once."""
 
     @property
     def open_requests(self) -> int:
@@ -184,7 +186,10 @@ class Commitments:
             return
         self._seen = seen
         for name in self._files.requests():
-            if name in self._open or self._reports.has(name):
+            if self._reports.has(name):
+                self._seen = None  # The peer may have asked again: until it is told, look again.
+                continue
+            if name in self._open:
                 continue
             requested = self._files.requested(name)
             if requested is None:
@@ -223,12 +228,15 @@ class Commitments:
         )
 
     def _not_looked(self, uids: set[str], error: Exception) -> None:
-        logger.error("storage commitment waits for the ledger: %s", error)
+        if not self._has_failed:
+            logger.error("storage commitment waits for the ledger: %s", error)
+        self._has_failed = True
         self._is_looking = False
         self._changed |= uids
 
     def _looked(self, uids: set[str], rows: list[LedgerRow]) -> None:
         self._is_looking = False
+        self._has_failed = False
         found = self._newest(uids, rows)
         names = {name for uid in uids for name in self._wanted.get(uid, ())}
         now = self._wall()

@@ -318,7 +318,7 @@ class Coordinator:
                 "is_known": self._accounts.is_loaded,
             },
             "destinations": {
-                name: _describe(queue.snapshot()) for name, queue in self._queues.items()
+                name: describe_queue(queue.snapshot()) for name, queue in self._queues.items()
             },
         }
 
@@ -368,12 +368,13 @@ def _make_patient_key(layout: Layout, disk: Disk) -> None:
         logger.error("nothing that arrives now will be found by its patient: %s", error)
 
 
-def _describe(snapshot: QueueSnapshot) -> Reply:
+def describe_queue(snapshot: QueueSnapshot) -> Reply:
+    """A destination, for the status."""
     if snapshot.is_sending:
         state = "sending"
-    elif snapshot.next_try is not None and snapshot.last_error:
-        seconds = max(0.0, snapshot.next_try - time.time())
-        state = f"waits {seconds:.0f} s: {snapshot.last_error}"
+    elif snapshot.next_try is not None:
+        why = f": {snapshot.last_error}" if snapshot.last_error else ""
+        state = f"waits {max(0.0, snapshot.next_try - time.time()):.0f} s{why}"
     else:
         state = "idle"
     return {

@@ -243,10 +243,11 @@ class Dispatch:
             receipts = {receipt.instance: receipt for receipt in event.receipts}
             live.take(event.destination, receipts, datetime.now(UTC))
         elif isinstance(event, Finished):
-            if event.held or not self.asks(live, event.destination):
-                live.unfinished.discard(event.destination)
+            live.unfinished.discard(event.destination)
+            if self.asks(live, event.destination):  # Whatever it refused, it has the rest.
+                live.asked.add(event.destination)
             if event.held:
-                live.held[event.destination] = dict(event.held)
+                live.held.setdefault(event.destination, {}).update(event.held)
                 # A person may give it up: what is sent again must not be a repeat of that.
                 self._remember(live)
             self._finish_if_done(live)
@@ -256,7 +257,8 @@ class Dispatch:
         """A destination has said for what of its share it vouches; the rest is held."""
         if self.live.get(live.job.name) is not live:
             return
-        live.unfinished.discard(destination)
+        if not self.asks(live, destination):  # It may have taken more since it was asked.
+            live.asked.discard(destination)
         if refused:
             live.held[destination] = live.held.get(destination, {}) | dict(refused)
             self._remember(live)
@@ -264,7 +266,8 @@ class Dispatch:
         self.changed(live)
 
     def _finish_if_done(self, live: Live) -> None:
-        if live.unfinished or live.is_recording or self.live.get(live.job.name) is not live:
+        is_over = live.is_recording or self.live.get(live.job.name) is not live
+        if is_over or live.unfinished or live.asked:
             return
         live.held = {name: reasons for name, reasons in live.held.items() if reasons}
         for destination in live.destinations:
@@ -368,7 +371,8 @@ class Dispatch:
         if name in self.unreadable:
             raise NodeError(f"job {name} cannot be read, so there is no record of what it holds")
         if name in self.live and not self.live[name].is_recording:
-            whom = ", ".join(sorted(self.live[name].unfinished)) or "its destinations"
+            busy = self.live[name].unfinished | self.live[name].asked
+            whom = ", ".join(sorted(busy)) or "its destinations"
             raise NodeError(
                 f"job {name} is not held: it waits for {whom}; a destination that is to get nothing "
                 "any more has to leave the configuration, and the node be started again"

@@ -38,6 +38,8 @@ class Live:
     """An instance or volume to the destinations that are not to have it after all, and why."""
     unfinished: set[str] = field(default_factory=set)
     """Destinations that still work on it."""
+    asked: set[str] = field(default_factory=set)
+    """Destinations that are asked to vouch for what they took."""
     is_recording: bool = False
     vouching: frozenset[str] = frozenset()
     """Destinations that have an instance for good only when they vouch for it."""
@@ -114,8 +116,7 @@ class Live:
 
     def _item(self, instance: JobInstance) -> DeliveryItem:
         """An instance by itself: as it was committed first, or beside its volume."""
-        known = self._items.get(instance.name)
-        if known is not None:
+        if (known := self._items.get(instance.name)) is not None:
             return known
         form = instance.forms[0] if instance.volume else instance
         original = self._folder(SOURCE) / instance.name

@@ -1,5 +1,6 @@
 """What a peer is told of its instances: which are safe, which are not, and when that is known."""
 
+import os
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
@@ -72,10 +73,10 @@ class Desk:
             "store": {"kind": "s3", "bucket": "images"},
         }
         config = config_for(folder, destinations=destinations, commit=commit)
-        layout, disk = Layout(config.node.data), Disk()
-        layout.make(disk)
+        self.layout, disk = Layout(config.node.data), Disk()
+        self.layout.make(disk)
         self.wall = HandClock(NOON.timestamp())
-        self.files = CommitmentFiles(layout, disk, wall=self.wall)
+        self.files = CommitmentFiles(self.layout, disk, wall=self.wall)
         self.ledger = FailingLedger()
         self.told = Told()
         self.jobs: list[Live] = []
@@ -351,9 +352,29 @@ def test_a_ledger_that_is_away_is_asked_again(
     desk.ledger.is_away = True
     desk.ask("a")
     assert desk.answers == {}
-    assert "storage commitment waits for the ledger: no connection" in caplog.text
+    desk.settle()
+    assert caplog.text.count("storage commitment waits for the ledger: no connection") == 1
 
     desk.ledger.is_away = False
+    desk.settle()
+
+    assert desk.answers == {"1.2.a": COMMITTED}
+
+
+def test_a_request_that_comes_again_while_its_report_is_on_the_way_is_taken_up_after_it(
+    make_desk: MakeDesk,
+) -> None:
+    desk = make_desk()
+    desk.ledger.record([ledger_row("a")])
+    desk.ask("a")
+    (name,) = desk.told.decided_of
+    desk.files.decide(name, desk.told.decided_of[name])
+    desk.ask("a")
+    long_ago = time.time() - 60
+    os.utime(desk.layout.requested, (long_ago, long_ago))  # Nothing else has come for long.
+    desk.settle()
+
+    del desk.told.decided_of[name]  # The peer knows.
     desk.settle()
 
     assert desk.answers == {"1.2.a": COMMITTED}

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -286,3 +287,50 @@ def test_a_commit_that_the_disk_cannot_read_holds_its_own_job_only(make_parts: M
 
     parts.until(lambda: parts.states() == {State.DELIVERED: 1})
     assert parts.dispatch.unreadable == {"job-1": 1}
+
+
+# -- a destination that has to vouch -----------------------------------------------------------------
+
+
+def test_what_a_destination_took_is_asked_for_also_where_it_refused_some(site: Site) -> None:
+    parts, dispatch = site.parts, site.parts.dispatch
+    dispatch.vouching = frozenset({"pacs"})
+    dispatch.asks = lambda live, destination: bool(live.unvouched(destination))
+    site.peer.answer = lambda number: 0xA900 if number == 2 else 0x0000
+    live = parts.start(parts.job(count=3, send_to=("pacs",)))
+    parts.until(lambda: live.asked == {"pacs"})
+    refused = set(live.held["pacs"])
+
+    assert len(refused) == 1
+    with pytest.raises(NodeError, match="it waits for pacs"):
+        dispatch.discard("job-1", "not wanted")
+
+    live.vouch("pacs", live.unvouched("pacs"), [], datetime.now(UTC))
+    dispatch.vouched(live, "pacs", {})
+
+    assert set(dispatch.held["job-1"].held["pacs"]) == refused
+    assert dispatch.discard("job-1", "not wanted") == 1
+    parts.settle()
+    assert parts.states() == {State.DELIVERED: 2, State.DISCARDED: 1}
+
+
+def test_what_is_taken_while_the_rest_is_asked_for_is_asked_for_next(site: Site) -> None:
+    parts, dispatch = site.parts, site.parts.dispatch
+    dispatch.vouching = frozenset({"pacs"})
+    dispatch.asks = lambda live, destination: bool(live.unvouched(destination))
+    site.peer.answer = lambda number: 0xA900 if number == 1 else 0x0000
+    live = parts.start(parts.job(count=2, send_to=("pacs",)))
+    parts.until(lambda: live.asked == {"pacs"})
+    (first,) = live.unvouched("pacs")
+
+    site.let_pacs_accept()
+    dispatch.retry(["job-1"])
+    parts.until(lambda: len(live.unvouched("pacs")) == 2 and not live.unfinished)
+    live.vouch("pacs", [first], [], datetime.now(UTC))
+    dispatch.vouched(live, "pacs", {})
+
+    assert live.asked == {"pacs"}
+    live.vouch("pacs", live.unvouched("pacs"), [], datetime.now(UTC))
+    dispatch.vouched(live, "pacs", {})
+    parts.settle()
+    assert parts.states() == {State.DELIVERED: 2}
