@@ -126,11 +126,14 @@ def encode_response(command: Command, status: int) -> bytes:
 
 
 def encode_command_pdus(context_id: int, command_set: bytes, max_pdu_bytes: int) -> bytes:
-    """P-DATA-TF PDUs (PS3.8 9.3.5) of one PDV each, as long as the peer takes; 0: no limit."""
+    """P-DATA-TF PDUs (PS3.8 9.3.5) of one PDV each, as long as the peer takes; 0: no limit.
+
+    Every fragment has an even number of bytes (PS3.8 E.1).
+    """
     return b"".join(
         _PDU.pack(0x04, len(piece) + 6, len(piece) + 2, context_id, control) + piece
         for piece, control in _pieces(
-            command_set, max(max_pdu_bytes - 6, 1) if max_pdu_bytes else 0
+            command_set, max(max_pdu_bytes - 6 & ~1, 2) if max_pdu_bytes else 0
         )
     )
 

@@ -59,7 +59,9 @@ class Listener:
     doors
         At least one.
     seats
-        Shared with the other receivers; None: there are no others.
+        Shared with the other receivers; None: its own.
+    is_alone
+        There are no other receivers, to which it would give way.
     """
 
     def __init__(
@@ -71,6 +73,8 @@ class Listener:
         limits: LimitsSection,
         commitments: CommitmentService | None = None,
         seats: Seats | None = None,
+        *,
+        is_alone: bool = True,
     ) -> None:
         quiet_pynetdicom()
         for door in doors:
@@ -86,7 +90,7 @@ class Listener:
             seats=seats or Seats(make_table(limits.max_associations)),
             commitments=commitments,
         )
-        self._has_others = seats is not None
+        self._has_others = not is_alone
         self._numbers = itertools.count(1)
         self._open: set[StorageAssociation] = set()
         self._changed = threading.Condition()
@@ -248,7 +252,7 @@ class Listener:
                 buffer_bytes=BUFFER_BYTES if len(self._open) < FEW else SMALL_BUFFER_BYTES,
                 turned_away=None if is_welcome else Rejection.LOCAL_LIMIT,
             )
-        except OSError:  # no memory for its buffer
+        except Exception:  # no memory for its buffer, or something that nobody thought of
             if is_welcome:
                 self._stand_up(plain_address(address[0]))
             raise

@@ -63,18 +63,23 @@ def read_request(source: Source, length: int, answer: Callable[[Proposal], Answe
     Raises
     ------
     MalformedError
-        An item does not fit or is too long, there are too many contexts, or one of them has no ID
-        or no abstract syntax. Perhaps not all of the PDU was read.
+        An item does not fit or is too long, there are too many contexts, two of one ID, or one
+        without an ID or an abstract syntax. Perhaps not all of the PDU was read.
     """
     body = _Items(source, length)
     fixed = body.take(_FIXED_BYTES)
     answers: list[Answer] = []
+    ids: set[int] = set()
     kept = bytearray()
     for kind, size in body.items():
         if kind == _CONTEXT:
             if len(answers) == MAX_CONTEXTS:
                 raise MalformedError(f"more than {MAX_CONTEXTS} presentation contexts")
-            answers.append(answer(_proposal(body.take(size))))
+            proposal = _proposal(body.take(size))
+            if proposal.context_id in ids:  # Data in it could be of one or the other.
+                raise MalformedError(f"two presentation contexts of ID {proposal.context_id}")
+            ids.add(proposal.context_id)
+            answers.append(answer(proposal))
         elif kind == _APPLICATION_CONTEXT and not kept:
             kept += _item(kind, body.take(size))
         elif kind == _USER_INFORMATION:

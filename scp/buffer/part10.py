@@ -123,6 +123,8 @@ class IdentityReader:
             return _identity(found)
         identity = read_identity(dataset, request.transfer_syntax)
         if kind not in self._missed:
+            if len(self._missed) >= _MOST_KINDS:
+                self._missed.clear()
             self._missed.add(kind)
         elif not is_deflated(request.transfer_syntax):
             # Only what came twice: to learn takes as long as to walk some four times.
@@ -131,7 +133,7 @@ class IdentityReader:
         return identity
 
     def _learn(self, kind: tuple[object, ...], dataset: Buffer, encoding: Encoding) -> None:
-        if max(len(self._known), len(self._missed)) >= _MOST_KINDS:
+        if len(self._known) >= _MOST_KINDS:
             self._known.clear()
             self._missed.clear()
         learnt = _arrangement_of(dataset, encoding)

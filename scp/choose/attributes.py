@@ -20,6 +20,10 @@ _PIXEL_REPRESENTATION: Final = 0x00280103
 _DELIMITERS: Final = frozenset(b"\\^=\n\r\t\f")
 """Each ends an escape sequence's effect (PS3.5 6.1.2.5.3)."""
 
+_MOST_BYTES: Final = 2 * 2**20
+_MOST_ELEMENTS: Final = 20_000
+"""What is looked through for the rules, by the one thread that everything waits for."""
+
 _ENCODED_TEXT: Final = frozenset(("LO", "LT", "PN", "SH", "ST", "UC", "UT"))
 """Which the specific character set concerns (PS3.5 6.1.2.3)."""
 _PLAIN_TEXT: Final = frozenset(("AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"))
@@ -97,7 +101,7 @@ def read_attributes(source: Path | Buffer, wanted: Wanted) -> Attributes:
     if not wanted.stop_before:
         return Attributes()
     try:
-        with open_header(source) as header:
+        with open_header(source, _MOST_BYTES) as header:
             return _Extraction(header, wanted).run()
     except (MalformedError, TruncatedError):
         return Attributes(is_readable=False)
@@ -116,7 +120,9 @@ class _Extraction:
 
     def run(self) -> Attributes:
         public, private_groups = self._wanted.public, self._private_groups
-        for element in self._header.elements(self._wanted.stop_before):
+        for number, element in enumerate(self._header.elements(self._wanted.stop_before)):
+            if number == _MOST_ELEMENTS:
+                raise MalformedError(f"more than {_MOST_ELEMENTS} elements before what is wanted")
             tag = element.tag
             if tag in public:
                 self._keep(public[tag], element, _public_vr(element, self._is_signed))

@@ -38,8 +38,13 @@ type _Read = Callable[[int, int], Buffer]
 
 
 @contextmanager
-def open_header(source: Path | Buffer) -> Iterator["FileHeader"]:
+def open_header(source: Path | Buffer, most_bytes: int = _MAX_WINDOW) -> Iterator["FileHeader"]:
     """The header of a file, or of the bytes of one, for as long as the block lasts.
+
+    Parameters
+    ----------
+    most_bytes
+        That are inflated, or walked to find the end of one sequence.
 
     Raises
     ------
@@ -48,12 +53,16 @@ def open_header(source: Path | Buffer) -> Iterator["FileHeader"]:
     """
     if not isinstance(source, Path):
         held = memoryview(source)
-        yield FileHeader(lambda offset, length: held[offset : offset + length], len(held))
+        yield FileHeader(
+            lambda offset, length: held[offset : offset + length], len(held), most_bytes
+        )
         return
     descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size = os.fstat(descriptor).st_size
-        yield FileHeader(lambda offset, length: os.pread(descriptor, length, offset), size)
+        yield FileHeader(
+            lambda offset, length: os.pread(descriptor, length, offset), size, most_bytes
+        )
     finally:
         os.close(descriptor)
 
@@ -61,16 +70,18 @@ def open_header(source: Path | Buffer) -> Iterator["FileHeader"]:
 class FileHeader:
     """The file meta information, and the elements of the dataset as they are asked for."""
 
-    def __init__(self, read: _Read, size: int) -> None:
-        self._window = _Window(read, size)
+    def __init__(self, read: _Read, size: int, most_bytes: int) -> None:
+        self._window = _Window(read, size, most_bytes)
         self.meta = read_file_meta(self._window.read)
         self._dataset = self.meta.dataset_start
         self.transfer_syntax = self.meta.transfer_syntax
         self.encoding = encoding_of(self.transfer_syntax)
         if is_deflated(self.transfer_syntax) or self.transfer_syntax in _DEFLATED_REFERENCES:
             deflated = read(self._dataset, _MAX_WINDOW)
-            inflated = memoryview(bounded_inflate(deflated, _MAX_WINDOW))
-            self._window = _Window(lambda at, length: inflated[at : at + length], len(inflated))
+            inflated = memoryview(bounded_inflate(deflated, most_bytes))
+            self._window = _Window(
+                lambda at, length: inflated[at : at + length], len(inflated), most_bytes
+            )
             self._dataset = 0
 
     def elements(self, stop_before: int = 0x1_0000_0000) -> Iterator[Element]:
@@ -86,8 +97,9 @@ class FileHeader:
 class _Window:
     """Walks elements while holding only a part of the file."""
 
-    def __init__(self, read: _Read, size: int) -> None:
+    def __init__(self, read: _Read, size: int, most_bytes: int) -> None:
         self._read = read
+        self._most_bytes = most_bytes
         self._size = size
         self._base = 0
         self._held = read(0, _FIRST_WINDOW)
@@ -137,12 +149,12 @@ class _Window:
         elif element.tag == PIXEL_DATA:
             element.end = self._end_of_fragments(element.value, encoding)
             return element
-        elif len(self._held) < min(self._size - position, _MAX_WINDOW):
+        elif len(self._held) < min(self._size - position, self._most_bytes):
             self._move(position, len(self._held) * 8)
             return None
         raise TruncatedError(
             f"the file ends inside ({element.tag >> 16:04X},{element.tag & 0xFFFF:04X}),"
-            f" or its sequence is longer than {_MAX_WINDOW} bytes"
+            f" or its sequence is longer than {self._most_bytes} bytes"
         )
 
     def _end_of_fragments(self, position: int, encoding: Encoding) -> int:
@@ -162,7 +174,7 @@ class _Window:
 
     def _move(self, position: int, length: int) -> None:
         self._base = position
-        self._held = self._read(position, min(length, _MAX_WINDOW))
+        self._held = self._read(position, min(length, self._most_bytes))
 
 
 def _shifted(element: Element, distance: int) -> Element:

@@ -142,21 +142,21 @@ class LimitsSection(Section):
     max_pdu_bytes: PduSize = 2**17
     """Announced to peers; a longer PDU ends the association."""
     max_instance_bytes: Size = 16 * 2**30
-    max_associations: PositiveInt = 200
+    max_associations: Annotated[int, Field(ge=1, le=10_000)] = 200
     """At a time."""
     busy_seconds: Annotated[float, Field(ge=0)] = 5.0
     """While there are so many, others wait; after so long of it they are rejected for now."""
     max_associations_per_address: PositiveInt | None = None
     """None: as many as there may be."""
-    handshake_seconds: PositiveFloat = 30.0
+    handshake_seconds: Annotated[float, Field(ge=0.01, le=86_400)] = 30.0
     """From the connection to the association, the TLS handshake included."""
-    idle_seconds: PositiveFloat = 60.0
+    idle_seconds: Annotated[float, Field(ge=0.01, le=86_400)] = 60.0
     """Without a byte between messages an association is aborted."""
-    pdu_seconds: PositiveFloat = 30.0
+    pdu_seconds: Annotated[float, Field(ge=0.01, le=86_400)] = 30.0
     """For one PDU, from its first byte to its last."""
     max_encoded_bytes: Size = 4 * 2**30
     """The cache of instances converted while their series is open."""
-    drain_seconds: PositiveFloat = 20.0
+    drain_seconds: Annotated[float, Field(ge=0.01, le=86_400)] = 20.0
     """After SIGTERM, until open associations are aborted."""
 
 

@@ -72,6 +72,7 @@ def serve(orders: Orders) -> None:
         config.limits,
         commitment_service(config, CommitmentFiles(layout, disk)),
         Seats(table, orders.number),
+        is_alone=count_of(config.node) == 1,
     )
     listener.serve([stop_read])
     listener.drain(config.limits.drain_seconds)

@@ -69,7 +69,8 @@ def test_a_command_is_cut_into_pdus_that_the_peer_takes(command: bytes, most: in
     controls = []
     while pdus:
         length = int.from_bytes(pdus[2:6], "big")
-        assert most < 7 or length <= most
+        assert most < 8 or length <= most
+        assert length % 2 == 0 or 6 + length == len(pdus)  # The last is as odd as the command.
         assert (pdus[0], pdus[10]) == (4, 5)
         assert int.from_bytes(pdus[6:10], "big") == length - 4
         controls.append(pdus[11])

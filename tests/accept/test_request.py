@@ -91,6 +91,15 @@ def test_contexts_are_read_as_pynetdicom_writes_them() -> None:
     assert rest.user_information.maximum_length == 16384
 
 
+def test_two_contexts_of_one_id_are_no_request() -> None:
+    """Data in it could be in the syntax of one or of the other (PS3.8 9.3.2.2)."""
+    pdu = associate_request([(CT, (EXPLICIT,)), (CT, (IMPLICIT,))])
+    second = pdu.index(b"\3\0\0\0\x30")  # Before the abstract syntax of context 3.
+
+    with pytest.raises(MalformedError, match="two presentation contexts"):
+        read(pdu[:second] + b"\1" + pdu[second + 1 :])
+
+
 def test_extended_negotiation_is_passed_over() -> None:
     plain, _ = read(associate_request())
     extended, _ = read(associate_request(items=extended_negotiation()))

@@ -154,6 +154,10 @@ def test_what_is_remembered_of_instances_is_bounded() -> None:
         request = replace(asked_for(EXPLICIT_LITTLE), sop_class_uid=f"1.2.{number}")
         for _ in range(2):
             reader.read(sent.dataset, request)
+    for number in range(1000):  # Of which none comes twice.
+        reader.read(
+            sent.dataset, replace(asked_for(EXPLICIT_LITTLE), sop_class_uid=f"1.3.{number}")
+        )
     for _ in range(3):
         fat = sent.dataset[:start] + many + sent.dataset[start:]
         assert reader.read(fat, asked_for(EXPLICIT_LITTLE)) == sent.identity

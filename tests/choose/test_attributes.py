@@ -1,5 +1,8 @@
 """Reading what rules match on."""
 
+import struct
+import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from pydicom.dataelem import DataElement
 from scp.choose.attributes import Attribute, Attributes, read_attributes, wanted
 from scp.config.schema import Rule
 from tests.choose.images import image, raw_element, raw_file, with_elements
+from tests.encodings import deflated
 
 SYNTAXES = {
     "implicit": "1.2.840.10008.1.2",
@@ -242,3 +246,27 @@ def test_every_file_of_the_corpus_gives_an_answer(corpus: Path) -> None:
     ]
 
     assert len(unreadable) < 20
+
+
+@pytest.mark.parametrize("kind", ["elements", "items", "deflated items", "deflated pixels"])
+def test_what_a_hostile_header_costs_is_bounded(kind: str) -> None:
+    """All receiving waits for the thread that reads for the rules."""
+    megabytes = 48
+    rows = raw_element(0x00280010, "US", b"\1\0")
+    items = struct.pack("<HH2sHL", 0x0021, 0x1001, b"SQ", 0, 0xFFFFFFFF)
+    items += b"\xfe\xff\0\xe0\0\0\0\0" * (megabytes * 2**17)
+    if kind == "elements":
+        content = raw_file(raw_element(0x00210010, "LO", b"") * (megabytes * 2**17), rows)
+    elif kind == "items":
+        content = raw_file(items)
+    else:
+        dataset = items if kind == "deflated items" else rows + bytes(megabytes * 2**20)
+        content = raw_file(deflated(dataset), transfer_syntax=SYNTAXES["deflated"])
+    tracemalloc.start()
+    started = time.process_time()
+
+    read(content, "Rows")
+
+    assert time.process_time() - started < 2.0  # Of the order of 0.1; it was 4 and more.
+    assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
+    tracemalloc.stop()
