@@ -100,3 +100,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             if name.startswith("fault matrix"):
                 terminalreporter.section(name)
                 terminalreporter.write_line(str(value))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """First what installs packages: at the end nothing would be left to do beside it."""
+    items.sort(key=lambda item: "scripts" not in item.path.relative_to(REPOSITORY).parts)
