@@ -4,6 +4,7 @@ It ends by itself where the device hangs or fails again and again: after most CU
 helps, and the coordinator starts one after a while.
 """
 
+import functools
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ from scp.convert.gpu_backend import find_gpus, pinning, prove_a_frame, shared_gp
 from scp.convert.gpu_team import GpuTeam
 from scp.errors import CodecError
 from scp.pipeline.gpu_link import GpuServer
-from scp.pipeline.processes import Orders, read_orders, run_promptly
+from scp.pipeline.processes import Orders, read_orders, run_promptly, send
 from scp.pipeline.tasks import GpuReport
 
 _REPORT_SECONDS: Final = 1.0
@@ -31,7 +32,7 @@ def main() -> None:
     # batch takes twice as long as it needs (CT, 16 workers on 16 cores beside an H100).
     run_promptly()
     try:
-        is_well = run(orders, coordinator.send, coordinator.poll)
+        is_well = run(orders, functools.partial(send, coordinator), coordinator.poll)
     except (EOFError, OSError):
         is_well = True  # The coordinator is gone.
     # What hangs in the driver would keep the interpreter from ending.

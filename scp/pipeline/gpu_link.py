@@ -23,7 +23,7 @@ from scp.convert.gpu_backend import Pin
 from scp.convert.gpu_port import EncodeSettings, Frame, GpuError, GpuUnavailableError, SharedGpu
 from scp.elements import Buffer
 from scp.pipeline.control import short_path
-from scp.pipeline.processes import receive
+from scp.pipeline.processes import receive, send
 
 logger = logging.getLogger(__name__)
 
@@ -197,7 +197,7 @@ class GpuLink:
         if self._connection is None:
             raise GpuUnavailableError("no GPU answers")
         try:
-            self._connection.send(request)
+            send(self._connection, request)
             if not self._connection.poll(self._answer_seconds):
                 self._leave(self._answer_seconds)
                 raise GpuUnavailableError(f"no answer after {self._answer_seconds:g} s")
@@ -308,9 +308,9 @@ class GpuServer:
                 _, descriptors, _, _ = socket.recv_fds(peer, 1, 1)
                 connection = Connection(peer.detach())
             with connection, contextlib.closing(_Shared(descriptors[0], self._pin)) as area:
-                connection.send(self._gpu.name)
+                send(connection, self._gpu.name)
                 while True:
-                    connection.send(self._answer(receive(connection), area))
+                    send(connection, self._answer(receive(connection), area))
         except (EOFError, OSError, IndexError):
             return  # It has ended, or was killed.
         finally:

@@ -191,7 +191,7 @@ class WorkerPool:
         entry.is_taken = True
         worker.deadline = self._deadline(_size(entry.task))
         try:
-            worker.connection.send(Assignment(entry.task, entry.priority <= URGENT))
+            processes.send(worker.connection, Assignment(entry.task, entry.priority <= URGENT))
         except OSError:
             # It died while idle, and its connection becomes readable; or it hangs, and is late at once.
             worker.deadline = 0.0

@@ -109,6 +109,11 @@ def keep_freed_memory() -> None:
     bytes(_KEPT_BYTES)
 
 
+def send(connection: Connection, message: Any) -> None:
+    """As :meth:`Connection.send`, which pickles into a buffer of the kind that :func:`receive` tells of."""
+    connection.send_bytes(pickle.dumps(message))
+
+
 def receive(connection: Connection) -> Any:
     """The next message, as :meth:`Connection.recv` gives it.
 

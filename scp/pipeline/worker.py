@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import hashlib
 import importlib
 import logging
@@ -38,7 +39,7 @@ from scp.errors import ConversionError, ScpError, StorageFullError
 from scp.model import CollapseReason, Form, PassReason
 from scp.pipeline.gpu_link import GpuLink
 from scp.pipeline.labels import Labels
-from scp.pipeline.processes import Orders, keep_freed_memory, read_orders, receive
+from scp.pipeline.processes import Orders, keep_freed_memory, read_orders, receive, send
 from scp.pipeline.tasks import (
     Answer,
     Assignment,
@@ -72,11 +73,12 @@ def main() -> None:
     coordinator = Connection(socket.socket(fileno=orders.sockets[0]).detach())
     gpu = _gpu_of(orders)
     beside = ThreadPoolExecutor(1) if gpu is not None else None
-    work = Workbench(orders.config, codecs_for(orders.config.codec, gpu), coordinator.send, beside)
+    codecs, announce = codecs_for(orders.config.codec, gpu), functools.partial(send, coordinator)
+    work = Workbench(orders.config, codecs, announce, beside)
     if any(rule.convert is Form.ENHANCED for rule in (*orders.config.rules, orders.config.default)):
         importlib.import_module("scp.convert.enhanced.collapse")  # Not while a series waits for it.
     with contextlib.suppress(OSError):  # As below.
-        coordinator.send(Ready())
+        send(coordinator, Ready())
     serve(coordinator, work.do)
 
 
@@ -96,7 +98,7 @@ def serve(coordinator: Connection, do: Callable[[Task], Answer]) -> None:
                     answer = urgent.submit(do, assigned.task).result()
                 else:
                     answer = do(assigned.task)
-                coordinator.send(answer)
+                send(coordinator, answer)
             except (EOFError, OSError):
                 break  # The coordinator stops, or was killed; who comes after it starts workers anew.
 
