@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from pydicom import dcmread
 
-from scp.convert.attributes import HTJ2K_LOSSLESS, PixelAttributes, read_attributes
+from scp.convert.attributes import PixelAttributes, read_attributes
 from scp.convert.codec_cpu import OpenJpegDecoder
 from scp.convert.digests import dataset_sha256, normal_without_pixels
 from scp.convert.enhanced.record import FrameDigests
@@ -74,11 +74,7 @@ def frames_of(
     spans = locate_frames(file, elements, attributes)
     decoder = OpenJpegDecoder()
     for index in range(attributes.frames):
-        if spans is not None and file.transfer_syntax in HTJ2K_LOSSLESS:
-            data = b"".join(file.dataset[start:end] for start, end in spans[index])
-            (frame,) = decoder.decode([data], attributes.frame_format)
-        else:
-            frame = frame_at(file, attributes, spans, index)
+        frame = frame_at(file, attributes, spans, index, decoder)
         yield np.ascontiguousarray(frame).data.cast("B")
         file.release()
 

@@ -6,15 +6,12 @@ from pathlib import Path
 
 from scp.convert.alike import frames_of
 from scp.convert.attributes import read_attributes
-from scp.convert.digests import digests_of, normal_as_native
+from scp.convert.digests import NativeValue, digests_of, normal_as_native
 from scp.convert.enhanced.writer import file_meta
 from scp.convert.part10 import open_dicom, windows
 from scp.convert.refusals import NotConvertibleError
 from scp.errors import ConversionError, MalformedError, TruncatedError
 from scp.part10 import file_meta_of
-
-_MOST_BYTES = 2**31
-"""Of pixel words, to be held at once; the header of a larger image is not compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,15 +58,12 @@ def examine(path: Path) -> Copy | None:
     try:
         elements = file.walk()
         attributes = read_attributes(file, elements)
-        whole, kept = hashlib.sha256(), bytearray()
-        is_kept = attributes.frame_bytes * attributes.frames <= _MOST_BYTES
+        value = NativeValue()
         for words in frames_of(file, elements, attributes):
-            whole.update(words)
-            if is_kept:
-                kept += words
-        pixels = whole.hexdigest()
-        if is_kept and attributes.samples == 1:  # Colour is otherwise in a header of HTJ2K.
-            as_native = normal_as_native(file, elements, kept)
+            value.add(words)
+        pixels = value.words_sha256
+        if attributes.samples == 1:  # Colour is otherwise in a header of HTJ2K.
+            as_native = normal_as_native(file, elements, value)
     except (ConversionError, MalformedError, TruncatedError):
         pass
     return Copy(dataset=own.dataset, normal=own.normal, pixels=pixels, normal_as_native=as_native)

@@ -107,30 +107,53 @@ def digests_of(
     return Digests(dataset=dataset, normal=normal.hexdigest())
 
 
-def normal_as_native(
-    file: DicomFile, elements: list[Element], words: bytes | bytearray | memoryview
-) -> str:
+class NativeValue:
+    """The value of native pixel data in normal form, out of words that come one frame after the other."""
+
+    def __init__(self) -> None:
+        self._words = hashlib.sha256()
+        self._length = 0
+        self._start = bytearray()
+        """All of it, as long as it is not large."""
+
+    def add(self, words: memoryview) -> None:
+        """Take the next words, little endian."""
+        self._words.update(words)
+        self._length += len(words)
+        if self._length <= _LARGE:
+            self._start += words
+
+    @property
+    def words_sha256(self) -> str:
+        """Of the words, not padded; hexadecimal."""
+        return self._words.hexdigest()
+
+    def normal_form(self) -> bytes:
+        """As :func:`normal_form` of the element, its value padded to even length (PS3.5 8.1.1)."""
+        padding = b"\0" * (self._length % 2)
+        length = self._length + len(padding)
+        if length <= _LARGE:
+            return _value_header(_VALUE, PIXEL_DATA, length) + self._start + padding
+        padded = self._words.copy()
+        padded.update(padding)
+        return _value_header(_DIGEST, PIXEL_DATA, length) + padded.digest()
+
+
+def normal_as_native(file: DicomFile, elements: list[Element], pixels: NativeValue) -> str:
     """The normal digest that a dataset would have if its pixel data were these native words.
 
     Of a copy that was compressed without another change to its header it is that of its source.
-
-    Parameters
-    ----------
-    words
-        Of all frames, little endian, not padded.
 
     Raises
     ------
     MalformedError, TruncatedError
         A sequence cannot be read.
     """
-    value = bytes(words) + b"\0" * (len(words) % 2)
-    pixels = Element(tag=PIXEL_DATA, vr=b"OW", start=0, value=0, end=len(value), length=len(value))
     before = [each for each in elements if each.tag < PIXEL_DATA and each.tag not in _OFFSET_TABLES]
     after = [each for each in elements if each.tag > PIXEL_DATA]
     normal = hashlib.sha256(b"\0")
     normal.update(normal_form(file.dataset, before, file.encoding))
-    normal.update(normal_form(memoryview(value), [pixels], IMPLICIT_LITTLE))
+    normal.update(pixels.normal_form())
     normal.update(normal_form(file.dataset, after, file.encoding))
     return normal.hexdigest()
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scp.convert.attributes import (
+    HTJ2K_LOSSLESS,
     NATIVE,
     PixelAttributes,
     read_attributes,
@@ -19,7 +20,7 @@ from scp.convert.codec_cpu import container_type
 from scp.convert.decoders import decode_frame, mismatch
 from scp.convert.fragments import Span, spans_of_frames
 from scp.convert.part10 import MAX_INFLATED_BYTES, DicomFile, open_dicom
-from scp.convert.ports import FrameFormat, Frames
+from scp.convert.ports import FrameDecoder, FrameFormat, Frames
 from scp.convert.refusals import NotConvertibleError
 from scp.elements import Element
 from scp.model import PassReason
@@ -150,24 +151,33 @@ def locate_frames(
 
 
 def frame_at(
-    file: DicomFile, attributes: PixelAttributes, spans: list[list[Span]] | None, index: int
+    file: DicomFile,
+    attributes: PixelAttributes,
+    spans: list[list[Span]] | None,
+    index: int,
+    decoder: FrameDecoder | None = None,
 ) -> NDArray[np.generic]:
-    """One frame, of any syntax that :func:`open_source` takes: (rows, columns, samples), C-contiguous.
+    """One frame, of any lossless syntax: (rows, columns, samples), C-contiguous.
 
     Parameters
     ----------
     spans
         As :func:`locate_frames` found them.
+    decoder
+        Of HTJ2K; without one it cannot be decoded, as :func:`open_source` does not take it.
 
     Raises
     ------
-    NotConvertibleError
+    ConversionError
         It cannot be decoded, or contradicts the header.
     """
     if spans is None:
         (frame,) = _native(file, attributes, index, 1)
         return cast("NDArray[np.generic]", frame)
     data = b"".join(file.dataset[start:end] for start, end in spans[index])
+    if decoder is not None and file.transfer_syntax in HTJ2K_LOSSLESS:
+        (decoded,) = decoder.decode([data], attributes.frame_format)
+        return cast("NDArray[np.generic]", decoded)
     return decode_frame(file.transfer_syntax, data, attributes)
 
 

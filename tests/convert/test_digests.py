@@ -13,7 +13,8 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from scp.convert.digests import dataset_sha256, digest
+from scp.convert.digests import NativeValue, dataset_sha256, digest, normal_as_native
+from scp.convert.part10 import open_dicom
 from scp.convert.refusals import NotConvertibleError
 from tests.convert.images import convert, dataset_bytes, ramp, save, shipped
 from tests.convert.test_recode import rich
@@ -182,3 +183,21 @@ def test_fragments_count_with_their_transfer_syntax(tmp_path: Path) -> None:
     assert ramp().size
     assert dataset_sha256(rle) == dataset_sha256(other)
     assert digest(rle).normal != digest(other).normal
+
+
+@pytest.mark.parametrize("columns", [1, 254, 255, 256, 257])
+def test_a_native_value_in_pieces_has_the_digest_of_the_whole(tmp_path: Path, columns: int) -> None:
+    """Also of odd length, and around the length from which a value counts as its digest."""
+    words = bytes(number % 251 for number in range(257 * columns))
+    dataset = nested(rich(ExplicitVRLittleEndian))
+    dataset.add_new(0x7FE00010, "OW", words + b"\0" * (len(words) % 2))
+    dataset.DataSetTrailingPadding = b"\0\0"
+    path = save(dataset, tmp_path / "native.dcm")
+    file = open_dicom(path)
+    value = NativeValue()
+
+    for start in range(0, len(words), 1000):
+        value.add(memoryview(words[start : start + 1000]))
+
+    assert value.words_sha256 == hashlib.sha256(words).hexdigest()
+    assert normal_as_native(file, file.walk(), value) == digest(path).normal

@@ -13,7 +13,7 @@ from pydicom import dcmread
 from pydicom.filebase import DicomBytesIO
 from pydicom.uid import ExplicitVRLittleEndian
 
-from scp.convert.attributes import HTJ2K_LOSSLESS, PixelAttributes, read_attributes
+from scp.convert.attributes import PixelAttributes, read_attributes
 from scp.convert.codec_cpu import OpenJpegDecoder
 from scp.convert.enhanced.originals import Surroundings, rebuilt
 from scp.convert.enhanced.record import (
@@ -267,11 +267,7 @@ def _words(opened: _Opened, index: int, digests: FrameDigests, decoder: FrameDec
     MalformedError
         It is not the recorded one.
     """
-    if opened.spans is not None and opened.file.transfer_syntax in HTJ2K_LOSSLESS:
-        data = b"".join(opened.file.dataset[start:end] for start, end in opened.spans[index])
-        (frame,) = decoder.decode([data], opened.attributes.frame_format)
-    else:
-        frame = frame_at(opened.file, opened.attributes, opened.spans, index)
+    frame = frame_at(opened.file, opened.attributes, opened.spans, index, decoder)
     words = np.ascontiguousarray(frame).tobytes()
     if hashlib.sha256(words).hexdigest() != digests.pixels:
         raise MalformedError("the pixels are not those that were recorded")
