@@ -253,9 +253,8 @@ def _may_replace_volume(target: Path, aside: Path, sidecar: Path | None) -> bool
         ours = sources_of(aside, sidecar)
         if not ours or not target.is_file() or sources_of(target) != ours:
             return False
-        if not is_of_same_patient(
-            aside, target
-        ):  # Corrected since; the sources' digests do not tell.
+        # Of a patient that was corrected since the sources' digests do not tell.
+        if not is_of_same_patient(aside, target):
             return False
     beside = sidecar_of(target)
     if sidecar is not None and beside.exists() and not filecmp.cmp(sidecar, beside, shallow=False):

@@ -204,6 +204,12 @@ def test_three_faults_are_reported_in_one_run_in_file_order() -> None:
         ("series: {quiet_seconds: inf}", "1:25: series.quiet_seconds: must be a number, not 'inf'"),
         ("codec: {workers: 1025}", "1:18: codec.workers: must be at most 1024, not '1025'"),
         ("limits: {max_pdu_bytes: 2MiB}", "1:25: limits.max_pdu_bytes: must be at most 1048576,"),
+        ("limits: {pdu_seconds: 1.0e+19}", "1:23: limits.pdu_seconds: must be at most 86400"),
+        ("limits: {idle_seconds: 0.0000001}", "1:24: limits.idle_seconds: must be at least 0.01"),
+        (
+            "limits: {max_associations: 1000000}",
+            "1:28: limits.max_associations: must be at most 10",
+        ),
         ("limits: {reserve: 5X}", "1:19: limits.reserve: '5X' is no size: write it like 500MB,"),
         ("codec: {backend: gpuu}", "1:18: codec.backend: must be auto, gpu or cpu, not 'gpuu':"),
         ("htj2k: {code_block: [64, 65]}", "1:26: htj2k.code_block[1]: must be 32 or 64, not '65'"),

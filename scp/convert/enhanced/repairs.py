@@ -258,9 +258,8 @@ def drop_empty_groups(draft: Draft) -> None:
             if item is None or needed in item:
                 continue
             if len(item):
-                item.add_new(
-                    needed, "SQ", []
-                )  # Type 2: a description alone, of no image in particular.
+                # A description alone, of no image in particular; Type 2.
+                item.add_new(needed, "SQ", [])
             else:
                 delattr(frame, keyword)
 

@@ -130,20 +130,23 @@ def _made(sources: list[SourceSlice], folder: Path) -> tuple[Path, Collapsed]:
     return target, collapse(volume, target, restore_record="embedded")
 
 
+def assert_gives_back(enhanced: Path, sources: list[SourceSlice], out: Path) -> None:
+    """Every source once, byte for byte."""
+    restored = list(restore(enhanced, out))
+    originals = _by_uid(sources)
+    assert len(restored) == len(sources)
+    for each in restored:
+        assert each.path is not None
+        assert (each.is_byte_identical, each.warning, each.fault) == (True, "", "")
+        assert each.path.read_bytes() == originals.pop(each.sop_instance_uid).path.read_bytes()
+
+
 @pytest.mark.parametrize("make", NATIVE.values(), ids=NATIVE.keys())
 def test_native_files_come_back_byte_for_byte(tmp_path: Path, make: Callable[[], Series]) -> None:
     sources = slices(make(), tmp_path / "in")
     target, _ = _made(sources, tmp_path)
 
-    restored = list(restore(target, tmp_path / "out"))
-
-    originals = _by_uid(sources)
-    assert len(restored) == len(sources)
-    for each in restored:
-        assert each.path is not None
-        assert each.is_byte_identical
-        assert (each.warning, each.fault) == ("", "")
-        assert each.path.read_bytes() == originals.pop(each.sop_instance_uid).path.read_bytes()
+    assert_gives_back(target, sources, tmp_path / "out")
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, DeflatedExplicitVRLittleEndian])
@@ -182,17 +185,10 @@ def test_an_object_that_was_decoded_for_a_peer_gives_its_originals_back(
     copy = tmp_path / "decoded.dcm"
     decode_for_peer(target, copy, syntax, decode_lossy=False)
 
-    restored = list(restore(copy, tmp_path / "out"))
-
+    assert_gives_back(copy, sources, tmp_path / "out")
     assert is_collapsed(copy)
     assert [frame.fault for frame in verify_collapsed(copy)] == [""] * 5
     assert all(frame.is_whole for frame in verify_collapsed(copy))
-    originals = _by_uid(sources)
-    assert len(restored) == len(sources)
-    for each in restored:
-        assert each.path is not None
-        assert (each.is_byte_identical, each.warning, each.fault) == (True, "", "")
-        assert each.path.read_bytes() == originals[each.sop_instance_uid].path.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -212,14 +208,7 @@ def test_an_object_that_a_peer_compressed_otherwise_gives_its_originals_back(
         image.compress(syntax, generate_instance_uid=False)
     image.save_as(copy, enforce_file_format=True)
 
-    restored = list(restore(copy, tmp_path / "out"))
-
-    originals = _by_uid(sources)
-    assert len(restored) == len(sources)
-    for each in restored:
-        assert each.path is not None
-        assert (each.is_byte_identical, each.warning, each.fault) == (True, "", "")
-        assert each.path.read_bytes() == originals[each.sop_instance_uid].path.read_bytes()
+    assert_gives_back(copy, sources, tmp_path / "out")
 
 
 def test_a_decoded_object_with_one_other_pixel_loses_that_frame_only(tmp_path: Path) -> None:
