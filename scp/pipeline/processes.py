@@ -102,7 +102,7 @@ def keep_freed_memory() -> None:
     """Have malloc give memory back to the system from 32 MiB on, not from 128 KiB on.
 
     For whoever makes and drops frame after frame: each page that was given back is cleared when it is
-    taken again, which for a CT is a third of all that reading, encoding, proving and writing it costs.
+    taken again, which for a CT is a quarter of all that reading, encoding, proving and writing it costs.
     glibc learns it from the first large block that is freed (mallopt(3), M_MMAP_THRESHOLD), and goes on
     learning from larger ones; other C libraries stay as they are.
     """
