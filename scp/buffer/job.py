@@ -22,7 +22,7 @@ class JobForm:
     """A second form of an instance, for destinations that do not take the first."""
 
     form: str
-    """The folder under ``results/``; the file has the instance's name."""
+    """``original`` or the folder under ``results/``; the file has the instance's name."""
     transfer_syntax: str
     result_bytes: int
     result_sha256: str
@@ -167,7 +167,8 @@ class Job:
         """Form and name of every file under ``results/``."""
         made = [i for i in self.instances if not i.repeat_of]
         first = {(i.form, i.delivered_as) for i in made if i.form != Form.ORIGINAL}
-        return first | {(form.form, i.name) for i in made for form in i.forms}
+        others = {(form.form, i.name) for i in made for form in i.forms}
+        return first | {(form, name) for form, name in others if form != Form.ORIGINAL}
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

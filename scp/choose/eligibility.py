@@ -13,7 +13,8 @@ from scp.model import PassReason
 
 _JPEG: Final = "1.2.840.10008.1.2.4."
 
-HTJ2K_SYNTAXES: Final = frozenset((_JPEG + "201", _JPEG + "202", _JPEG + "203"))
+HTJ2K_LOSSLESS_SYNTAXES: Final = frozenset((_JPEG + "201", _JPEG + "202"))
+HTJ2K_SYNTAXES: Final = HTJ2K_LOSSLESS_SYNTAXES | {_JPEG + "203"}
 """The last, like JPEG 2000's .91, may be lossless; it is left alone like one that is not."""
 
 LOSSY_SYNTAXES: Final = frozenset(
@@ -89,7 +90,9 @@ class Row:
     """What of the header it is, in words, where it applies; None: the header does not tell."""
 
 
-def ineligible(header: ImageHeader, *, max_native_bytes: int | None = None) -> Refusal | None:
+def ineligible(
+    header: ImageHeader, *, max_native_bytes: int | None = None, is_for_volume: bool = False
+) -> Refusal | None:
     """The first reason in the table that the header gives not to transcode an instance.
 
     Parameters
@@ -98,8 +101,14 @@ def ineligible(header: ImageHeader, *, max_native_bytes: int | None = None) -> R
         Of the instance.
     max_native_bytes
         ``codec.max_instance_bytes``; None: there is no limit.
+    is_for_volume
+        Whether it may become a frame of a volume, as it does without being encoded again where it is
+        HTJ2K already.
     """
+    is_frame = is_for_volume and is_received_frame(header)
     for row in TABLE:
+        if is_frame and row.reason is PassReason.ALREADY_HTJ2K:
+            continue
         found = row.found_in(header) if row.found_in else None
         if found is not None:
             detail = f"{row.explanation} ({found})" if found else row.explanation
@@ -108,6 +117,12 @@ def ineligible(header: ImageHeader, *, max_native_bytes: int | None = None) -> R
         detail = f"{EXPLANATIONS[PassReason.FRAME_TOO_LARGE]} ({header.native_bytes} bytes)"
         return Refusal(reason=PassReason.FRAME_TOO_LARGE, detail=detail)
     return None
+
+
+def is_received_frame(header: ImageHeader) -> bool:
+    """Whether it came as HTJ2K without loss, and as one grey frame."""
+    is_one = (header.number_of_frames, header.samples_per_pixel) == (1, 1)
+    return is_one and header.transfer_syntax in HTJ2K_LOSSLESS_SYNTAXES
 
 
 def _unreadable(header: ImageHeader) -> str | None:
@@ -137,7 +152,7 @@ def _video_or_referenced(header: ImageHeader) -> str | None:
 
 
 def _unknown_transfer_syntax(header: ImageHeader) -> str | None:
-    is_known = header.transfer_syntax in NATIVE_SYNTAXES | LOSSLESS_SYNTAXES
+    is_known = header.transfer_syntax in NATIVE_SYNTAXES | LOSSLESS_SYNTAXES | HTJ2K_SYNTAXES
     return None if is_known else header.transfer_syntax
 
 

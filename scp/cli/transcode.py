@@ -137,7 +137,11 @@ class _Run:
 
     def _task(self, work: Work, form: Form) -> ConvertTask:
         self._unfinished.add(work.aside)
-        return ConvertTask(source=work.source, target=None if form is Form.ORIGINAL else work.aside)
+        return ConvertTask(
+            source=work.source,
+            target=None if form is Form.ORIGINAL else work.aside,
+            is_for_volume=form is Form.ENHANCED,
+        )
 
     def _done(self, work: Work, answer: Answer | Lost, not_collapsed: str = "") -> None:
         outcome = Outcome(reason=answer.reason) if isinstance(answer, Lost) else answer
@@ -153,8 +157,8 @@ class _Run:
 
         def converted(of: tuple[int, Work], answer: Answer | Lost) -> None:
             number, work = of
-            is_converted = isinstance(answer, Outcome) and answer.is_converted
-            if is_converted and batch[number].forms[work] is Form.ENHANCED:
+            is_frame = isinstance(answer, Outcome) and answer.can_be_frame
+            if is_frame and batch[number].forms[work] is Form.ENHANCED:
                 assert isinstance(answer, Outcome)
                 frames[number][work] = answer
             else:
@@ -186,7 +190,8 @@ class _Run:
             SourceSlice(
                 name=work.name,
                 path=work.source,
-                encoded=work.aside,
+                encoded=work.aside if outcome.is_converted else work.source,
+                transfer_syntax=outcome.transfer_syntax,
                 dataset_sha256=outcome.dataset_sha256,
                 pixel_sha256=outcome.pixel_sha256,
                 encoded_sha256=outcome.result_sha256,

@@ -112,6 +112,8 @@ class Output:
         if outcome.reason == PassReason.NO_ROOM:
             raise StorageFullError(f"no room on the disk of {self._target}: {outcome.detail}")
         if not (outcome.is_converted or outcome.source_missing):
+            # Its folder may have gone with the frames that became a volume somewhere else.
+            self._disk.make_durable_folder(work.target.parent)
             shutil.copyfile(work.source, work.aside)
         if outcome.source_missing or not work.is_unchanged:
             self.failed.append(f"{work.source}: {_CHANGED}")
@@ -205,6 +207,7 @@ class Output:
             replace(
                 _entry(work, outcomes[work]),
                 form=Form.ENHANCED.value,
+                reason="",
                 result_bytes=part,
                 result_sha256=made.result_sha256,
                 volume=name,

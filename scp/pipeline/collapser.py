@@ -7,7 +7,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from scp.buffer.job import Job, JobForm, JobInstance, JobVolume
+from scp.buffer.jobs import ORIGINAL
 from scp.buffer.layout import INSTANCE_ENDING, Layout
+from scp.choose.eligibility import EXPLANATIONS, HTJ2K_LOSSLESS_SYNTAXES
 from scp.choose.rules import Decision
 from scp.convert.enhanced.collapsed import Collapsed
 from scp.convert.enhanced.slices import SourceSlice
@@ -163,11 +165,12 @@ class Collapser:
 
     def _slice_of(self, closed: ClosedJob, instance: JobInstance) -> SourceSlice:
         tracked = closed.instances[instance.name]
-        assert tracked.encoded is not None
+        # What came as HTJ2K is its own encoded form.
         return SourceSlice(
             name=instance.name,
             path=tracked.spooled.path,
-            encoded=tracked.encoded,
+            encoded=tracked.encoded or tracked.spooled.path,
+            transfer_syntax=instance.transfer_syntax,
             dataset_sha256=instance.dataset_sha256,
             pixel_sha256=instance.pixel_sha256,
             encoded_sha256=instance.result_sha256,
@@ -223,12 +226,13 @@ def _single_frame(instance: JobInstance, takers: Collection[str]) -> tuple[JobFo
     others = tuple(name for name in instance.send_to if name not in takers)
     if not others:
         return ()
+    single = _by_itself(instance)
     return (
         JobForm(
-            form=Form.HTJ2K.value,
-            transfer_syntax=instance.transfer_syntax,
-            result_bytes=instance.result_bytes,
-            result_sha256=instance.result_sha256,
+            form=single.form,
+            transfer_syntax=single.transfer_syntax,
+            result_bytes=single.result_bytes,
+            result_sha256=single.result_sha256,
             send_to=others,
         ),
     )
@@ -268,11 +272,22 @@ def _single(job: Job, reasons: Mapping[str, CollapseReason | None]) -> Job:
     return replace(
         job,
         instances=tuple(
-            replace(i, form=Form.HTJ2K.value, not_collapsed=reasons[i.name] or "")
-            if i.name in reasons
-            else i
+            replace(_by_itself(i), not_collapsed=reasons[i.name] or "") if i.name in reasons else i
             for i in job.instances
         ),
+    )
+
+
+def _by_itself(instance: JobInstance) -> JobInstance:
+    """As a single frame: what came as HTJ2K is delivered as it came."""
+    if instance.source_transfer_syntax not in HTJ2K_LOSSLESS_SYNTAXES:
+        return replace(instance, form=Form.HTJ2K.value)
+    return replace(
+        instance,
+        form=ORIGINAL,
+        reason=PassReason.ALREADY_HTJ2K,
+        remark=instance.remark or EXPLANATIONS[PassReason.ALREADY_HTJ2K],
+        transfer_syntax=instance.source_transfer_syntax,
     )
 
 

@@ -12,6 +12,7 @@ from scp.buffer.job import Job, JobInstance
 from scp.buffer.jobs import ORIGINAL, JobFolders
 from scp.choose.eligibility import Refusal
 from scp.choose.plan import plan_for
+from scp.choose.rules import Decision
 from scp.convert.enhanced.record import sidecar_of
 from scp.deliver import receipts as receipt_files
 from scp.deliver.ports import Receipt, Verdict
@@ -323,8 +324,8 @@ class Committer:
                 outcome.normal_sha256,
                 send_to,
             )
-        plan = plan_for(decision, _refusal(outcome))
-        is_converted = outcome.is_converted and plan.reason is None
+        plan = plan_for(decision, _refusal(outcome, decision))
+        is_converted = outcome.can_be_frame and plan.reason is None
         return JobInstance(
             name=tracked.name,
             identity=spooled.identity,
@@ -381,7 +382,8 @@ def _volumes_in_words(job: Job) -> str:
     return f" ({frames} into {len(job.volumes)} volumes)" if job.volumes else ""
 
 
-def _refusal(outcome: Outcome) -> Refusal | None:
-    if outcome.is_converted:
+def _refusal(outcome: Outcome, decision: Decision) -> Refusal | None:
+    is_frame = outcome.is_received_frame and decision.convert is Form.ENHANCED
+    if outcome.is_converted or is_frame:
         return None
     return Refusal(reason=PassReason(outcome.reason), detail=outcome.detail)

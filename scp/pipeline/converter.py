@@ -110,7 +110,12 @@ class Converter:
         size = instance.spooled.file_bytes
         has_room = free_bytes(self._layout.spool) > size + HEADROOM_BYTES
         target = self._new_target() if wants_conversion and has_room else None
-        task = ConvertTask(source=instance.spooled.path, target=target)
+        assert instance.decision is not None
+        task = ConvertTask(
+            source=instance.spooled.path,
+            target=target,
+            is_for_volume=instance.decision.convert is Form.ENHANCED,
+        )
         unconverted = "" if has_room or not wants_conversion else PassReason.NO_ROOM
 
         def done(answer: Answer | Lost) -> None:

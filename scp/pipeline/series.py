@@ -118,7 +118,7 @@ class SeriesConverter:
         sources = list(files)
         _check(sources, folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tasks = [ConvertTask(source=each, target=folder / each.name) for each in sources]
+        tasks = _tasks(sources, folder, is_for_volume=False)
         return [_converted(task, answer) for task, answer in self._done(tasks)]
 
     def collapse(self, files: Iterable[Path], folder: Path) -> CollapsedSeries:
@@ -133,9 +133,13 @@ class SeriesConverter:
         _check(sources, folder)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".frames-", dir=folder) as aside:
-            converted = self.transcode(sources, Path(aside))
-            left_out = {each.source: each.reason for each in converted if each.target is None}
-            slices = tuple(_slice_of(each, each.target) for each in converted if each.target)
+            tasks = _tasks(sources, Path(aside), is_for_volume=True)
+            converted = [_converted(task, answer) for task, answer in self._done(tasks)]
+            frames = [each for each in converted if each.outcome.can_be_frame]
+            left_out = {
+                each.source: each.reason for each in converted if not each.outcome.can_be_frame
+            }
+            slices = tuple(map(_slice_of, frames))
             if not slices:
                 return CollapsedSeries(volumes=(), left_out=left_out)
             ((_, answer),) = self._done([CollapseTask(slices=slices, folder=folder)])
@@ -166,6 +170,13 @@ def _check(sources: Sequence[Path], folder: Path) -> None:
             raise UsageError(f"{source} lies in {folder}: results may not mix with sources")
 
 
+def _tasks(sources: Iterable[Path], folder: Path, *, is_for_volume: bool) -> list[ConvertTask]:
+    return [
+        ConvertTask(source=each, target=folder / each.name, is_for_volume=is_for_volume)
+        for each in sources
+    ]
+
+
 def _converted(task: ConvertTask, answer: Answer | Lost) -> Converted:
     outcome = answer
     if isinstance(answer, Lost):
@@ -182,11 +193,12 @@ def _converted(task: ConvertTask, answer: Answer | Lost) -> Converted:
     )
 
 
-def _slice_of(converted: Converted, target: Path) -> SourceSlice:
+def _slice_of(converted: Converted) -> SourceSlice:
     return SourceSlice(
         name=str(converted.source),
         path=converted.source,
-        encoded=target,
+        encoded=converted.target or converted.source,
+        transfer_syntax=converted.outcome.transfer_syntax,
         dataset_sha256=converted.outcome.dataset_sha256,
         pixel_sha256=converted.outcome.pixel_sha256,
         encoded_sha256=converted.outcome.result_sha256,

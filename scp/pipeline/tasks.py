@@ -15,6 +15,8 @@ class ConvertTask:
 
     source: Path
     target: Path | None
+    is_for_volume: bool = False
+    """What is HTJ2K already is proved instead, to become a frame as it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,8 @@ class Outcome:
     result_sha256: str = ""
     result_bytes: int = 0
     frames: int = 0
+    is_received_frame: bool = False
+    """It is HTJ2K already, which is the ``reason`` by itself; but it was proved, and may become a frame."""
     encoder: str = ""
     verified_by: str = ""
     modality: str = ""
@@ -44,6 +48,11 @@ class Outcome:
     @property
     def is_converted(self) -> bool:
         return not self.reason and bool(self.result_sha256)
+
+    @property
+    def can_be_frame(self) -> bool:
+        """Whether there is a codestream, proved, that may become a frame of a volume."""
+        return self.is_converted or self.is_received_frame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

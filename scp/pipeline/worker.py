@@ -18,7 +18,7 @@ from pathlib import Path
 
 from scp import telemetry
 from scp.buffer.layout import INSTANCE_ENDING, Layout
-from scp.choose.eligibility import ineligible
+from scp.choose.eligibility import EXPLANATIONS, ineligible, is_received_frame
 from scp.choose.image_header import read_image_header
 from scp.config.schema import Config
 from scp.convert.decode import decode_for_peer
@@ -31,6 +31,7 @@ from scp.convert.enhanced.uids import sop_instance_uid
 from scp.convert.gpu_backend import Codecs, codecs_for
 from scp.convert.gpu_port import GpuError
 from scp.convert.gpu_versions import gpu_library, installed_versions
+from scp.convert.received import prove_received
 from scp.convert.refusals import NotConvertibleError
 from scp.convert.source import SourceLimits
 from scp.convert.transcode import transcode
@@ -190,11 +191,15 @@ class Workbench:
     def _convert(self, task: ConvertTask, started: float) -> Outcome:
         assert task.target is not None
         header = read_image_header(task.source)
-        refusal = ineligible(header, max_native_bytes=self._max_bytes)
+        refusal = ineligible(
+            header, max_native_bytes=self._max_bytes, is_for_volume=task.is_for_volume
+        )
         if refusal is not None:
             raise NotConvertibleError(refusal.reason, refusal.detail)
         if header.native_bytes > task.source.stat().st_size:
             self._announce(Extent(header.native_bytes))
+        if is_received_frame(header):
+            return self._receive(task, started)
         encoder, verifier = self._codecs()
         made = transcode(
             task.source,
@@ -219,6 +224,23 @@ class Workbench:
             verified_by=made.decoder,
             is_synced=True,
             seconds=time.perf_counter() - started,
+        )
+
+    def _receive(self, task: ConvertTask, started: float) -> Outcome:
+        """Prove a codestream that came; by itself the instance is delivered as it is."""
+        proved = prove_received(task.source)
+        detail = EXPLANATIONS[PassReason.ALREADY_HTJ2K]
+        outcome = self._passed(task, PassReason.ALREADY_HTJ2K, detail, started)
+        if outcome.source_missing or outcome.reason != PassReason.ALREADY_HTJ2K:
+            return outcome
+        return replace(
+            outcome,
+            pixel_sha256=proved.pixel_sha256,
+            transfer_syntax=proved.transfer_syntax,
+            result_bytes=task.source.stat().st_size,
+            frames=1,
+            is_received_frame=True,
+            verified_by=proved.decoders,
         )
 
     def _limits(self, native_bytes: int) -> SourceLimits:

@@ -167,6 +167,28 @@ def test_a_transfer_syntax_is_refused_with_its_reason(reason: PassReason, syntax
     assert reasons == dict.fromkeys(uids, reason)
 
 
+@pytest.mark.parametrize(
+    ("last", "changes", "reason"),
+    [
+        (201, {}, None),
+        (202, {}, None),
+        (203, {}, PassReason.ALREADY_HTJ2K),
+        (202, {"NumberOfFrames": 2}, PassReason.ALREADY_HTJ2K),
+        (202, COLOUR, PassReason.ALREADY_HTJ2K),
+        (202, {"HighBit": 15}, PassReason.HIGH_BIT),
+    ],
+)
+def test_a_frame_that_came_as_htj2k_may_be_part_of_a_volume(
+    last: int, changes: dict[str, Any], reason: PassReason | None
+) -> None:
+    header = read_image_header(image(RLE, **changes))
+    header = replace(header, transfer_syntax=f"1.2.840.10008.1.2.4.{last}")
+
+    refusal = ineligible(header, is_for_volume=True)
+
+    assert (refusal and refusal.reason) is reason
+
+
 def test_a_private_transfer_syntax_is_unknown() -> None:
     content = raw_file(raw_element(0x7FE00010, "OB", b"\0\0"), transfer_syntax="1.2.276.0.99")
 

@@ -297,6 +297,31 @@ def test_after_kill_9_in_the_middle_of_a_series_it_becomes_the_same_object(
     assert the_volume(out).read_bytes() == the_volume(whole).read_bytes()
 
 
+def test_an_archive_of_htj2k_becomes_objects_and_gives_its_files_back(
+    dcmpress: Dcmpress, sources: Path, tmp_path: Path, config: Path
+) -> None:
+    plain = tmp_path / "plain.yaml"
+    plain.write_text(f"node: {{data: {tmp_path / 'other'}}}\ncodec: {{workers: 1}}\n")
+    htj2k, out = tmp_path / "htj2k", tmp_path / "out"
+    transcode(dcmpress, sources, htj2k, plain)
+
+    summary = transcode(dcmpress, htj2k, out, config)
+
+    assert groups(summary) == {
+        ("CT", "enhanced", ""): CT,
+        ("CT", "original", "already_htj2k"): 1,
+        ("MR", "original", "already_htj2k"): 3,
+        ("US", "original", "rule_says_original"): 1,
+    }
+    assert any(each["not_collapsed"] == "localizer" for each in summary["groups"])
+    assert verdicts(dcmpress, out, config) == {"good": 6}
+    dcmpress("restore", the_volume(out), tmp_path / "back")
+    there = {path.read_bytes() for path in htj2k.rglob("*.dcm")}
+    assert {path.read_bytes() for path in (tmp_path / "back").iterdir()} < there
+    again = transcode(dcmpress, htj2k, out, config)
+    assert again["already_done"] == CT + 5
+
+
 def test_a_restore_record_beside_the_object_is_verified_too(
     dcmpress: Dcmpress, sources: Path, tmp_path: Path
 ) -> None:

@@ -13,7 +13,13 @@ import pydicom
 import pytest
 
 from scp.buffer.job import Job
+from scp.buffer.jobs import ORIGINAL
+from scp.config.schema import Htj2kSection
+from scp.convert.codec_cpu import OpenJphEncoder
+from scp.convert.digests import dataset_sha256
 from scp.convert.enhanced.record import sidecar_of
+from scp.convert.enhanced.restore import restore
+from scp.convert.transcode import transcode
 from scp.ledger.ports import State
 from scp.model import CollapseReason, Form, PassReason
 from tests.buffer.recorder import HookedDisk
@@ -29,6 +35,15 @@ HTJ2K, ENHANCED = Form.HTJ2K.value, Form.ENHANCED.value
 
 def slices(folder: Path, count: int = COUNT) -> list[Path]:
     return write_all(ct_series(count, 16, 16, seed=5), folder)
+
+
+def htj2k_slices(folder: Path, count: int = COUNT) -> list[Path]:
+    """As another node delivers them."""
+    folder.mkdir(parents=True)
+    targets = [folder / path.name for path in slices(folder / "native", count)]
+    for target in targets:
+        transcode(folder / "native" / target.name, target, Htj2kSection(), OpenJphEncoder(), None)
+    return targets
 
 
 def volumes_to(*destinations: str, called: str = "*") -> dict[str, Any]:
@@ -174,6 +189,95 @@ def test_a_repeat_is_no_frame(front: Front, tmp_path: Path) -> None:
 
     assert (forms(job), reasons(job)) == ({ENHANCED: COUNT, HTJ2K: 1}, {"": COUNT + 1})
     assert front.states() == {State.DELIVERED: COUNT, State.REPEAT: 1}
+
+
+# -- what came as HTJ2K ----------------------------------------------------------------------------
+
+
+def test_a_series_that_came_as_htj2k_becomes_a_volume_of_its_codestreams(
+    front: Front, tmp_path: Path
+) -> None:
+    paths = htj2k_slices(tmp_path / "ct")
+    front.receive(*paths)
+
+    job = the_job(front)
+
+    (volume,) = job.volumes
+    assert (forms(job), reasons(job)) == ({ENHANCED: COUNT}, {"": COUNT})
+    assert {each.reason for each in job.instances} == {""}
+    assert all("openjph" in each.verified_by.lower() for each in job.instances)
+    (file,) = (tmp_path / "archive").rglob("*.dcm")
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == volume.result_sha256
+    assert all(each.is_byte_identical for each in restore(file, tmp_path / "out"))
+    assert sorted(dataset_sha256(path) for path in (tmp_path / "out").iterdir()) == sorted(
+        map(dataset_sha256, paths)
+    )
+    assert front.ledger.totals().converted == COUNT
+
+
+def test_native_and_htj2k_instances_of_a_series_are_one_volume(
+    front: Front, tmp_path: Path
+) -> None:
+    native, others = slices(tmp_path / "a"), htj2k_slices(tmp_path / "b")
+    front.receive(native[0], *others[1:3], native[3])
+
+    job = the_job(front)
+
+    assert (forms(job), len(job.volumes)) == ({ENHANCED: COUNT}, 1)
+    assert len(front.archived()) == 1
+
+
+def test_what_came_as_htj2k_and_is_no_frame_is_delivered_as_it_came(
+    front: Front, tmp_path: Path
+) -> None:
+    paths = htj2k_slices(tmp_path / "ct")
+    localizer = pydicom.dcmread(paths[1])
+    localizer.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    localizer.save_as(paths[1])
+    front.receive(*paths)
+
+    job = the_job(front)
+
+    assert reasons(job) == {"": COUNT - 1, CollapseReason.LOCALIZER: 1}
+    assert forms(job) == {ENHANCED: COUNT - 1, ORIGINAL: 1}
+    (single,) = (each for each in job.instances if each.form == ORIGINAL)
+    assert (single.reason, single.source_bytes) == (PassReason.ALREADY_HTJ2K, single.result_bytes)
+    (file,) = (tmp_path / "archive").rglob(f"{localizer.SOPInstanceUID}.dcm")
+    assert dataset_sha256(file) == dataset_sha256(paths[1])
+    totals = front.ledger.totals()
+    assert (totals.converted, totals.passed_through) == (COUNT - 1, 1)
+
+
+def test_a_destination_without_volumes_gets_what_came_as_htj2k_as_it_came(
+    make_front: MakeFront, tmp_path: Path
+) -> None:
+    destinations = two_archives(tmp_path)
+    destinations["second"]["accepts_collapsed"] = False
+    front = make_front(rules=[volumes_to("archive", "second")], destinations=destinations)
+    paths = htj2k_slices(tmp_path / "ct")
+    front.receive(*paths)
+
+    job = the_job(front)
+
+    assert {form.form for each in job.instances for form in each.forms} == {ORIGINAL}
+    assert len(front.archived()) == 1
+    assert sorted(map(dataset_sha256, (tmp_path / "b").rglob("*.dcm"))) == sorted(
+        map(dataset_sha256, paths)
+    )
+    assert front.states() == {State.DELIVERED: COUNT}
+
+
+def test_without_a_rule_for_volumes_what_came_as_htj2k_is_not_looked_at(
+    make_front: MakeFront, tmp_path: Path
+) -> None:
+    front = make_front()
+    front.receive(*htj2k_slices(tmp_path / "ct"))
+
+    job = the_job(front)
+
+    assert forms(job) == {ORIGINAL: COUNT}
+    assert {each.reason for each in job.instances} == {PassReason.ALREADY_HTJ2K}
+    assert {each.verified_by for each in job.instances} == {""}
 
 
 # -- destinations ----------------------------------------------------------------------------------

@@ -73,6 +73,22 @@ def test_a_series_becomes_one_object_that_gives_its_sources_back(
     assert again == sorted(file.read_bytes() for file in files)
 
 
+def test_what_this_product_has_transcoded_becomes_an_object_of_the_same_codestreams(
+    converter: SeriesConverter, files: list[Path], tmp_path: Path
+) -> None:
+    transcoded = [
+        each.target for each in converter.transcode(files[1:], tmp_path / "htj2k") if each.target
+    ]
+
+    made = converter.collapse([files[0], *transcoded], tmp_path / "out")
+
+    ((path, volume),) = made.volumes
+    assert (len(volume.frames), made.left_out) == (COUNT, {})
+    assert all(each.is_byte_identical for each in restore(path, tmp_path / "again"))
+    again = sorted(file.read_bytes() for file in (tmp_path / "again").iterdir())
+    assert again == sorted(file.read_bytes() for file in (files[0], *transcoded))
+
+
 def test_what_cannot_be_collapsed_is_left_out_with_its_reason(
     converter: SeriesConverter, files: list[Path], tmp_path: Path
 ) -> None:

@@ -151,8 +151,10 @@ def _record(volume: Volume) -> tuple[bytes, list[bytes]]:
     writer = RecordWriter()
     fingerprints: list[bytes] = []
     for header in volume.headers:
+        start, length = header.frame
+        kept = (start, start + length) if header.source.is_received else None
         try:
-            frame = surroundings(header.source.path, header.native_bytes)
+            frame = surroundings(header.source.path, header.native_bytes, kept)
         except (MalformedError, TruncatedError, NotConvertibleError) as error:
             raise NotCollapsedError(CollapseReason.UNREADABLE, str(error)) from error
         writer.add(frame)

@@ -1,6 +1,7 @@
 """The bytes of a received file around its pixel data, and how to put the file together again."""
 
 import os
+import struct
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from pydicom import uid
 
 from scp.convert.attributes import NATIVE
+from scp.convert.fragments import Span
 from scp.convert.header import Change, edited
 from scp.convert.part10 import DicomFile, dicom_file, meta_with, open_dicom
 from scp.convert.recode import element_header
@@ -27,6 +29,7 @@ from scp.errors import MalformedError, TruncatedError
 from scp.part10 import file_meta_of
 
 _FIRST_READ: Final = 2**16
+_DELIMITER: Final = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
 _OFFSET_TABLES: Final = (0x7FE00000, 0x7FE00001, 0x7FE00002, 0x7FE00003)
 
 
@@ -41,6 +44,8 @@ class Layout(IntEnum):
     """Encapsulated: the codestream is not kept, the words come back native."""
     DEFLATED = 3
     """The dataset was deflated: it comes back inflated."""
+    KEPT = 4
+    """Encapsulated, and the object has the codestream that came; see :func:`without_codestream`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,29 +54,39 @@ class Surroundings:
 
     layout: Layout
     before: bytes
-    """To the pixel data's value; where it is not native, to the pixel data element."""
+    """To the pixel data's value; where it is not native, to the pixel data element, or to the codestream
+    that is kept."""
     after: bytes
-    """From the end of the last word, or from the end of the pixel data element."""
+    """From the end of the last word, from the end of the pixel data element, or from that of the codestream
+    that is kept."""
 
     @property
     def is_exact(self) -> bool:
         """Whether the file as it was received can be made of this and its words."""
-        return self.layout in (Layout.PLAIN, Layout.SWAPPED)
+        return self.layout in (Layout.PLAIN, Layout.SWAPPED, Layout.KEPT)
 
 
-def surroundings(path: Path, frame_bytes: int) -> Surroundings:
+def surroundings(path: Path, frame_bytes: int, kept: Span | None = None) -> Surroundings:
     """Read a single-frame file's bytes around its pixel words.
 
     Parameters
     ----------
     frame_bytes
         Of the native frame, not padded.
+    kept
+        Where in the file its codestream lies, not padded, that the object has too.
 
     Raises
     ------
     MalformedError, TruncatedError, NotConvertibleError
         It is no DICOM file with pixel data.
     """
+    if kept is not None:
+        start, end = kept
+        whole = open_dicom(path).whole
+        return Surroundings(
+            layout=Layout.KEPT, before=bytes(whole[:start]), after=bytes(whole[end:])
+        )
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         head = os.pread(descriptor, _FIRST_READ, 0)
@@ -133,20 +148,42 @@ def _decoded(file: DicomFile, frame_bytes: int) -> Surroundings:
     )
 
 
+def without_codestream(kept: Surroundings) -> Surroundings:
+    """What surrounds the pixel data element of a frame whose codestream the object has no more.
+
+    Raises
+    ------
+    MalformedError, TruncatedError
+        The surroundings are not those of such a frame.
+    """
+    position = start = file_meta_of(kept.before).dataset_start
+    for element in walk(kept.before, EXPLICIT_LITTLE, start=start, stop_before=PIXEL_DATA):
+        position = element.end
+    # After the byte that makes the codestream's length even, if there is one.
+    delimiter = kept.after.find(_DELIMITER, 0, len(_DELIMITER) + 1)
+    if delimiter < 0:
+        raise MalformedError("the restore record is damaged")
+    return Surroundings(
+        layout=Layout.COMPRESSED,
+        before=kept.before[:position],
+        after=kept.after[delimiter + len(_DELIMITER) :],
+    )
+
+
 def rebuilt(surroundings: Surroundings, words: bytes) -> list[bytes | memoryview]:
     """The file again, in pieces: as it was received, else as Explicit VR Little Endian.
 
     Parameters
     ----------
     words
-        The frame's pixel words, little endian, not padded.
+        The frame's pixel words, little endian, not padded; or its codestream, where that is kept.
 
     Raises
     ------
     MalformedError, TruncatedError, NotConvertibleError
         The surroundings are not those of a file.
     """
-    if surroundings.layout == Layout.PLAIN:
+    if surroundings.layout in (Layout.PLAIN, Layout.KEPT):
         return [surroundings.before, words, surroundings.after]
     if surroundings.layout == Layout.SWAPPED:
         whole = np.frombuffer(words, np.uint16, len(words) // 2)

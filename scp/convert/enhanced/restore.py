@@ -15,7 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from scp.convert.attributes import PixelAttributes, read_attributes
 from scp.convert.codec_cpu import OpenJpegDecoder
-from scp.convert.enhanced.originals import Surroundings, rebuilt
+from scp.convert.enhanced.originals import Layout, Surroundings, rebuilt, without_codestream
 from scp.convert.enhanced.record import (
     FrameDigests,
     read_own_block,
@@ -45,6 +45,8 @@ IDENTITY: Final = (
 """What a PACS corrects in the object, and the record does not know of."""
 _SOP_INSTANCE_UID: Final = 0x00080018
 _AFTER_UID: Final = _SOP_INSTANCE_UID + 1
+_PADDED: Final = b"\xff\xd9\0"
+"""The end of a codestream (EOC), and the byte that makes its length even (PS3.5 A.4)."""
 _DAMAGED: Final = "the restore record is damaged"
 
 
@@ -92,7 +94,8 @@ def restore(
 ) -> Iterator[Restored]:
     """Write the original instances into the folder ``out``, one after the other; nothing is replaced.
 
-    A native source comes back byte for byte. One that came compressed comes back native, in Explicit VR
+    A native source comes back byte for byte, and so does one that came as HTJ2K, as long as the object's
+    frames are compressed as they were. What came compressed otherwise comes back native, in Explicit VR
     Little Endian, with the same header and pixels. A frame that is damaged costs no other frame. The object
     may have been decoded, or compressed otherwise without loss, by whoever had it since.
 
@@ -127,7 +130,7 @@ def restore(
                 raise NotRestorableError(str(error)) from error
             yield _lost(index, str(error))
         else:
-            yield _restored(opened, index, around, digests, decoder, identity, out)
+            yield _restored(opened, index, around, digests, decoder, identity, out, is_sound)
         opened.file.release()
 
 
@@ -157,7 +160,7 @@ def verify_collapsed(
             around = None if surroundings is None else next(surroundings)
             words = _words(opened, index, digests, decoder)
             if around is not None:
-                _rebuilt(around, words, digests)
+                around, _ = _rebuilt(opened, index, around, words, digests)
             if surroundings is not None and index == len(opened.digests) - 1:
                 next(surroundings, None)  # Its own check sum comes after the last frame.
         except StopIteration:  # of a record that was found to be damaged before
@@ -282,11 +285,15 @@ def _restored(
     decoder: FrameDecoder,
     identity: dict[str, str] | None,
     out: Path,
+    is_sound: bool,
 ) -> Restored:
     uid, path, fault, warning = "", None, "", ""
     try:
         uid = _uid_of(around)
-        pieces = _rebuilt(around, _words(opened, index, digests, decoder), digests)
+        words = _words(opened, index, digests, decoder)
+        around, pieces = _rebuilt(opened, index, around, words, digests)
+        if not (is_sound or around.is_exact):
+            raise MalformedError(_DAMAGED)  # Its codestream is another by now.
         warning = _changed(_identity(b"".join(pieces[: 1 if around.is_exact else 2])), identity)
         path = _write(out, uid, index, pieces)
     except (ConversionError, MalformedError, TruncatedError) as error:
@@ -314,22 +321,44 @@ def _uid_of(around: Surroundings) -> str:
     return meta.sop_instance_uid
 
 
-def _rebuilt(around: Surroundings, words: bytes, digests: FrameDigests) -> list[bytes | memoryview]:
-    """The file in pieces.
+def _rebuilt(
+    opened: _Opened, index: int, around: Surroundings, words: bytes, digests: FrameDigests
+) -> tuple[Surroundings, list[bytes | memoryview]]:
+    """The file in pieces, and what they were made of.
+
+    Of a codestream that was kept, but that somebody has decoded or compressed otherwise since, the words
+    come back native.
 
     Raises
     ------
     MalformedError
         Its dataset is not the one that was received, or the record is damaged.
     """
+    if around.layout == Layout.KEPT:
+        pieces = rebuilt(around, _codestream(opened, index))
+        if _is_received(around, pieces, digests):
+            return around, pieces
+        around = without_codestream(around)
     pieces = rebuilt(around, words)
-    if around.is_exact:
-        whole = hashlib.sha256(memoryview(pieces[0])[file_meta_of(around.before).dataset_start :])
-        for piece in pieces[1:]:
-            whole.update(piece)
-        if whole.hexdigest() != digests.dataset:
-            raise MalformedError("the dataset is not the one that was received")
-    return pieces
+    if around.is_exact and not _is_received(around, pieces, digests):
+        raise MalformedError("the dataset is not the one that was received")
+    return around, pieces
+
+
+def _codestream(opened: _Opened, index: int) -> bytes:
+    """The frame as it is compressed, without the byte that pads it; empty where it is native."""
+    spans = opened.spans[index] if opened.spans is not None else []
+    data = b"".join(opened.file.dataset[start:end] for start, end in spans)
+    return data[:-1] if data.endswith(_PADDED) else data
+
+
+def _is_received(
+    around: Surroundings, pieces: list[bytes | memoryview], digests: FrameDigests
+) -> bool:
+    whole = hashlib.sha256(memoryview(pieces[0])[file_meta_of(around.before).dataset_start :])
+    for piece in pieces[1:]:
+        whole.update(piece)
+    return whole.hexdigest() == digests.dataset
 
 
 def _write(out: Path, uid: str, index: int, pieces: list[bytes | memoryview]) -> Path:

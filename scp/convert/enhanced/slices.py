@@ -37,13 +37,21 @@ class SourceSlice:
     path: Path
     """The file (PS3.10) as it was received."""
     encoded: Path
-    """Its single-frame HTJ2K form, verified: a result of :func:`scp.convert.transcode.transcode`."""
+    """Its single-frame HTJ2K form, verified: a result of :func:`scp.convert.transcode.transcode`, or
+    ``path`` itself where :func:`scp.convert.received.prove_received` has looked at it."""
     dataset_sha256: str
     """Of the received dataset, in hexadecimal."""
     pixel_sha256: str
     """Of its pixel words: little endian, every frame in order."""
     encoded_sha256: str = ""
     """Of the file ``encoded``, checked again where it is given."""
+    transfer_syntax: str = ""
+    """That the codestream has earned; empty: the one that ``encoded`` is labelled with."""
+
+    @property
+    def is_received(self) -> bool:
+        """Whether the codestream is the one that came."""
+        return self.encoded == self.path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +60,7 @@ class SliceHeader:
 
     source: SourceSlice
     transfer_syntax: str
-    """Of the encoded form."""
+    """That the codestream has earned."""
     elements: dict[int, bytes]
     """Whole elements by tag, in order; without group lengths, pixel data and trailing padding."""
     frame: tuple[int, int]
@@ -162,7 +170,7 @@ def _read(source: SourceSlice, descriptor: int, size: int, interned: Interned) -
     _collect(tail, 0, elements, interned, is_tail=True)
     return SliceHeader(
         source=source,
-        transfer_syntax=meta.transfer_syntax,
+        transfer_syntax=source.transfer_syntax or meta.transfer_syntax,
         elements=elements,
         frame=(start, length),
     )

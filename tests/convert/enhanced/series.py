@@ -12,12 +12,14 @@ from pydicom.uid import ImplicitVRLittleEndian
 
 from scp.config.schema import Htj2kSection
 from scp.convert.codec_cpu import OpenJphEncoder
+from scp.convert.digests import dataset_sha256
 from scp.convert.enhanced.collapse import collapse
 from scp.convert.enhanced.collapsed import Collapsed
 from scp.convert.enhanced.groups import Partition, Volume, partition
 from scp.convert.enhanced.record import RestoreRecord
 from scp.convert.enhanced.refusals import NotCollapsed, NotCollapsedError
 from scp.convert.enhanced.slices import SourceSlice
+from scp.convert.received import prove_received
 from scp.convert.transcode import transcode
 from tests.material import ct_series, mr_series, pet_series
 
@@ -99,6 +101,27 @@ def encoded(paths: Sequence[Path], folder: Path) -> list[SourceSlice]:
             )
         )
     return made
+
+
+def received(datasets: Iterable[FileDataset], folder: Path) -> list[SourceSlice]:
+    """Write them as HTJ2K, as if they came so, and prove them; the name of each is its number, from 0."""
+    paths = []
+    for each in slices(datasets, folder / "native"):
+        paths.append(each.encoded.rename(folder / f"{each.name}.dcm"))
+    return [proved(path, str(number)) for number, path in enumerate(paths)]
+
+
+def proved(path: Path, name: str) -> SourceSlice:
+    """A file that came as HTJ2K, as a slice of its series."""
+    frame = prove_received(path)
+    return SourceSlice(
+        name=name,
+        path=path,
+        encoded=path,
+        dataset_sha256=dataset_sha256(path),
+        pixel_sha256=frame.pixel_sha256,
+        transfer_syntax=frame.transfer_syntax,
+    )
 
 
 def split(datasets: Iterable[FileDataset], folder: Path) -> Partition:
