@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Callable
@@ -22,6 +23,13 @@ from scp.errors import DiskFailedError, StorageFullError
 
 PROBE_SECONDS = 10.0
 """How long an unhealthy disk is left alone before a fresh file is tried on it."""
+
+CLOSING_SECONDS = 2.0
+"""How long a folder is left alone whose closing is announced."""
+_CLOSING_LOOK_SECONDS = 0.001
+_CLOSING = stat.S_ISVTX
+"""The mark of a folder that is about to be closed. Who locks it looks at its state in any case, so it
+costs no call; on a folder that its own user alone may write to it means nothing else."""
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
 """Of the disk, or of the system for one more open file: later there may be."""
@@ -247,25 +255,51 @@ class _Watched:
 def lock_folder_shared(folder: StrPath) -> int | None:
     """Open ``folder`` and lock it against being closed; None when it is gone or was replaced.
 
-    The caller closes the descriptor, which gives the lock back.
+    Where its closing is announced, who comes now leaves it alone for up to :data:`CLOSING_SECONDS`;
+    what is announced and never done keeps nobody out. The caller closes the descriptor, which gives
+    the lock back.
     """
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    fcntl.flock(descriptor, fcntl.LOCK_SH)
-    try:
-        same = os.path.samestat(os.stat(folder), os.fstat(descriptor))
-    except FileNotFoundError:
-        same = False
-    if not same:
+    patience = CLOSING_SECONDS
+    while True:
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        held = os.fstat(descriptor)
+        try:
+            same = os.path.samestat(os.stat(folder), held)
+        except FileNotFoundError:
+            same = False
+        if not same:
+            os.close(descriptor)
+            return None
+        if not held.st_mode & _CLOSING or patience <= 0:
+            return descriptor
         os.close(descriptor)
-        return None
-    return descriptor
+        patience = _await_close(folder, held, patience)
 
 
-def lock_folder_alone(folder: Path) -> int | None:
-    """Lock ``folder`` against anyone else; None when someone holds it or it is gone."""
+def _await_close(folder: StrPath, announced: os.stat_result, patience: float) -> float:
+    """Wait, without a lock, until the folder is closed or no longer to be; returns what is left."""
+    deadline = time.monotonic() + patience
+    while (left := deadline - time.monotonic()) > 0:
+        time.sleep(_CLOSING_LOOK_SECONDS)
+        try:
+            now = os.stat(folder)
+        except FileNotFoundError:
+            return left
+        if not os.path.samestat(now, announced) or not now.st_mode & _CLOSING:
+            return left
+    return 0.0
+
+
+def lock_folder_alone(folder: Path, *, announced: bool = False) -> int | None:
+    """Lock ``folder`` against anyone else; None when someone holds it or it is gone.
+
+    Shared locks that follow each other without a pause would keep it for ever. With ``announced``
+    those who hold it are the last until :func:`withdraw_closing`, and the next try succeeds.
+    """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -273,9 +307,24 @@ def lock_folder_alone(folder: Path) -> int | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        if announced:
+            _set_closing(descriptor, is_closing=True)
         os.close(descriptor)
         return None
     return descriptor
+
+
+def withdraw_closing(folder: StrPath | int) -> None:
+    """Say of a folder, or of one that is open as a descriptor, that nobody is about to close it."""
+    _set_closing(folder, is_closing=False)
+
+
+def _set_closing(folder: StrPath | int, *, is_closing: bool) -> None:
+    mode = os.stat(folder).st_mode
+    if bool(mode & _CLOSING) != is_closing:
+        # Not every file system has it: there whoever closes has to be lucky.
+        with contextlib.suppress(OSError):
+            os.chmod(folder, stat.S_IMODE(mode) ^ _CLOSING)
 
 
 def free_bytes(folder: Path) -> int:

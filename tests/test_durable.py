@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,11 @@ from scp.durable import (
     free_bytes,
     lock_folder_alone,
     lock_folder_shared,
+    withdraw_closing,
 )
 from scp.errors import DiskFailedError, StorageFullError
+
+SECONDS = 10.0
 
 
 def test_a_new_file_must_not_exist(tmp_path: Path) -> None:
@@ -254,6 +258,60 @@ def test_a_folder_that_was_renamed_away_before_the_lock_is_not_taken(
 
     assert lock_folder_shared(folder) is None
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_who_comes_to_a_folder_whose_closing_is_announced_waits_until_it_is_gone(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "series"
+    folder.mkdir()
+    holder = lock_folder_shared(folder)
+    assert holder is not None
+    assert lock_folder_alone(folder, announced=True) is None
+
+    with ThreadPoolExecutor(1) as threads:
+        coming = threads.submit(lock_folder_shared, folder)
+        os.close(holder)
+        alone = None
+        while alone is None:  # For a moment the one who comes holds it, and sees the mark.
+            alone = lock_folder_alone(folder, announced=True)
+        assert not coming.done()
+        folder.rename(tmp_path / "closed")
+        os.close(alone)
+
+        assert coming.result(SECONDS) is None
+
+
+def test_a_closing_that_is_withdrawn_lets_others_in_again(tmp_path: Path) -> None:
+    mode = tmp_path.stat().st_mode
+    holder = lock_folder_shared(tmp_path)
+    assert holder is not None
+    assert lock_folder_alone(tmp_path, announced=True) is None
+
+    with ThreadPoolExecutor(1) as threads:
+        coming = threads.submit(lock_folder_shared, tmp_path)
+        withdraw_closing(holder)
+        second = coming.result(SECONDS)
+
+    assert second is not None
+    assert tmp_path.stat().st_mode == mode
+    for descriptor in (holder, second):
+        os.close(descriptor)
+
+
+def test_a_closing_that_was_announced_and_never_comes_keeps_nobody_out_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scp.durable.CLOSING_SECONDS", 0.05)
+    holder = lock_folder_shared(tmp_path)
+    assert holder is not None
+    assert lock_folder_alone(tmp_path, announced=True) is None
+
+    second = lock_folder_shared(tmp_path)
+
+    assert second is not None
+    for descriptor in (holder, second):
+        os.close(descriptor)
 
 
 def test_free_bytes_are_those_of_an_ordinary_user(tmp_path: Path) -> None:

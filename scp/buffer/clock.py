@@ -1,6 +1,6 @@
 """When a series is complete. Passive: the caller owns the time and does the closing."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import inf
 
 
@@ -11,7 +11,6 @@ class _Open:
     quiet_seconds: float
     is_asked_for: bool = False
     """Whether a rule gave ``quiet_seconds``."""
-    arriving: dict[str, int] = field(default_factory=dict)
 
 
 class SeriesClock:
@@ -25,6 +24,8 @@ class SeriesClock:
         self._quiet_seconds = quiet_seconds
         self._max_open_seconds = max_open_seconds
         self._open: dict[str, _Open] = {}
+        self._arriving: dict[str, dict[str, int]] = {}
+        """How many, by series and receiver. What was begun before a series was cut lands after that."""
 
     def __contains__(self, series: str) -> bool:
         return series in self._open
@@ -44,25 +45,28 @@ class SeriesClock:
     def begin(self, series: str, receiver: str, now: float) -> None:
         """A receiver is in the middle of an instance."""
         self.arrived(series, now)
-        arriving = self._open[series].arriving
+        arriving = self._arriving.setdefault(series, {})
         arriving[receiver] = arriving.get(receiver, 0) + 1
 
     def end(self, series: str, receiver: str, now: float) -> None:
         """It no longer is, whatever became of the instance."""
         known = self._open.get(series)
-        if known is None:
-            return
-        known.last_arrival = now
-        left = known.arriving.get(receiver, 0) - 1
-        if left > 0:
-            known.arriving[receiver] = left
-        else:
-            known.arriving.pop(receiver, None)
+        if known is not None:
+            known.last_arrival = now
+        self._take(series, receiver, 1)
 
     def receiver_died(self, receiver: str) -> None:
         """Nothing of it is arriving any more."""
-        for known in self._open.values():
-            known.arriving.pop(receiver, None)
+        for series, arriving in tuple(self._arriving.items()):
+            self._take(series, receiver, arriving.get(receiver, 0))
+
+    def _take(self, series: str, receiver: str, number: int) -> None:
+        arriving = self._arriving.get(series, {})
+        left = arriving.pop(receiver, 0) - number
+        if left > 0:
+            arriving[receiver] = left
+        elif not arriving:
+            self._arriving.pop(series, None)
 
     def set_quiet_seconds(self, series: str, quiet_seconds: float) -> None:
         """A rule asked for its own quiet period; the longest that was asked for holds."""
@@ -85,28 +89,28 @@ class SeriesClock:
             quiet_since = known.last_arrival + known.quiet_seconds
             if now - known.opened >= self._max_open_seconds:
                 found.append((known.opened, series, True))
-            elif quiet_since <= min(now, known_until) and not known.arriving:
+            elif quiet_since <= min(now, known_until) and series not in self._arriving:
                 found.append((quiet_since, series, False))
         return [(series, cut) for _, series, cut in sorted(found)]
 
-    def oldest(self) -> str | None:
-        """The series that has been open longest: what a limit on open work closes first."""
-        return min(self._open, key=lambda series: self._open[series].opened, default=None)
+    def oldest_first(self) -> list[str]:
+        """The series in the order in which a limit on open work closes them."""
+        return sorted(self._open, key=lambda series: self._open[series].opened)
 
     def next_due(self, now: float) -> float | None:
         """Seconds until :meth:`due` may return something; None when nothing is open."""
         waits = [
             min(
                 known.opened + self._max_open_seconds,
-                known.last_arrival + known.quiet_seconds if not known.arriving else inf,
+                inf if series in self._arriving else known.last_arrival + known.quiet_seconds,
             )
-            for known in self._open.values()
+            for series, known in self._open.items()
         ]
         return max(0.0, min(waits) - now) if waits else None
 
     def snapshot(self, now: float) -> dict[str, tuple[float, float, bool]]:
         """For each open series: seconds open, seconds since the last arrival, whether one is arriving."""
         return {
-            series: (now - known.opened, now - known.last_arrival, bool(known.arriving))
+            series: (now - known.opened, now - known.last_arrival, series in self._arriving)
             for series, known in self._open.items()
         }

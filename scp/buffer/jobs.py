@@ -21,7 +21,7 @@ from scp.buffer.layout import (
     SERIES_FILE,
     Layout,
 )
-from scp.durable import Disk, lock_folder_alone
+from scp.durable import Disk, lock_folder_alone, withdraw_closing
 from scp.errors import NodeError, StorageFullError
 
 SOURCE = "source"
@@ -72,9 +72,11 @@ class JobFolders:
         """Freeze a series into a new job; None while an association is landing an instance in it.
 
         The rename is what closes: after it nobody can land in the folder, and only then is it listed.
+        One that is to be cut waits for no pause: nobody who comes from now on lands in it, and the
+        caller tries again soon.
         """
         folder = self._layout.growing / series
-        lock = lock_folder_alone(folder)
+        lock = lock_folder_alone(folder, announced=was_cut)
         if lock is None:
             return None
         try:
@@ -85,6 +87,7 @@ class JobFolders:
                 self._disk.sync_folder(self._layout.jobs / job)
                 self._disk.sync_folder(self._layout.growing)
         finally:
+            withdraw_closing(lock)
             os.close(lock)
         return job
 
@@ -303,6 +306,7 @@ def sweep(layout: Layout, disk: Disk, *, receivers: Iterable[str]) -> None:
             disk.sync_folder(source)
         disk.sync_folder(layout.jobs / job)
     for series in _folders(layout.growing):
+        withdraw_closing(layout.growing / series)
         disk.sync_folder(layout.growing / series)
     for folder in (layout.held, layout.jobs, layout.growing):
         disk.sync_folder(folder)

@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 _BUSY_SECONDS = 0.05
 """Until a series is tried again in whose folder an association was just landing."""
+_ANNOUNCED_SECONDS = 0.005
+"""As much, where its associations wait for it to be closed."""
 _FULL_SECONDS = 2.0
 """Until it is tried again where the disk had no room for a folder."""
 
@@ -52,6 +55,8 @@ class Intake:
         self._open: dict[str, OpenSeries] = {}
         self._at_once: dict[str, OpenSeries] = {}
         """Those with instances that are about to be taken out of them."""
+        self._announced: set[str] = set()
+        """Those that are to be cut as soon as the last of their associations has landed."""
         self._busy_until = 0.0
         self.open_instances = 0
         self.open_bytes = 0
@@ -138,7 +143,7 @@ class Intake:
     def next_wait(self, longest: float) -> float:
         """Seconds until a series may be due."""
         now = time.monotonic()
-        due = self._clock.next_due(now)
+        due = 0.0 if self._announced else self._clock.next_due(now)
         if due is None:
             return longest
         return min(longest, max(due, self._busy_until - now))
@@ -150,17 +155,32 @@ class Intake:
         """
         if now < self._busy_until:
             return
-        for series, was_cut in self._clock.due(now, known_until):
+        due = dict(self._clock.due(now, known_until)) | dict.fromkeys(self._announced, True)
+        for series, was_cut in due.items():
             self._close(series, now, was_cut=was_cut)
-        while (
-            self.open_instances > self._limits.max_open_instances
-            or self.open_bytes > self._limits.max_open_bytes
-        ):
-            oldest = self._clock.oldest()
-            if oldest is None or not self._close(oldest, now, was_cut=True):
-                break
+        if self._is_above_limits:
+            self._close_oldest(now, tried=due)
+
+    def _close_oldest(self, now: float, tried: Collection[str]) -> None:
+        """Until the limits on open work are kept."""
+        for series in self._clock.oldest_first():
+            if series in tried:
+                continue
+            if not self._close(series, now, was_cut=True) and series not in self._announced:
+                return  # The disk has no room.
+            if not self._is_above_limits:
+                return
+
+    @property
+    def _is_above_limits(self) -> bool:
+        """Whether there is too much open work, without what is about to be closed."""
+        leaving = [self._open[series] for series in self._announced if series in self._open]
+        instances = self.open_instances - sum(len(series.instances) for series in leaving)
+        size = self.open_bytes - sum(series.bytes for series in leaving)
+        return instances > self._limits.max_open_instances or size > self._limits.max_open_bytes
 
     def _close(self, series: str, now: float, *, was_cut: bool) -> bool:
+        """False: not now, for want of room, or because something is landing in it."""
         if not (self._layout.growing / series).is_dir():
             self._drop(series)  # Announced, and then nothing landed.
             return True
@@ -170,10 +190,13 @@ class Intake:
             if not (self._layout.growing / series).is_dir():
                 raise  # Moved, and not durably: a restart takes up what the folders say.
             logger.error("series %s cannot be closed: %s; tried again", series, error)
+            self._announced.discard(series)
             self._busy_until = now + _FULL_SECONDS
             return False
         if job is None:
-            self._busy_until = now + _BUSY_SECONDS
+            if was_cut:
+                self._announced.add(series)
+            self._busy_until = now + (_ANNOUNCED_SECONDS if self._announced else _BUSY_SECONDS)
             return False
         known = self._drop(series) or OpenSeries(
             folder=series, file=self._folders.series_file(self._folders.source(job))
@@ -278,6 +301,7 @@ class Intake:
 
     def _drop(self, series: str) -> OpenSeries | None:
         self._clock.close(series)
+        self._announced.discard(series)
         known = self._open.pop(series, None)
         if known is not None:
             self.open_instances -= len(known.instances)

@@ -142,18 +142,18 @@ def test_an_age_from_a_clock_that_was_set_is_clamped(
 
 
 def test_the_oldest_is_the_one_open_longest_not_the_quietest(clock: SeriesClock) -> None:
-    assert clock.oldest() is None
+    assert clock.oldest_first() == []
     clock.arrived("a", 0.0)
     clock.arrived("b", 1.0)
     clock.arrived("a", 2.0)
 
-    assert clock.oldest() == "a"
+    assert clock.oldest_first() == ["a", "b"]
     clock.close("a")
-    assert clock.oldest() == "b"
+    assert clock.oldest_first() == ["b"]
 
 
 def test_a_closed_series_that_comes_again_is_a_new_one(clock: SeriesClock) -> None:
-    clock.begin("a", "r0", 0.0)
+    clock.arrived("a", 0.0)
     clock.close("a")
     clock.close("a")
 
@@ -161,6 +161,36 @@ def test_a_closed_series_that_comes_again_is_a_new_one(clock: SeriesClock) -> No
 
     assert len(clock) == 1
     assert clock.due(115.0) == [("a", False)]
+
+
+def test_what_was_begun_before_a_series_was_cut_keeps_it_from_being_quiet_after_it(
+    clock: SeriesClock,
+) -> None:
+    clock.begin("a", "r0", 0.0)
+    clock.close("a")
+    clock.begin("a", "r0", 1.0)
+
+    clock.end("a", "r0", 2.0)
+    assert clock.due(100.0) == []
+    assert clock.next_due(100.0) == 801.0
+    clock.end("a", "r0", 100.0)
+
+    assert clock.due(115.0) == [("a", False)]
+
+
+def test_what_was_begun_before_a_series_was_cut_ends_while_it_is_not_open(
+    clock: SeriesClock,
+) -> None:
+    clock.begin("a", "r0", 0.0)
+    clock.begin("a", "r1", 0.0)
+    clock.close("a")
+
+    clock.end("a", "r0", 1.0)
+    clock.receiver_died("r1")
+    assert "a" not in clock
+    clock.arrived("a", 2.0)
+
+    assert clock.due(17.0) == [("a", False)]
 
 
 def test_the_next_look_is_when_something_may_be_due(clock: SeriesClock) -> None:

@@ -9,7 +9,7 @@ import pytest
 from scp.buffer.job import Job, JobInstance
 from scp.buffer.jobs import JobFolders, drop_empty_jobs, instances_in, sweep
 from scp.buffer.layout import Layout
-from scp.durable import Disk
+from scp.durable import Disk, lock_folder_shared
 from scp.errors import NodeError, StorageFullError
 from tests.buffer.recorder import HookedDisk
 from tests.buffer.spool import ORIGIN, Sent, make_spool, make_store
@@ -305,6 +305,40 @@ def test_the_sweep_deletes_what_only_the_dead_could_need(layout: Layout) -> None
     assert os.listdir(layout.growing) == [SERIES]
     for folder in (layout.encoded, layout.trash, layout.held):
         assert os.listdir(folder) == []
+
+
+def test_a_closing_that_the_dead_had_announced_keeps_no_instance_waiting(
+    layout: Layout, folders: JobFolders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _send(layout, FIRST)
+    lock = lock_folder_shared(layout.growing / SERIES)
+    assert lock is not None
+    assert folders.close(SERIES, was_cut=True) is None
+    os.close(lock)
+
+    def waits(seconds: float) -> None:
+        raise AssertionError("an instance waits")
+
+    monkeypatch.setattr("scp.durable.time.sleep", waits)
+
+    sweep(layout, Disk(), receivers=["r0"])
+    _send(layout, SECOND)
+
+    assert len(instances_in(layout.growing / SERIES)) == 2
+
+
+def test_a_series_that_was_cut_is_marked_no_longer(layout: Layout, folders: JobFolders) -> None:
+    _send(layout, FIRST)
+    mode = (layout.growing / SERIES).stat().st_mode
+    lock = lock_folder_shared(layout.growing / SERIES)
+    assert lock is not None
+    assert folders.close(SERIES, was_cut=True) is None
+    os.close(lock)
+
+    job = folders.close(SERIES, was_cut=True)
+
+    assert job is not None
+    assert folders.source(job).stat().st_mode == mode
 
 
 def test_only_jobs_without_commit_and_instances_are_dropped(

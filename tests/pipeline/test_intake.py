@@ -1,16 +1,21 @@
 """Which series are open, what is in them and when they close, whatever receivers still could tell."""
 
+import itertools
 import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pydicom
 import pytest
 
+from scp.buffer.store import SpoolStore
 from scp.durable import lock_folder_shared
 from scp.ledger.ports import State
 from scp.pipeline.notices import Notice, read_notices
 from tests.buffer.recorder import HookedDisk
+from tests.buffer.spool import Sent
 from tests.deliver.peers import HandPeer
 from tests.material import ct_series, write, write_all
 from tests.pipeline.conftest import MakeFront
@@ -230,6 +235,80 @@ def test_a_series_in_which_something_lands_just_now_is_closed_a_moment_later(
 
     assert front.intake.open_instances == 0
     assert len(front.folders.jobs()) == 1
+
+
+class Relay:
+    """Has each association stay in the folder of its series until another is there, too."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._came = 0
+
+    def __call__(self, operation: str, path: Path) -> None:
+        if operation != "sync_folder" or path.parent.name != "growing":
+            return
+        with self._changed:
+            self._came += 1
+            self._changed.notify_all()
+            before = self._came
+            self._changed.wait_for(lambda: self._came > before, 0.2)
+
+
+def test_a_series_that_many_associations_fill_without_a_pause_is_cut_all_the_same(
+    make_front: MakeFront,
+) -> None:
+    front = make_front(
+        disk=HookedDisk(Relay()),
+        limits={"max_open_instances": 50},
+        default={"convert": "original", "send_to": ["archive"]},
+    )
+    stores = [front.receiver(name) for name in ("r1", "r2")]
+    numbers = itertools.count(1)
+    is_over = threading.Event()
+    jobs: set[str] = set()
+
+    def fill(store: SpoolStore) -> int:
+        sent = 0
+        while not is_over.is_set():
+            Sent(f"1.2.3.{next(numbers)}").send(store)
+            sent += 1
+        return sent
+
+    def cut_twice() -> bool:
+        front.intake.close_due(time.monotonic())
+        jobs.update(front.folders.jobs())
+        return len(jobs) >= 2
+
+    with ThreadPoolExecutor(16) as threads:
+        filling = [threads.submit(fill, store) for store in stores * 8]
+        try:
+            front.until(cut_twice)
+        finally:
+            is_over.set()
+    sent = sum(each.result() for each in filling)
+    front.finish()
+
+    assert front.states() == {State.DELIVERED: sent}
+
+
+def test_while_one_series_cannot_be_cut_yet_the_next_is(
+    make_front: MakeFront, tmp_path: Path
+) -> None:
+    front = make_front(limits={"max_open_instances": 2})
+    front.receive(*slices(tmp_path / "old", 1, seed=1))
+    lock = lock_folder_shared(front.layout.growing / only_series(front))
+    assert lock is not None
+    front.receive(*slices(tmp_path / "next", 3, seed=2))
+    front.receive(*slices(tmp_path / "new", 1, seed=3))
+
+    now = time.monotonic()
+    front.intake.close_due(now)
+
+    assert (front.intake.open_instances, len(front.folders.jobs())) == (2, 1)
+    assert front.intake.next_wait(100) < 1
+    os.close(lock)
+    front.intake.close_due(now + 1)
+    assert (front.intake.open_instances, len(front.folders.jobs())) == (1, 2)
 
 
 @pytest.mark.parametrize("operation", ["make_folder", "rename"])
