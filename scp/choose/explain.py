@@ -1,8 +1,8 @@
 """Why an instance would be treated as it would: the data behind ``dcmpress explain``."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,12 +10,15 @@ from scp.choose.attributes import read_attributes
 from scp.choose.eligibility import Refusal, ineligible
 from scp.choose.header import open_header
 from scp.choose.image_header import read_image_header
-from scp.choose.plan import Plan, plan_for
+from scp.choose.plan import Plan, plan_for, with_hopes
 from scp.choose.rules import Answer, Decision, Facts, RuleAnswer, RuleSet, fact
 from scp.config.conditions import describe
-from scp.config.schema import Config, Rule
+from scp.config.schema import Config, DeleteOriginalsSection, Rule
 from scp.errors import MalformedError, TruncatedError
-from scp.model import Origin
+from scp.model import CollapseReason, Form, Origin
+
+type Foresee = Callable[[Path], str | None]
+"""Why a file will not become a frame whatever else its series holds: a ``CollapseReason``, and words."""
 
 _STUDY: Final = 0x0020000D
 _SERIES: Final = 0x0020000E
@@ -68,7 +71,11 @@ class Explanation:
     refusal: Refusal | None
     """Why DICOM does not allow to transcode it, whatever the rule asks for."""
     plan: Plan
+    not_collapsed: str | None
+    """Why it will be no frame although its rule says ``enhanced``, as far as its header tells."""
     destinations: tuple[DestinationExplained, ...]
+    originals: DeleteOriginalsSection
+    """When the file is deleted that was received."""
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain data."""
@@ -85,12 +92,42 @@ class Explanation:
             "eligible": self.refusal is None,
             "refusal": asdict(self.refusal) if self.refusal else None,
             "plan": {**asdict(self.plan), "is_skipped": self.plan.is_skipped},
+            "not_collapsed": self.not_collapsed,
             "destinations": [asdict(destination) for destination in self.destinations],
+            "delete_originals": {
+                "after": self.originals.after,
+                "plus_seconds": self.originals.plus,
+                "in_words": kept_until(self.originals),
+            },
         }
 
 
+def kept_until(originals: DeleteOriginalsSection) -> str:
+    """What becomes of the file as it was received."""
+    if originals.after == "never":
+        return "kept for good"
+    when = "once every destination is done with it"
+    if originals.after == "committed":
+        when += " and one has vouched for it"
+    longer = f"kept for {_period(originals.plus)} more " if originals.plus else "deleted "
+    for_good = "; for good where none does" if originals.after == "committed" else ""
+    return f"{longer}{when}{for_good}"
+
+
+def _period(seconds: float) -> str:
+    for unit, length in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= length and seconds % length == 0:
+            count = seconds / length
+            return f"{count:g} {unit if count > 1 else unit[:-1]}"
+    return f"{seconds:g} seconds"
+
+
 def explain(
-    config: Config, paths: Sequence[Path], *, origin: Origin | None = None
+    config: Config,
+    paths: Sequence[Path],
+    *,
+    origin: Origin | None = None,
+    foresee: Foresee = lambda path: None,
 ) -> list[Explanation]:
     """Explain DICOM files; those of one series count as all of its instances.
 
@@ -102,6 +139,8 @@ def explain(
         Files, not folders.
     origin
         As if received so. None: as the file says, which a node's own files do.
+    foresee
+        Asked of what is to become part of an enhanced object.
 
     Raises
     ------
@@ -111,7 +150,7 @@ def explain(
     rule_set = RuleSet(config.rules, config.default)
     seen = [_Seen(path, rule_set, origin) for path in paths]
     members = Counter(one.series for one in seen)
-    return [_explain_one(config, rule_set, one, members[one.series]) for one in seen]
+    return [_explain_one(config, rule_set, one, members[one.series], foresee) for one in seen]
 
 
 class _Seen:
@@ -140,7 +179,9 @@ class _Seen:
             pass  # The explanation says so: the header of the image cannot be read either.
 
 
-def _explain_one(config: Config, rule_set: RuleSet, seen: _Seen, instances: int) -> Explanation:
+def _explain_one(
+    config: Config, rule_set: RuleSet, seen: _Seen, instances: int, foresee: Foresee
+) -> Explanation:
     facts = Facts(
         attributes=seen.attributes,
         origin=seen.origin,
@@ -149,10 +190,18 @@ def _explain_one(config: Config, rule_set: RuleSet, seen: _Seen, instances: int)
         instances=instances,
     )
     decision = rule_set.decide(facts)
-    refusal = ineligible(
-        read_image_header(seen.path), max_native_bytes=config.codec.max_instance_bytes
-    )
-    plan = plan_for(decision, refusal)
+    header, most = read_image_header(seen.path), config.codec.max_instance_bytes
+    refusal = ineligible(header, max_native_bytes=most)
+    plan, why = plan_for(decision, refusal), None
+    if decision.convert is Form.ENHANCED and not plan.is_skipped:
+        plan = plan_for(replace(decision, convert=Form.HTJ2K), refusal)
+        if ineligible(header, max_native_bytes=most, is_for_volume=True) is None:
+            takers = [n for n, each in config.destinations.items() if each.accepts_collapsed]
+            why = foresee(seen.path)
+            hoped = plan if why else with_hopes(plan, takers)
+            if why is None and hoped.otherwise is None:
+                why = f"{CollapseReason.NOT_ACCEPTED}: none of its destinations has `accepts_collapsed`"
+            plan = hoped
     answers = zip(config.rules, rule_set.answers(facts), strict=True)
     return Explanation(
         path=seen.path,
@@ -161,6 +210,8 @@ def _explain_one(config: Config, rule_set: RuleSet, seen: _Seen, instances: int)
         decision=decision,
         refusal=refusal,
         plan=plan,
+        not_collapsed=why,
+        originals=_originals(config, decision),
         destinations=tuple(
             DestinationExplained(
                 name=name,
@@ -171,6 +222,11 @@ def _explain_one(config: Config, rule_set: RuleSet, seen: _Seen, instances: int)
             for name in plan.destinations
         ),
     )
+
+
+def _originals(config: Config, decision: Decision) -> DeleteOriginalsSection:
+    rule = next((rule for rule in config.rules if rule.name == decision.rule), config.default)
+    return rule.delete_originals or config.delete_originals
 
 
 def _explain_rule(rule: Rule, answer: RuleAnswer, facts: Facts) -> RuleExplained:

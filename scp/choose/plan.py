@@ -1,6 +1,7 @@
 """What is to become of one instance: the forms it is delivered in, and where each goes."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 from scp.choose.eligibility import Refusal
 from scp.choose.rules import Decision
@@ -28,6 +29,8 @@ class Plan:
     """Why the original is delivered; None where it is converted, or skipped."""
     detail: str = ""
     """``reason`` in words."""
+    otherwise: Form | None = None
+    """Instead of ``enhanced``, where its series, once closed, does not allow that; else None."""
 
     @property
     def is_skipped(self) -> bool:
@@ -62,4 +65,29 @@ def plan_for(decision: Decision, refusal: Refusal | None) -> Plan:
         deliver=decision.deliver,
         reason=reason,
         detail=detail,
+    )
+
+
+def with_hopes(single: Plan, takers: Collection[str]) -> Plan:
+    """The plan of an instance that may become a frame, for the destinations that take volumes.
+
+    Parameters
+    ----------
+    single
+        The same instance's as a single frame.
+    takers
+        Which destinations do; the others get the single frame.
+    """
+    takes = tuple(name for name in single.destinations if name in takers)
+    if not takes:
+        return single
+    (alone,) = single.forms
+    others = tuple(name for name in alone.send_to if name not in takes)
+    forms = (PlannedForm(form=Form.ENHANCED, send_to=takes), replace(alone, send_to=others))
+    return replace(
+        single,
+        forms=forms if others else forms[:1],
+        reason=None,
+        detail="",
+        otherwise=alone.form,
     )

@@ -1,16 +1,13 @@
 """dcmpress explain: what would become of files, and why."""
 
 from pathlib import Path
-from typing import Any
 
-from scp.choose.explain import Explanation, RuleExplained, explain
+from scp.choose.explain import Explanation, RuleExplained, explain, kept_until
 from scp.cli import output
 from scp.cli.configuration import load_config
 from scp.cli.paths import files_in
 from scp.convert.enhanced.foresee import foreseen_refusal
-from scp.convert.enhanced.refusals import NotCollapsedError
 from scp.errors import NodeError
-from scp.model import Form
 
 
 def explain_files(paths: list[Path], config: Path | None, *, as_json: bool) -> None:
@@ -21,9 +18,9 @@ def explain_files(paths: list[Path], config: Path | None, *, as_json: bool) -> N
     NodeError
         There is none.
     """
-    explanations = explain(load_config(config), list(files_in(paths)))
+    explanations = explain(load_config(config), list(files_in(paths)), foresee=_foreseen)
     if as_json:
-        output.show_json([_as_json(one) for one in explanations])
+        output.show_json([one.to_json() for one in explanations])
     else:
         for one in explanations:
             print("\n".join(_lines(one)))
@@ -31,17 +28,9 @@ def explain_files(paths: list[Path], config: Path | None, *, as_json: bool) -> N
         raise NodeError(f"there is no file in {', '.join(map(str, paths))}")
 
 
-def _is_to_collapse(one: Explanation) -> bool:
-    return any(planned.form is Form.ENHANCED for planned in one.plan.forms)
-
-
-def _not_collapsed(one: Explanation) -> NotCollapsedError | None:
-    return foreseen_refusal(one.path) if _is_to_collapse(one) else None
-
-
-def _as_json(one: Explanation) -> dict[str, Any]:
-    refusal = _not_collapsed(one)
-    return {**one.to_json(), "not_collapsed": refusal and str(refusal)}
+def _foreseen(path: Path) -> str | None:
+    refusal = foreseen_refusal(path)
+    return None if refusal is None else str(refusal)
 
 
 def _lines(one: Explanation) -> list[str]:
@@ -52,16 +41,15 @@ def _lines(one: Explanation) -> list[str]:
         lines.append(f"  not eligible: {one.refusal.reason}: {one.refusal.detail}")
     if one.plan.is_skipped:
         lines.append("  skipped: the rule sends it nowhere")
-    refusal = _not_collapsed(one)
     for destination in one.destinations:
-        form = destination.form if refusal is None else Form.HTJ2K.value
-        lines.append(f"  to {destination.name} ({destination.where}) as {form}")
-    if refusal is not None:
-        lines.append(f"  not enhanced, because {refusal}")
-    elif _is_to_collapse(one):
-        lines.append("  enhanced if its series, once closed, allows; else htj2k")
+        lines.append(f"  to {destination.name} ({destination.where}) as {destination.form}")
+    if one.not_collapsed is not None:
+        lines.append(f"  not enhanced, because {one.not_collapsed}")
+    if one.plan.otherwise is not None:
+        lines.append(f"  enhanced if its series, once closed, allows; else {one.plan.otherwise}")
     if one.plan.reason is not None:
         lines.append(f"  the original, because {one.plan.reason}: {one.plan.detail}")
+    lines.append(f"  the file that was received: {kept_until(one.originals)}")
     return lines
 
 

@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
-from scp.choose.explain import explain
+import pytest
+
+from scp.choose.explain import explain, kept_until
 from scp.choose.rules import Answer
 from scp.config.load import load, parse
+from scp.config.schema import DeleteOriginalsSection
 from scp.model import Form, Origin, PassReason
 from tests.choose.images import image, raw_element
 
@@ -120,6 +123,79 @@ def test_an_explanation_is_plain_data(tmp_path: Path) -> None:
     assert data["eligible"] is True
     assert data["plan"]["forms"] == [{"form": "htj2k", "send_to": ["archive"]}]
     assert data["rules"][0]["answer"] == "no"
+
+
+ENHANCED = parse(
+    b"""
+destinations:
+  archive: {kind: folder, path: /srv/archive}
+  pacs: {kind: dicom, host: 10.0.0.9, port: 104, ae_title: PACS}
+rules:
+  - {name: to both, match: {Modality: CT}, convert: enhanced, send_to: [archive, pacs]}
+  - {name: to one, match: {Modality: MR}, convert: enhanced, send_to: [pacs]}
+""",
+    "c.yaml",
+)
+
+
+def test_a_destination_without_volumes_is_not_promised_one(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.dcm", image())
+
+    (explanation,) = explain(ENHANCED, [path])
+
+    assert [(one.name, one.form) for one in explanation.destinations] == [
+        ("archive", "enhanced"),
+        ("pacs", "htj2k"),
+    ]
+    assert (explanation.plan.otherwise, explanation.not_collapsed) == (Form.HTJ2K, None)
+
+
+def test_where_no_destination_takes_volumes_that_is_the_reason(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.dcm", image(Modality="MR"))
+
+    (explanation,) = explain(ENHANCED, [path])
+
+    assert [one.form for one in explanation.destinations] == ["htj2k"]
+    assert explanation.plan.otherwise is None
+    assert (explanation.not_collapsed or "").startswith("not_accepted")
+
+
+def test_what_is_foreseen_not_to_become_a_frame_is_planned_without(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.dcm", image())
+
+    (explanation,) = explain(ENHANCED, [path], foresee=lambda path: f"because of {path.name}")
+
+    assert explanation.not_collapsed == "because of a.dcm"
+    assert [one.form for one in explanation.destinations] == ["htj2k", "htj2k"]
+
+
+def test_what_came_as_htj2k_may_become_a_frame_or_stays_what_it_is(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.dcm", image("1.2.840.10008.1.2.4.202"))
+
+    (explanation,) = explain(ENHANCED, [path])
+    (passed,) = explain(load(None), [path])
+
+    assert [one.form for one in explanation.destinations] == ["enhanced", "original"]
+    assert explanation.plan.otherwise is Form.ORIGINAL
+    assert passed.plan.reason is PassReason.ALREADY_HTJ2K
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        ({}, "deleted once every destination is done with it"),
+        ({"plus": "90m"}, "kept for 90 minutes more once every destination is done with it"),
+        ({"plus": "1d"}, "kept for 1 day more once every destination is done with it"),
+        (
+            {"after": "committed"},
+            "deleted once every destination is done with it and one has vouched for it; for good"
+            " where none does",
+        ),
+        ({"after": "never"}, "kept for good"),
+    ],
+)
+def test_how_long_an_original_is_kept_is_said_in_words(policy: dict[str, str], words: str) -> None:
+    assert kept_until(DeleteOriginalsSection.model_validate(policy)) == words
 
 
 def test_every_file_of_the_corpus_is_explained(corpus: Path) -> None:

@@ -114,3 +114,32 @@ def test_what_is_no_frame_is_not_promised_to_become_one(
     assert "as htj2k" in said[1]
     assert "not enhanced, because localizer: Image Type" in said[1]
     assert (hoped["not_collapsed"], refused["not_collapsed"]) == (None, "localizer: Image Type")
+    assert hoped["plan"]["forms"] == [{"form": "enhanced", "send_to": ["archive"]}]
+    assert hoped["plan"]["otherwise"] == "htj2k"
+    assert refused["plan"]["forms"] == [{"form": "htj2k", "send_to": ["archive"]}]
+    assert refused["plan"]["otherwise"] is None
+    assert refused["destinations"][0]["form"] == "htj2k"
+
+
+def test_what_becomes_of_the_file_that_was_received_is_said(
+    dcmpress: Dcmpress, tmp_path: Path
+) -> None:
+    config = tmp_path / "dcmpress.yaml"
+    config.write_text(
+        f"destinations: {{archive: {{kind: folder, path: {tmp_path / 'archive'}}}}}\n"
+        "delete_originals: {after: delivered, plus: 30d}\n"
+        "rules: [{name: mr, match: {Modality: MR}, delete_originals: {after: never}, send_to: [archive]}]\n"
+    )
+    (ct,) = write_all(ct_series(1, 32, 32), tmp_path / "ct")
+    (mr,) = write_all(mr_series(1, 32, 32), tmp_path / "mr")
+
+    said = dcmpress("explain", ct, mr, "-c", config)
+    first, second = json.loads(dcmpress("explain", ct, mr, "-c", config, "--json"))
+
+    line = (
+        "the file that was received: kept for 30 days more once every destination is done with it"
+    )
+    assert line in said
+    assert "the file that was received: kept for good" in said
+    assert first["delete_originals"]["plus_seconds"] == 30 * 86400
+    assert second["delete_originals"]["after"] == "never"
