@@ -1,21 +1,19 @@
 """Delivery to a DICOMweb server by STOW-RS (PS3.18 section 10.5): whole files, several a request."""
 
-import hashlib
-import os
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
 
 from scp.config.remote import DicomwebDestination as Section
 from scp.deliver import qido, stow
-from scp.deliver.dicomfile import read_meta
 from scp.deliver.forms import Form, Forms
 from scp.deliver.ports import DecodeForPeer, Receipt, Verdict
 from scp.deliver.stow import StoreAnswer
+from scp.deliver.upload import store
 from scp.deliver.verdicts import http_error, verdict_of_http, verdict_of_status
-from scp.deliver.web import Answer, Buffer, WebClient, basic, bearer, nobody
+from scp.deliver.web import Answer, WebClient, basic, bearer, nobody
 from scp.errors import (
     DeliveryError,
     DigestMismatchError,
@@ -29,7 +27,6 @@ LOST_IN_A_ROW: Final = 2
 """Instances that, alone in their request, got no answer before the server counts as unavailable."""
 INSTANCES_A_REQUEST: Final = 100
 
-_CHUNK: Final = 1 << 20
 _EXPLICIT_LITTLE: Final = "1.2.840.10008.1.2.1"
 _SYNTAX_REFUSED: Final = 0xC122
 """Referenced Transfer Syntax Not Supported (PS3.18 section 10.5.3)."""
@@ -61,10 +58,11 @@ class DicomwebDestination:
         )
         self._client = client_of(section)
         self._server = urlsplit(section.url).netloc
-        self._buffer = memoryview(bytearray(_CHUNK))
+        self._parameter = section.transfer_syntax_parameter
         self._refused: set[tuple[str, str]] = set()
         """(SOP class, transfer syntax) that the server did not take."""
-        self._lost = 0
+        self._lost: list[PeerUnavailableError] = []
+        """Why the last instances in a row, each alone in its request, got no answer."""
 
     def deliver(
         self, items: Sequence[DeliveryItem], should_stop: Callable[[], bool]
@@ -77,28 +75,49 @@ class DicomwebDestination:
     def _deliver(
         self, items: Sequence[DeliveryItem], should_stop: Callable[[], bool]
     ) -> Iterator[Receipt]:
-        self._lost = 0
+        self._lost.clear()
         position = 0
         while position < len(items) and not should_stop():
             self._client.connect()  # Before anything is decoded for it.
             forms = self._together(items, position, should_stop)
             try:
                 if len(forms) < 2:
-                    yield from self._alone(items[position], *forms)
+                    yield self._alone(items[position], *forms)
+                    self._end_if_lost()
                     position += 1
                     continue
                 answers = self._store_together(forms)
             finally:
                 _drop(forms)
-            for form, receipt in zip(forms, answers, strict=True):
-                if receipt is not None:
-                    self._lost = 0
-                    yield receipt
-                elif not should_stop():
-                    yield from self._alone(form.item)
-                else:
-                    return
+            yield from self._settle(forms, answers, should_stop)
             position += len(forms)
+
+    def _settle(
+        self, forms: list[Form], answers: list[Receipt | None], should_stop: Callable[[], bool]
+    ) -> Iterator[Receipt]:
+        """A receipt for each of what went together; what has none yet goes alone.
+
+        Where that cannot be, they get one all the same: each was offered, which is counted.
+        """
+        problem: PeerUnavailableError | None = None
+        for form, receipt in zip(forms, answers, strict=True):
+            if receipt is not None:
+                self._lost.clear()
+            elif problem is None and not should_stop():
+                try:
+                    self._client.connect()
+                    receipt = self._alone(form.item, offers=1)
+                    self._end_if_lost()
+                except PeerUnavailableError as error:
+                    problem = error
+            why = str(problem or "it was sent with others and not answered")
+            yield receipt or _receipt(form.item, Verdict.TRANSIENT, why)
+        if problem is not None:
+            raise problem
+
+    def _end_if_lost(self) -> None:
+        if len(self._lost) >= LOST_IN_A_ROW:
+            raise self._lost[-1]
 
     def check(self) -> str:
         """Search for anything: what stores can be searched, as a rule."""
@@ -148,7 +167,7 @@ class DicomwebDestination:
     def _store_together(self, forms: list[Form]) -> list[Receipt | None]:
         """A receipt for each, or None where nothing sure can be said of it."""
         try:
-            answer = self._post(forms)
+            answer = self._store(forms)
         except (DeliveryError, MalformedError):
             return [None] * len(forms)
         error = http_error(answer.status, self._server)
@@ -161,27 +180,28 @@ class DicomwebDestination:
 
     # -- one alone -----------------------------------------------------------------------------
 
-    def _alone(self, item: DeliveryItem, first: Form | None = None) -> Iterator[Receipt]:
-        """Offer an instance in one form after the other; the first of them may be there."""
-        self._client.connect()
+    def _alone(self, item: DeliveryItem, first: Form | None = None, *, offers: int = 0) -> Receipt:
+        """Offer an instance in one form after the other; the first of them may be there.
+
+        ``offers`` is how often it was sent with others before.
+        """
         if not self._forms.syntaxes(item):
-            yield self._forms.not_accepted(item)
-            return
+            return self._forms.not_accepted(item)
+        receipt: Receipt | None = None
         for syntax in self._syntaxes(item):
             form, first = first or self._forms.make(item, syntax), None
             if isinstance(form, Receipt):
-                yield form
-                return
+                receipt = form
+                break
+            offers += 1
             try:
                 receipt = self._store_alone(form)
             except PeerRejectedError:
                 raise
             except PeerUnavailableError as error:
-                self._lost += 1
-                yield _receipt(item, Verdict.TRANSIENT, str(error))
-                if self._lost == LOST_IN_A_ROW:
-                    raise
-                return
+                self._lost.append(error)
+                lost = _receipt(item, Verdict.TRANSIENT, str(error))
+                return replace(lost, offers=offers)
             except DigestMismatchError as error:
                 receipt = _receipt(item, Verdict.HELD, f"digest_mismatch: {error}")
             except MalformedError as error:
@@ -191,15 +211,15 @@ class DicomwebDestination:
             finally:
                 form.drop()
             if receipt is not None:
-                self._lost = 0
-                yield receipt
-                return
-        # Nothing of it is taken; what is sent next may find that this has changed.
-        sop_class = item.identity.sop_class_uid
-        self._refused = {each for each in self._refused if each[0] != sop_class}
-        yield _receipt(
-            item, Verdict.REFUSED, "transfer_syntax_refused: the server takes no form of it"
-        )
+                self._lost.clear()
+                break
+        if receipt is None:
+            # Nothing of it is taken; what is sent next may find that this has changed.
+            sop_class = item.identity.sop_class_uid
+            self._refused = {each for each in self._refused if each[0] != sop_class}
+            why = "transfer_syntax_refused: the server takes no form of it"
+            receipt = _receipt(item, Verdict.REFUSED, why)
+        return replace(receipt, offers=max(1, offers))
 
     def _syntaxes(self, item: DeliveryItem) -> list[str]:
         """Those that it may go in and that the server has not refused, the most wanted first."""
@@ -209,7 +229,7 @@ class DicomwebDestination:
 
     def _store_alone(self, form: Form) -> Receipt | None:
         """The server's answer; None when it does not take this form."""
-        answer = self._post([form])
+        answer = self._store([form])
         error = http_error(answer.status, self._server)
         if error is not None:
             raise error
@@ -249,6 +269,9 @@ class DicomwebDestination:
         detail = f"the server warns with {warning:04X}" if warning else ""
         return _receipt(form.item, verdict, detail, form, status=f"{warning:04X}")
 
+    def _store(self, forms: Sequence[Form]) -> Answer:
+        return store(self._client, forms, names_syntax=self._parameter)
+
     def _is_there(self, form: Form) -> bool | None:
         """Whether a search finds what an answer says nothing of; None: it cannot be searched for."""
         try:
@@ -262,62 +285,6 @@ class DicomwebDestination:
         if len(self._refused) >= _REMEMBERED:
             self._refused.clear()
         self._refused.add(_key(form))
-
-    # -- bytes out -----------------------------------------------------------------------------
-
-    def _post(self, forms: list[Form]) -> Answer:
-        boundary = f"dcmpress-{uuid.uuid4().hex}"
-        parts: list[tuple[Form, bytes, int]] = []
-        for form in forms:
-            try:
-                size = form.path.stat().st_size
-            except OSError as error:
-                raise DeliveryError(f"file_unreadable: {error.strerror}") from error
-            named = form.transfer_syntax if self._section.transfer_syntax_parameter else ""
-            parts.append((form, stow.part_header(boundary, named), size))
-        fixed = len(stow.PART_END) * len(parts) + len(stow.closing(boundary))
-        return self._client.request(
-            "POST",
-            "/studies",
-            body=self._body(parts, boundary),
-            size=fixed + sum(len(header) + size for _, header, size in parts),
-            headers={"Content-Type": stow.content_type(boundary), "Accept": stow.JSON},
-        )
-
-    def _body(self, parts: list[tuple[Form, bytes, int]], boundary: str) -> Iterator[Buffer]:
-        """All bytes, read while they are sent; each is overwritten by the next."""
-        for form, header, size in parts:
-            yield header
-            yield from self._content(form, size)
-            yield stow.PART_END
-        yield stow.closing(boundary)
-
-    def _content(self, form: Form, size: int) -> Iterator[Buffer]:
-        """The file; the last of it only when all of it is what was committed."""
-        digest = hashlib.sha256()
-        try:
-            descriptor = os.open(form.path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                meta = read_meta(descriptor)
-                if meta.transfer_syntax != form.transfer_syntax:
-                    raise MalformedError(f"it does not hold a dataset in {form.transfer_syntax}")
-                committed = form.sha256 or form.dataset_sha256
-                digested_from = 0 if form.sha256 else meta.dataset_start
-                offset = 0
-                while offset < size:
-                    window = self._buffer[: min(_CHUNK, size - offset)]
-                    count = os.preadv(descriptor, [window], offset)
-                    if not count:
-                        raise DeliveryError("file_unreadable: it became shorter while it was sent")
-                    digest.update(window[max(0, digested_from - offset) : count])
-                    offset += count
-                    if offset == size and committed and digest.hexdigest() != committed:
-                        raise DigestMismatchError("the file is not the one that was committed")
-                    yield window[:count]
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise DeliveryError(f"file_unreadable: {error.strerror}") from error
 
 
 def client_of(section: Section) -> WebClient:

@@ -56,6 +56,8 @@ class Receipt:
     """Which try of the instance this was, from 1; a destination leaves it to its receipt file."""
     is_of_its_class: bool = False
     """It is said of the SOP class, whatever becomes of others; not in the receipt file."""
+    offers: int = 1
+    """How often the instance was sent until there was this answer; the receipt file has their sum."""
 
 
 class DecodeForPeer(Protocol):

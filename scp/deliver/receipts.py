@@ -77,9 +77,9 @@ class ReceiptState:
                 self.unavailable = None
             case Answered(receipt=receipt):
                 name = receipt.instance
-                attempts = receipt.attempts or self.attempts.get(name, 0) + 1
+                attempts = receipt.attempts or self.attempts.get(name, 0) + receipt.offers
                 self.attempts[name] = attempts
-                receipt = replace(receipt, attempts=attempts)
+                receipt = replace(receipt, attempts=attempts, offers=1)
                 entry = replace(entry, receipt=receipt)
                 self.tried.pop(name, None)
                 if receipt.verdict.is_done:
@@ -251,7 +251,7 @@ def _encode(entry: Entry) -> bytes:
     match entry:
         case Answered():
             content |= content.pop("receipt")
-            del content["is_of_its_class"]
+            del content["is_of_its_class"], content["offers"]
         case Unavailable():
             content["unavailable"] = content.pop("reason")
         case Released():

@@ -251,6 +251,7 @@ class Schedule:
                     verdict=Verdict.REFUSED if receipt.status else Verdict.HELD,
                     status=receipt.status,
                     detail=f"{receipt.detail} (tried {task.limited} times)",
+                    offers=receipt.offers,
                 )
                 return Answered(at=wall, receipt=last, tries=task.limited)
             task.tries, wait = task.limited, waits[task.limited - 1]

@@ -55,6 +55,16 @@ def always(answer: Answer) -> Callable[[int], Answer]:
     return lambda number: answer
 
 
+def encoded_items(folder: Path, count: int) -> list[DeliveryItem]:
+    """Slices that came in RLE."""
+    items = []
+    for native in ct_items(folder, count):
+        dataset = pydicom.dcmread(native.path)
+        dataset.compress(RLELossless, generate_instance_uid=False)
+        items.append(item_for(save(dataset, folder / f"rle-{native.instance}")))
+    return items
+
+
 # -- answers ---------------------------------------------------------------------------------------
 
 
@@ -161,6 +171,56 @@ def test_one_instance_that_breaks_the_connection_does_not_keep_the_others(tmp_pa
     assert len(peer.stored) == 3
 
 
+# -- how often it was sent -------------------------------------------------------------------------
+
+
+def test_what_was_sent_with_others_and_then_alone_was_sent_twice(tmp_path: Path) -> None:
+    items = ct_items(tmp_path, 3)
+
+    with WebPeer(answer=lambda number: "stored" if number else "close") as peer:
+        receipts = deliver(peer, items)
+
+    uids = [item.identity.sop_instance_uid for item in items]
+    assert [r.offers for r in receipts] == [peer.offered[uid] for uid in uids] == [2, 2, 2]
+
+
+def test_each_form_that_was_sent_counts(tmp_path: Path) -> None:
+    items = encoded_items(tmp_path, 2)
+
+    with WebPeer(refuses=lambda syntax: syntax == RLE) as peer:
+        receipts = deliver(peer, items, decoder(tmp_path))
+
+    # Together and refused; then alone, as nobody knew that when they were sent.
+    uids = [item.identity.sop_instance_uid for item in items]
+    assert [r.offers for r in receipts] == [peer.offered[uid] for uid in uids] == [2, 2]
+
+
+def test_what_was_sent_with_others_has_a_receipt_also_where_the_server_is_left_alone_then(
+    tmp_path: Path,
+) -> None:
+    items = ct_items(tmp_path, 5)
+    receipts: list[Receipt] = []
+
+    with WebPeer(answer=always("close")) as peer:
+        destination = DicomwebDestination("web", section_of(peer), no_decoder)
+        with pytest.raises(PeerUnavailableError):
+            receipts.extend(destination.deliver(items, lambda: False))
+
+    uids = [item.identity.sop_instance_uid for item in items]
+    assert [r.verdict for r in receipts] == [Verdict.TRANSIENT] * 5
+    assert [r.offers for r in receipts] == [peer.offered[uid] for uid in uids] == [2, 2, 1, 1, 1]
+
+
+def test_what_was_sent_with_others_has_a_receipt_also_where_the_node_stops_then(
+    tmp_path: Path,
+) -> None:
+    with WebPeer(answer=always("close")) as peer:
+        destination = DicomwebDestination("web", section_of(peer), no_decoder)
+        receipts = list(destination.deliver(ct_items(tmp_path, 2), lambda: bool(peer.requests)))
+
+    assert [(r.verdict, r.offers) for r in receipts] == [(Verdict.TRANSIENT, 1)] * 2
+
+
 # -- what is sent ----------------------------------------------------------------------------------
 
 
@@ -249,16 +309,6 @@ def test_a_lossy_original_that_is_refused_is_not_decoded_unasked(tmp_path: Path)
     assert refused.verdict is Verdict.REFUSED
     assert refused.detail.startswith("lossy_syntax_refused")
     assert (decoded.verdict, decoded.transfer_syntax) == (Verdict.DELIVERED, EXPLICIT)
-
-
-def encoded_items(folder: Path, count: int) -> list[DeliveryItem]:
-    """Slices that came in RLE."""
-    items = []
-    for native in ct_items(folder, count):
-        dataset = pydicom.dcmread(native.path)
-        dataset.compress(RLELossless, generate_instance_uid=False)
-        items.append(item_for(save(dataset, folder / f"rle-{native.instance}")))
-    return items
 
 
 def test_a_server_that_accepts_native_only_gets_copies_several_in_a_request(

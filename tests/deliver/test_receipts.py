@@ -191,6 +191,19 @@ def test_every_attempt_counts_over_restarts_releases_and_a_damaged_file(tmp_path
     assert {name: each.attempts for name, each in state.done.items()} == {"a": 2, "b": 3}
 
 
+def test_an_answer_that_took_several_offers_counts_as_so_many_attempts(tmp_path: Path) -> None:
+    path = tmp_path / "receipts-x"
+    log = log_at(path)
+    later = replace(receipt("a", Verdict.TRANSIENT), offers=2)
+
+    log.record(Answered(at=1.0, receipt=later, tries=1, retry_at=2.0))
+    log.record(Answered(at=2.0, receipt=replace(receipt("a"), offers=3)))
+    log.sync()
+    log.close()
+
+    assert load(path).done["a"].attempts == log.state.done["a"].attempts == 5
+
+
 def test_a_receipt_of_a_version_that_did_not_count_is_one_attempt(tmp_path: Path) -> None:
     path = tmp_path / "receipts-x"
     write(path, answered("a"))

@@ -6,6 +6,7 @@ import re
 import socket
 import ssl
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -43,6 +44,8 @@ class WebPeer:
     """Files by SOP Instance UID, in order."""
     requests: list[list[str]] = field(default_factory=list)
     """Of each request to store: the Content-Type of each part."""
+    offered: Counter[str] = field(default_factory=Counter)
+    """How often each SOP Instance UID was in a request that came whole."""
     authorized: list[str] = field(default_factory=list)
 
     def __enter__(self) -> Self:
@@ -124,6 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
             str(pydicom.dcmread(BytesIO(f), stop_before_pixels=True).SOPInstanceUID): f
             for _, f in parts
         }
+        self.web.offered.update(files.keys())
         match answer:
             case "close":
                 self.close_connection = True

@@ -323,6 +323,8 @@ def dicomweb_cells(stack: ExitStack, folder: Path, matrix: Matrix) -> None:
         seconds = _PATIENT if fault.startswith("killed") else _SECONDS
         section = {"kind": "dicomweb", "url": peer.url, "answer_seconds": seconds}
         values = {"heal": nothing if more.get("is_at_once") else heal, "prepare": prepare, **more}
+        if fault != "fails half way":  # It does not know what would have come in the other half.
+            values["tries"] = peer.offered.__getitem__
         values = {"status": "0000", **values}
         matrix.cells.append(Cell("dicomweb", fault, section, copies, **values))
 
