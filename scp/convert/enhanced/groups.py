@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from scp.convert.enhanced.acquisitions import scanned_again, surplus
+from scp.convert.enhanced.beside import beside
 from scp.convert.enhanced.eligible import (
     IMAGE_TYPE,
     ORIENTATION,
@@ -166,6 +167,9 @@ class _Split:
                 if len(set(values)) > 1:
                     self._take_parts(group, values, key)
                     return
+            if not stack.is_aligned and (apart := beside(group, stack)):
+                self._take_parts(group, apart, key)
+                return
             if more := surplus(group, stack):
                 set_apart = [group[index] for index in sorted(more)]
                 detail = "the rest of its stack, of another acquisition, has a slice there"

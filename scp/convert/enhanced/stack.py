@@ -18,7 +18,7 @@ from scp.convert.enhanced.slices import SliceHeader
 
 SAME_PLACE_MM: Final = 1e-3
 """Positions written with a few digits differ by less; what moved may differ by more."""
-_BESIDE_MM: Final = 1.0
+BESIDE_MM: Final = 1.0
 """From where on slices of one place lie beside each other, like those of two hands."""
 _EVEN: Final = 0.01
 """How much of a slice distance a step may deviate and the stack still count as even."""
@@ -138,7 +138,7 @@ def stack_of(headers: Sequence[SliceHeader], same_place: float = SAME_PLACE_MM) 
         width=width,
         is_straight=_is_straight([points[i] for i in first_of], normal, spacing or 1.0),
         is_aligned=all(
-            math.dist(point, points[first_of[place]]) < _BESIDE_MM
+            math.dist(point, points[first_of[place]]) < BESIDE_MM
             for point, place in zip(points, places, strict=True)
         ),
     )

@@ -240,8 +240,10 @@ def test_two_hands_beside_each_other_are_no_moments_of_one(
 
     found = split(series, tmp_path)
 
-    assert [len(volume.headers) for volume in found.volumes] == ([4, 4] if is_numbered else [])
+    assert [len(volume.headers) for volume in found.volumes] == [4, 4]
     assert all(volume.dimensions == () for volume in found.volumes)
+    for volume in found.volumes:
+        assert len({header.numbers(0x00200032)[0] for header in volume.headers}) == 1
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,66 @@ def test_times_that_moved_in_part_are_not_mixed(tmp_path: Path) -> None:
     assert [len(volume.headers) for volume in found.volumes] == [4] * 4
 
 
+def aside(series: Series, places: int, *steps: float) -> Series:
+    """Each time so many mm further along x than it was made."""
+    for index, dataset in enumerate(series):
+        x, y, z = dataset.ImagePositionPatient
+        dataset.ImagePositionPatient = [round(float(x) + steps[index // places], 4), y, z]
+    return series
+
+
+@pytest.mark.parametrize("keyword", list(TIMES)[:5])
+def test_times_that_moved_within_their_plane_are_parted_by_where_they_lie(
+    tmp_path: Path, keyword: str
+) -> None:
+    make, change = TIMES[keyword]
+    series = repeated(lambda: make(4), 4, **{keyword: change})
+
+    found = split(aside(series, 4, 0.0, 0.3, 5.0, 5.0), tmp_path)
+
+    assert found.refused == ()
+    assert [len(volume.headers) for volume in found.volumes] == [8, 8]
+    members = sorted(sorted(map(int, volume.names)) for volume in found.volumes)
+    assert members == [list(range(8)), list(range(8, 16))]
+    for volume in found.volumes:
+        assert volume.dimensions[0].indices == (1,) * 4 + (2,) * 4
+        assert volume.spacing is not None
+    assert len({volume.key for volume in found.volumes}) == 2
+
+
+def test_times_that_drift_within_their_plane_are_volumes_of_their_own(tmp_path: Path) -> None:
+    series = repeated(lambda: mr(4), 4, TemporalPositionIdentifier=lambda t, _: t + 1)
+
+    found = split(aside(series, 4, 0.0, 0.6, 1.2, 1.8), tmp_path)
+
+    assert found.refused == ()
+    assert [len(volume.headers) for volume in found.volumes] == [4] * 4
+    assert all(volume.dimensions == () for volume in found.volumes)
+
+
+@pytest.mark.parametrize(("left_out", "sizes"), [(1, [3, 4]), (2, [])])
+def test_a_time_that_moved_within_its_plane_has_most_of_the_places_or_is_none(
+    tmp_path: Path, left_out: int, sizes: list[int]
+) -> None:
+    series = repeated(lambda: mr(4), 2, TemporalPositionIdentifier=lambda t, _: t + 1)
+
+    found = split(aside(series, 4, 0.0, 5.0)[:-left_out], tmp_path)
+
+    assert sorted(len(volume.headers) for volume in found.volumes) == sizes
+    assert {each.reason for each in found.refused} <= {CollapseReason.POSITIONS_REPEATED}
+
+
+def test_what_lies_beside_each_other_in_no_order_stays_single(tmp_path: Path) -> None:
+    series = repeated(lambda: mr(4), 2, AcquisitionTime=lambda *_: "101010")
+    for index, dataset in enumerate(series):
+        x, y, z = dataset.ImagePositionPatient
+        dataset.ImagePositionPatient = [float(x) + index * 0.7, y, z]
+
+    found = split(series, tmp_path)
+
+    assert found.volumes == ()
+
+
 def test_weightings_move_too(tmp_path: Path) -> None:
     directions = [None, [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
     series = repeated(lambda: mr(3), 3, DiffusionBValue=lambda t, _: 1000.0 * min(t, 1))
