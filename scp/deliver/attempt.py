@@ -47,6 +47,8 @@ class Shared:
     last_error: str = ""
     down_since: float | None = None
     """Wall time of the first failure since something was taken."""
+    was_reached: bool = False
+    """Whether it has answered since the start."""
     synced_at: float = 0.0
     crowded_until: float = 0.0
     crowded_lanes: int = 0
@@ -59,6 +61,7 @@ class Shared:
     def reached(self) -> None:
         """The destination answers: lanes that waited for that may begin."""
         self.down_since = None
+        self.was_reached = True
         if not self.schedule.breaker.is_closed:
             self.schedule.breaker.reached()
             self.changed.notify_all()
@@ -94,6 +97,8 @@ class Attempt:
         self.answered = 0
         self.is_alone: Callable[[], bool] = lambda: True
         """Whether no other lane makes one meanwhile."""
+        self.heard = shared.wall()
+        """Wall time of the last answer, or of the beginning: it may hang, and nobody would know."""
         self._started = shared.now()
         self._failed: list[tuple[Task, Receipt]] = []
         self._transient_in_a_row = 0
@@ -163,6 +168,7 @@ class Attempt:
     def _take(self, receipt: Receipt) -> None:
         """Note one answer."""
         shared = self._shared
+        self.heard = shared.wall()
         receipt = shared.policy.decide(receipt)
         verdict = receipt.verdict
         task = self.tasks[self.answered]

@@ -68,6 +68,10 @@ class QueueSnapshot:
     is_sending: bool
     down_since: float | None = None
     """Wall time of the first failure of the destination as a whole since it took something."""
+    silent_since: float | None = None
+    """Wall time since when the attempt that waits the longest has had no answer."""
+    was_reached: bool = False
+    """Whether the destination has answered since the start, with more than to come later."""
     skipped: dict[str, int] = field(default_factory=dict)
     """Reason to the number of instances that were skipped for it since the start."""
 

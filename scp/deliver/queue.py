@@ -141,6 +141,8 @@ class DestinationQueue:
                 next_try=None if due is None else self._wall() + max(0.0, due - now),
                 is_sending=is_sending,
                 down_since=self._shared.down_since,
+                silent_since=min((attempt.heard for attempt in self._attempts), default=None),
+                was_reached=self._shared.was_reached,
                 skipped=dict(self._books.skipped),
             )
 

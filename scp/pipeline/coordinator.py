@@ -17,7 +17,7 @@ from scp.buffer.commitments import CommitmentFiles
 from scp.buffer.jobs import JobFolders, drop_empty_jobs
 from scp.buffer.layout import Layout
 from scp.buffer.originals import OriginalFolders
-from scp.deliver.events import Event, QueueSnapshot
+from scp.deliver.events import Event
 from scp.durable import Disk
 from scp.errors import LedgerError, NodeError
 from scp.ledger.nodes import node_name
@@ -40,7 +40,7 @@ from scp.pipeline.originals import Originals
 from scp.pipeline.pool import WorkerPool
 from scp.pipeline.processes import Orders, read_orders
 from scp.pipeline.recorder import Recorder
-from scp.pipeline.requests import Requests
+from scp.pipeline.requests import Requests, describe_queue
 from scp.pipeline.retention import Retention
 from scp.pipeline.sources import Sources
 from scp.pipeline.threads import Chores, Inbox, Prompt
@@ -366,27 +366,6 @@ def _make_patient_key(layout: Layout, disk: Disk) -> None:
         PatientHash.open_or_make(layout.patient_key, disk)
     except NodeError as error:
         logger.error("nothing that arrives now will be found by its patient: %s", error)
-
-
-def describe_queue(snapshot: QueueSnapshot) -> Reply:
-    """A destination, for the status."""
-    if snapshot.is_sending:
-        state = "sending"
-    elif snapshot.next_try is not None:
-        why = f": {snapshot.last_error}" if snapshot.last_error else ""
-        state = f"waits {max(0.0, snapshot.next_try - time.time()):.0f} s{why}"
-    else:
-        state = "idle"
-    return {
-        "pending": snapshot.pending,
-        "jobs": snapshot.jobs,
-        "state": state,
-        "last_error": snapshot.last_error,
-        "oldest": snapshot.oldest,
-        "next_try": snapshot.next_try,
-        "down_since": snapshot.down_since,
-        "skipped": snapshot.skipped,
-    }
 
 
 def main() -> None:

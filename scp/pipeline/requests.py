@@ -1,14 +1,20 @@
 """What the control socket understands."""
 
+import time
 from collections.abc import Callable
+from typing import Final
 
 from scp.config.schema import Config
+from scp.deliver.events import QueueSnapshot
 from scp.durable import free_bytes
 from scp.errors import NodeError
 from scp.pipeline.accounts import Accounts
 from scp.pipeline.control import Reply, Request
 from scp.pipeline.dispatch import Dispatch
 from scp.pipeline.originals import Originals
+
+_LONG_SECONDS: Final = 30.0
+"""So long an instance may be on its way before the status says that nobody has answered."""
 
 
 class Requests:
@@ -81,3 +87,28 @@ class Requests:
             "backend": self._config.codec.backend,
             **self._details(),
         }
+
+
+def describe_queue(snapshot: QueueSnapshot) -> Reply:
+    """A destination, for the status."""
+    if snapshot.is_sending:
+        silent = time.time() - (snapshot.silent_since or time.time())
+        state = "sending" + (
+            f", not answered for {silent:.0f} s" if silent >= _LONG_SECONDS else ""
+        )
+    elif snapshot.next_try is not None:
+        why = f": {snapshot.last_error}" if snapshot.last_error else ""
+        state = f"waits {max(0.0, snapshot.next_try - time.time()):.0f} s{why}"
+    else:
+        state = "idle"
+    return {
+        "pending": snapshot.pending,
+        "jobs": snapshot.jobs,
+        "state": state,
+        "last_error": snapshot.last_error,
+        "oldest": snapshot.oldest,
+        "next_try": snapshot.next_try,
+        "down_since": snapshot.down_since,
+        "silent_since": snapshot.silent_since,
+        "skipped": snapshot.skipped,
+    }

@@ -96,16 +96,22 @@ class Watch:
     def _down(self) -> Iterator[Condition]:
         for name, queue in self._queues.items():
             snapshot = queue.snapshot()
-            since = snapshot.down_since
+            # A folder on a share that hangs raises nothing, it just never answers.
+            begun = [at for at in (snapshot.down_since, snapshot.silent_since) if at is not None]
+            since = min(begun, default=None)
             is_long = since is not None and self._wall() - since >= self._down_seconds
             # After a restart nobody has tried it yet: it is not up for that.
             was_told = self._alarms.is_raised(Kind.DESTINATION_DOWN, name)
-            if is_long or (was_told and snapshot.last_error and snapshot.pending):
+            is_proven = snapshot.was_reached and not snapshot.last_error
+            if is_long or (was_told and snapshot.pending and not is_proven):
                 yield Condition(
                     kind=Kind.DESTINATION_DOWN,
                     subject=name,
                     text=f"nothing can be delivered to {name}: see dcmpress status",
-                    facts={"reason": snapshot.last_error, "pending": snapshot.pending},
+                    facts={
+                        "reason": snapshot.last_error or "no answer",
+                        "pending": snapshot.pending,
+                    },
                     since=since,
                 )
 

@@ -571,6 +571,35 @@ def test_a_small_batch_is_its_own_probe(tmp_path: Path) -> None:
     assert destination.attempts == 3
 
 
+def test_silence_counts_from_the_last_answer_and_ends_with_the_attempt(tmp_path: Path) -> None:
+    clock = [1000.0]
+    asked, answers = threading.Event(), threading.Event()
+
+    def script(item: DeliveryItem, number: int) -> Verdict:
+        if item.instance == "a":
+            clock[0] += 50.0
+        else:
+            asked.set()
+            answers.wait(20)
+        return Verdict.DELIVERED
+
+    queue = DestinationQueue(
+        "pacs", [Scripted(script)], Disk(), lambda event: None, wall=lambda: clock[0]
+    )
+    assert (queue.snapshot().silent_since, queue.snapshot().was_reached) == (None, False)
+    queue.add(job(tmp_path, "ab"))
+    queue.start()
+    try:
+        assert asked.wait(20)
+        assert (queue.snapshot().silent_since, queue.snapshot().was_reached) == (1050.0, True)
+        answers.set()
+        wait_for(lambda: not queue.snapshot().is_sending)
+        assert queue.snapshot().silent_since is None
+    finally:
+        answers.set()
+        assert queue.stop(10)
+
+
 def test_a_peer_that_does_not_verify_is_tried_all_the_same(tmp_path: Path) -> None:
     class Mute(Probed):
         def check(self) -> str:

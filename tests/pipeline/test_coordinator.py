@@ -1,11 +1,8 @@
 """The coordinator's timers. Its loop is what tests/e2e is about."""
 
-import time
-
 import pytest
 
-from scp.deliver.events import QueueSnapshot
-from scp.pipeline.coordinator import Timers, describe_queue
+from scp.pipeline.coordinator import Timers
 from tests.pipeline.parts import HandClock
 
 
@@ -58,16 +55,3 @@ def test_a_call_may_ask_to_be_made_again(timers: Timers, clock: HandClock) -> No
         timers.run_due()
 
     assert made == [1005.0, 1010.0, 1015.0]
-
-
-def test_a_destination_that_waits_since_before_a_restart_is_not_idle() -> None:
-    snapshot = QueueSnapshot(
-        destination="pacs",
-        jobs={"job-1": 2},
-        oldest=time.time(),
-        last_error="",
-        next_try=time.time() + 60,
-        is_sending=False,
-    )
-
-    assert str(describe_queue(snapshot)["state"]).startswith("waits ")

@@ -1,13 +1,15 @@
 """What the control socket's commands answer; how they are asked is tests/cli's business."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from scp.deliver.events import QueueSnapshot
 from scp.errors import NodeError
 from scp.ledger.ports import State
-from scp.pipeline.requests import Requests
+from scp.pipeline.requests import Requests, describe_queue
 from scp.telemetry import Counter
 from tests.pipeline.conftest import MakeParts
 from tests.pipeline.parts import Parts
@@ -108,3 +110,37 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(
 
     assert sorted(parts.folders.held()) == ["held", "unreadable"]
     assert (parts.counters().held, parts.counters().received) == (5, 6)
+
+
+def test_a_destination_that_waits_since_before_a_restart_is_not_idle() -> None:
+    snapshot = QueueSnapshot(
+        destination="pacs",
+        jobs={"job-1": 2},
+        oldest=time.time(),
+        last_error="",
+        next_try=time.time() + 60,
+        is_sending=False,
+    )
+
+    assert str(describe_queue(snapshot)["state"]).startswith("waits ")
+
+
+@pytest.mark.parametrize(("silent", "state"), [(1.0, "sending"), (120.0, "not answered for 1")])
+def test_a_destination_that_does_not_answer_what_is_being_sent_is_seen(
+    silent: float, state: str
+) -> None:
+    snapshot = QueueSnapshot(
+        destination="archive",
+        jobs={"job-1": 2},
+        oldest=time.time(),
+        last_error="",
+        next_try=None,
+        is_sending=True,
+        silent_since=time.time() - silent,
+    )
+
+    said = str(describe_queue(snapshot)["state"])
+
+    assert said.startswith("sending")
+    assert state in said
+    assert ("not answered" in said) == (silent > 60)
