@@ -91,7 +91,7 @@ class JobInstance:
     volume: str = ""
     """The name of the volume that it is a frame of; empty where it is delivered by itself."""
     frame: int = 0
-    """Its number there, from 1."""
+    """Its number there, or in the volume that was lost, from 1."""
     modality: str = ""
     patient_id_hash: str = ""
     """For the ledger; empty where the dataset has no Patient ID."""
@@ -159,6 +159,8 @@ class Job:
     encoder: str = ""
     instances: tuple[JobInstance, ...] = field(default=())
     volumes: tuple[JobVolume, ...] = field(default=())
+    lost_volumes: tuple[JobVolume, ...] = field(default=())
+    """Given up after the first commit, which some destination may have had already."""
     format: int = FORMAT
     """Of job.json."""
 
@@ -225,7 +227,6 @@ class Job:
                     result_sha256="",
                     verified_by="",
                     volume="",
-                    frame=0,
                     lost_volume=i.volume,
                     forms=(),
                 )
@@ -234,6 +235,7 @@ class Job:
                 for i in self.instances
             ),
             volumes=tuple(volume for volume in self.volumes if volume.name not in lost),
+            lost_volumes=(*self.lost_volumes, *(v for v in self.volumes if v.name in lost)),
         )
 
 

@@ -92,11 +92,12 @@ class Policy:
 
     def of_row(self, row: LedgerRow) -> Standing:
         """Of one that has left the spool."""
+        wanted = row.destinations.keys() if self._to is None else set(self._to)
         if self._to is None:
             is_there = row.state is State.DELIVERED
         else:
-            is_there = row.destinations.keys() >= set(self._to)
-        if is_there and row.became:
+            is_there = row.destinations.keys() >= wanted
+        if is_there and any(row.destinations[name].is_collapsed for name in wanted):
             is_there = self._is_restorable(row.restore_record, row.destinations)
         return Standing.COMMITTED if is_there else Standing.FAILED
 

@@ -20,7 +20,7 @@ from scp.ledger.ports import SeriesHistory
 from scp.model import CollapseReason
 from scp.pipeline.accounts import Accounts
 from scp.pipeline.held import UNREADABLE, held_jobs
-from scp.pipeline.live import LEFT_CONFIGURATION, Live, history_of
+from scp.pipeline.live import LEFT_CONFIGURATION, NOT_TAKEN, Live, history_of
 from scp.pipeline.lost import with_what_is_there
 from scp.pipeline.recorder import Recorder
 from scp.pipeline.threads import Later
@@ -28,7 +28,6 @@ from scp.pipeline.threads import Later
 logger = logging.getLogger(__name__)
 
 _AGAIN_SECONDS = 5.0
-_NOT_TAKEN = "not_taken"
 
 
 class Dispatch:
@@ -185,9 +184,9 @@ class Dispatch:
         said = self._folders.reasons(name)
         for destination in live.destinations:
             # Receipts tell of refusals only, not of a destination that was not there to refuse.
-            if destination not in live.held and (waiting := live.waiting_for(destination)):
-                reason = next(iter(said.get(destination, ())), _NOT_TAKEN)
-                live.held[destination] = dict.fromkeys(waiting, reason)
+            refusals = live.held.get(destination, {}).values()
+            others = (reason for reason in said.get(destination, ()) if reason not in refusals)
+            live.hold_the_rest(destination, next(others, NOT_TAKEN))
         self.held[name] = live
         self._remember(live, is_over=True)
         if reason := self._folders.given_up(name):
@@ -272,9 +271,7 @@ class Dispatch:
         live.held = {name: reasons for name, reasons in live.held.items() if reasons}
         for destination in live.destinations:
             # Only a person gives an instance up: what nobody has taken is never recorded unasked.
-            held = live.held.get(destination, {})
-            if missing := set(live.waiting_for(destination)) - held.keys():
-                live.held[destination] = held | dict.fromkeys(missing, _NOT_TAKEN)
+            live.hold_the_rest(destination, NOT_TAKEN)
         if live.held:
             self._hold(live)
         else:

@@ -8,16 +8,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from scp.buffer.job import Job, JobInstance, JobVolume
-from scp.buffer.jobs import ORIGINAL, RESULTS, SOURCE
 from scp.commitment import Reference
-from scp.convert.enhanced.record import sidecar_of
 from scp.deliver import receipts as receipt_files
 from scp.deliver.ports import Receipt, Verdict
 from scp.deliver.receipts import ReceiptState
 from scp.ledger.ports import Delivered, LedgerRow, SeriesHistory, State
 from scp.model import CollapseReason, DeliveryItem, Form, PassReason
+from scp.pipeline.items import JobItems
 
 LEFT_CONFIGURATION = "destination_left_configuration"
+NOT_TAKEN = "not_taken"
+NOT_VOUCHED = "not_vouched"
+"""Taken before, and whether the destination vouches for it was never asked, or never said."""
 
 
 @dataclass(slots=True)
@@ -57,11 +59,13 @@ class Live:
     """Instances that some destination is still to have."""
     _members: dict[str, list[JobInstance]] = field(init=False, default_factory=dict)
     """What is delivered under each key of receipts."""
-    _items: dict[str, DeliveryItem] = field(init=False, default_factory=dict)
-    """Of single frames: destinations share them."""
-    _folders: dict[str, Path] = field(init=False, default_factory=dict)
+    _items: JobItems = field(init=False)
+    _volumes: dict[str, JobVolume] = field(init=False)
+    """Also those that were lost: some destination may have had one before."""
 
     def __post_init__(self) -> None:
+        self._items = JobItems(self.folder)
+        self._volumes = {v.name: v for v in (*self.job.lost_volumes, *self.job.volumes)}
         names: set[str] = set()
         for instance in self.job.instances:
             state = self.state_of(instance)
@@ -94,14 +98,17 @@ class Live:
     def items_for(self, destination: str) -> list[DeliveryItem]:
         """What this destination is to have: single frames in order of arrival, then volumes."""
         volumes = [v for v in self.job.volumes if destination in v.send_to]
-        return [self._item(i) for i in self._singles(destination)] + [
-            self._volume_item(volume) for volume in volumes
+        return [self._items.single(i) for i in self._singles(destination)] + [
+            self._items.volume(volume, self._members[volume.name]) for volume in volumes
         ]
 
     def waiting_for(self, destination: str) -> list[str]:
         """Instances and volumes that this destination has not taken and is still to have."""
         names = [i.name for i in self._singles(destination)]
         names += [v.name for v in self.job.volumes if destination in v.send_to]
+        names += [
+            v.name for v in self.job.lost_volumes if destination in self.taken.get(v.name, {})
+        ]
         return [name for name in names if not self._is_settled_by(destination, name)]
 
     def _singles(self, destination: str) -> list[JobInstance]:
@@ -114,58 +121,10 @@ class Live:
             and destination not in self.taken.get(i.lost_volume, {})
         ]
 
-    def _item(self, instance: JobInstance) -> DeliveryItem:
-        """An instance by itself: as it was committed first, or beside its volume."""
-        if (known := self._items.get(instance.name)) is not None:
-            return known
-        form = instance.forms[0] if instance.volume else instance
-        original = self._folder(SOURCE) / instance.name
-        is_original = form.form == ORIGINAL
-        item = DeliveryItem(
-            instance=instance.name,
-            identity=instance.identity,
-            path=original if is_original else self._folder(form.form) / instance.name,
-            transfer_syntax=form.transfer_syntax,
-            original=original,
-            original_transfer_syntax=instance.source_transfer_syntax,
-            sha256=form.result_sha256,
-            original_dataset_sha256=instance.dataset_sha256,
-            is_conflict=instance.is_conflict,
-            is_urgent=instance.is_urgent,
-            calling_ae_title=instance.origin.calling_ae_title,
-        )
-        self._items[instance.name] = item
-        return item
-
-    def _folder(self, form: str) -> Path:
-        """Where the files of one form lie; joining paths is most of the work otherwise."""
-        if form not in self._folders:
-            folder = self.folder / SOURCE if form == SOURCE else self.folder / RESULTS / form
-            self._folders[form] = folder
-        return self._folders[form]
-
     def move(self, folder: Path) -> None:
         """The job lies somewhere else now."""
         self.folder = folder
-        self._folders.clear()
-        self._items.clear()
-
-    def _volume_item(self, volume: JobVolume) -> DeliveryItem:
-        path = self._folder(Form.ENHANCED) / volume.name
-        members = self._members[volume.name]
-        return DeliveryItem(
-            instance=volume.name,
-            identity=volume.identity,
-            path=path,
-            transfer_syntax=volume.transfer_syntax,
-            original=path,
-            original_transfer_syntax=volume.transfer_syntax,
-            sha256=volume.result_sha256,
-            is_urgent=any(member.is_urgent for member in members),
-            calling_ae_title=members[0].origin.calling_ae_title,
-            sidecar=sidecar_of(path) if volume.has_sidecar else None,
-            sidecar_sha256=volume.sidecar_sha256,
-        )
+        self._items = JobItems(folder)
 
     def has(self, destination: str, name: str) -> bool:
         """Whether the destination has an instance or a volume for good."""
@@ -180,11 +139,12 @@ class Live:
 
     def unvouched(self, destination: str) -> dict[str, Reference]:
         """What a destination has taken and does not vouch for yet, by name."""
+        identities = {item.instance: item.identity for item in self.items_for(destination)}
+        identities |= {volume.name: volume.identity for volume in self.job.lost_volumes}
         return {
-            item.instance: Reference(item.identity.sop_class_uid, item.identity.sop_instance_uid)
-            for item in self.items_for(destination)
-            if destination in self.taken.get(item.instance, {})
-            and not self.has(destination, item.instance)
+            name: Reference(identity.sop_class_uid, identity.sop_instance_uid)
+            for name, identity in identities.items()
+            if destination in self.taken.get(name, {}) and not self.has(destination, name)
         }
 
     def vouch(
@@ -243,7 +203,7 @@ class Live:
                     at=at,
                     attempts=receipt.attempts,
                     transfer_syntax=receipt.transfer_syntax,
-                    is_collapsed=any(volume.name == name for volume in self.job.volumes),
+                    is_collapsed=name in self._volumes,
                 )
             else:
                 continue
@@ -265,9 +225,9 @@ class Live:
             return State.SKIPPED
         if not self.taken and not self.skipped:
             return None  # As of nearly all at a start, and it costs much to find out one by one.
-        lost = self.taken.get(instance.lost_volume, ())
         if not all(
-            self._is_settled_by(destination, instance.key_for(destination)) or destination in lost
+            self._is_settled_by(destination, instance.key_for(destination))
+            or self.has(destination, instance.lost_volume)
             for destination in instance.send_to
         ):
             return None
@@ -280,7 +240,7 @@ class Live:
 
     def is_held(self, instance: JobInstance) -> bool:
         return instance.name in self._open and any(
-            instance.key_for(destination) in names
+            instance.key_for(destination) in names or instance.lost_volume in names
             for destination, names in self.held.items()
             if destination in instance.send_to
         )
@@ -291,6 +251,17 @@ class Live:
             if instance.hold_reason:
                 for destination in instance.send_to:
                     self.held.setdefault(destination, {})[instance.name] = instance.hold_reason
+
+    def hold_the_rest(self, destination: str, reason: str) -> None:
+        """Have a person decide on whatever a destination does not have and nothing is held of."""
+        held = self.held.get(destination, {})
+        rest = {
+            name: NOT_VOUCHED if destination in self.taken.get(name, {}) else reason
+            for name in self.waiting_for(destination)
+            if name not in held
+        }
+        if rest:
+            self.held[destination] = held | rest
 
     @property
     def names_held(self) -> set[str]:
@@ -329,10 +300,11 @@ class Live:
     def rows(self, discarded: str = "") -> Iterator[LedgerRow]:
         """The ledger's rows; with a reason, what was not delivered counts as discarded."""
         now = datetime.now(UTC)
-        volumes = {volume.name: volume for volume in self.job.volumes}
         for instance in self.job.instances:
             state = self.state_of(instance)
-            volume = volumes.get(instance.volume)
+            volume = self._volumes.get(instance.volume)
+            if instance.lost_volume in self.taken:
+                volume = self._volumes.get(instance.lost_volume)
             skipped = self._said(self.skipped, instance)
             note = "; ".join(f"{name}: {why}" for name, why in skipped.items()) or instance.remark
             if state is None:
@@ -364,7 +336,7 @@ class Live:
                 destinations=self._taken_by(instance),
                 is_conflict=instance.is_conflict,
                 became=volume.identity.sop_instance_uid if volume else "",
-                frame=instance.frame,
+                frame=instance.frame if volume else 0,
                 restore_record=volume.restore_record if volume else "",
                 modality=instance.modality,
                 patient_id_hash=instance.patient_id_hash,

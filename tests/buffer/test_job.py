@@ -211,7 +211,8 @@ def test_given_up_the_named_instances_have_no_conversions(job: Job, data: st.Dat
 
     given_up = job.as_originals("no_room", names)
 
-    assert replace(given_up, instances=(), volumes=()) == replace(job, instances=(), volumes=())
+    without: dict[str, Any] = {"instances": (), "volumes": (), "lost_volumes": ()}
+    assert replace(given_up, **without) == replace(job, **without)
     lost = {i.volume for i in job.instances if i.name in names and i.volume}
     assert {volume.name for volume in given_up.volumes} == {v.name for v in job.volumes} - lost
     for before, after in zip(job.instances, given_up.instances, strict=True):
@@ -241,9 +242,12 @@ def test_with_one_frame_the_whole_volume_is_given_up() -> None:
 
     given_up = job.as_originals("result_lost", ["2.dcm"])
 
-    assert given_up.volumes == ()
+    assert (given_up.volumes, given_up.lost_volumes) == ((), (volume,))
     assert given_up.results == set()
-    assert [(i.form, i.volume, i.frame) for i in given_up.instances] == [("original", "", 0)] * 2
+    assert [(i.form, i.volume, i.lost_volume, i.frame) for i in given_up.instances] == [
+        ("original", "", "v.dcm", n) for n in (1, 2)
+    ]
+    assert read(given_up.to_json()) == given_up
 
 
 def test_a_volume_without_frames_is_damage() -> None:

@@ -26,6 +26,7 @@ from tests.buffer.recorder import HookedDisk
 from tests.material import ct_series, write_all
 from tests.pipeline.conftest import MakeFront
 from tests.pipeline.front import Front
+from tests.pipeline.jobs import takes
 from tests.pipeline.parts import archive, config_for
 from tests.pipeline.workers import crew_of
 
@@ -673,4 +674,13 @@ def test_who_has_a_volume_that_was_lost_since_gets_no_originals(
     assert live.waiting_for("archive") == []
     assert len(live.waiting_for("second")) == COUNT
     assert {each.lost_volume for each in live.job.instances} == {"volume-1.dcm"}
-    assert all("archive" in row.destinations for row in live.rows())
+    (volume,) = {volume.identity.sop_instance_uid for volume in live.job.lost_volumes}
+    takes("second", live.waiting_for("second"), live)
+    rows = list(live.rows())
+    assert {row.state for row in rows} == {State.DELIVERED}
+    assert {row.became for row in rows} == {volume}
+    assert sorted(row.frame for row in rows) == list(range(1, COUNT + 1))
+    assert {row.restore_record for row in rows} == {"embedded"}
+    assert {
+        name: taken.is_collapsed for row in rows for name, taken in row.destinations.items()
+    } == {"archive": True, "second": False}

@@ -292,8 +292,11 @@ def test_another_sop_class_is_said(make_desk: MakeDesk) -> None:
 
 
 def ledger_row(name: str, **changes: Any) -> LedgerRow:
+    """Of a collapsed instance the archive has the volume."""
     identity = instance(name).identity
-    return replace(row(1), job="job-0", instance=name, identity=identity, **changes)
+    made = replace(row(1), job="job-0", instance=name, identity=identity, **changes)
+    taken = replace(made.destinations["archive"], is_collapsed=bool(made.became))
+    return replace(made, destinations=made.destinations | {"archive": taken})
 
 
 @pytest.mark.parametrize(
@@ -333,6 +336,22 @@ def test_the_newest_row_decides_and_repeats_are_none(make_desk: MakeDesk) -> Non
     desk.ask("a")
 
     assert desk.answers == {"1.2.a": COMMITTED}
+
+
+@pytest.mark.parametrize(
+    ("to", "answer"), [("pacs", COMMITTED), ("archive", Failure.PROCESSING_FAILURE)]
+)
+def test_who_got_it_as_a_single_frame_need_not_restore_it(
+    to: str, answer: int, make_desk: MakeDesk
+) -> None:
+    desk = make_desk(to=[to])
+    made = ledger_row("a", became="1.2.v", restore_record="none")
+    single = replace(made.destinations["archive"], is_collapsed=False)
+    desk.ledger.record([replace(made, destinations=made.destinations | {"pacs": single})])
+
+    desk.ask("a")
+
+    assert desk.answers == {"1.2.a": answer}
 
 
 def test_of_what_was_delivered_elsewhere_only_those_named_count(make_desk: MakeDesk) -> None:

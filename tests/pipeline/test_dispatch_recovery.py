@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from scp.deliver.ports import Receipt, Verdict
-from scp.deliver.receipts import Answered, ReceiptLog, ReceiptState
+from scp.deliver.receipts import Answered, ReceiptLog, ReceiptState, hold
 from scp.ledger.ports import State
 from scp.model import Form, PassReason
 from scp.pipeline.live import Live
@@ -269,6 +269,26 @@ def test_a_held_job_is_counted_as_held_whatever_is_left_of_the_reasons(
     assert (second.counters().held, second.counters().pending) == (2, 0)
     reason = "destination_left_configuration" if is_said else "not_taken"
     assert second.dispatch.held_jobs(None)[0]["reasons"] == {"left": {reason: 2}}
+
+
+def test_what_a_held_job_has_delivered_and_nobody_has_vouched_for_is_held_with_that_reason(
+    make_parts: MakeParts,
+) -> None:
+    first = make_parts()
+    live = first.held(first.job(count=3, send_to=("archive", "left")))
+    names = [instance.name for instance in live.job.instances]
+    # As the version before left it that asked for nothing of a job of which something was refused.
+    refused = Receipt(instance=names[0], verdict=Verdict.HELD, status="A900", detail="A900")
+    hold(first.disk, live.receipts_path("archive"), [refused], 1.0)
+    first.close()
+    second = make_parts()
+    second.dispatch.vouching = frozenset({"archive"})
+
+    recover(second)
+
+    reasons = second.dispatch.held_jobs(None)[0]["reasons"]
+    assert reasons["archive"] == {"A900": 1, "not_vouched": 2}
+    assert (second.counters().held, second.counters().pending) == (3, 0)
 
 
 def test_a_job_that_was_discarded_while_the_ledger_was_away_stays_so(make_parts: MakeParts) -> None:

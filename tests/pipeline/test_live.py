@@ -1,10 +1,12 @@
 """What the answers of destinations add up to for one job."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from scp.buffer.job import JobInstance
+from scp.buffer.job import JobInstance, JobVolume
 from scp.deliver.ports import Verdict
 from scp.ledger.ports import State
 from scp.model import Form, PassReason
@@ -178,3 +180,80 @@ def test_a_time_of_arrival_that_is_no_date_does_not_keep_a_job_from_the_ledger(
     (row,) = live(instance(received=seconds)).rows("a test")
 
     assert row.received_at == row.finished_at
+
+
+# -- a volume that was lost after its first delivery -----------------------------------------------
+
+VOLUME = JobVolume(
+    name="v.dcm",
+    identity=replace(instance().identity, sop_instance_uid="1.5"),
+    transfer_syntax=EXPLICIT,
+    send_to=("archive", "pacs"),
+    result_bytes=1,
+    result_sha256="cc",
+    restore_record="embedded",
+)
+
+
+def lost_volume(**changes: Any) -> Live:
+    """Its two frames are delivered as originals, but to ``pacs``, which had it before."""
+    frames = [
+        instance(f"{n}.dcm", form="enhanced", volume="v.dcm", frame=n, result_sha256="cc")
+        for n in (1, 2)
+    ]
+    job = replace(job_of("job-1", frames), volumes=(VOLUME,))
+    given_up = Live(job=job.as_originals("result_lost", ["1.dcm"]), folder=FOLDER, **changes)
+    takes("pacs", ["v.dcm"], given_up)
+    return given_up
+
+
+def test_who_had_a_volume_before_it_was_lost_has_it_also_in_the_ledger() -> None:
+    job = lost_volume()
+    assert (job.waiting_for("pacs"), job.waiting_for("archive")) == ([], ["1.dcm", "2.dcm"])
+    takes("archive", ["1.dcm", "2.dcm"], job)
+
+    rows = list(job.rows())
+
+    assert [(row.state, row.became, row.frame) for row in rows] == [
+        (State.DELIVERED, "1.5", 1),
+        (State.DELIVERED, "1.5", 2),
+    ]
+    for row in rows:
+        assert {name: each.is_collapsed for name, each in row.destinations.items()} == {
+            "archive": False,
+            "pacs": True,
+        }
+
+
+def test_a_lost_volume_that_nobody_had_is_nobodys() -> None:
+    job = lost_volume()
+    job.taken.clear()
+    takes("archive", ["1.dcm", "2.dcm"], job)
+    takes("pacs", ["1.dcm", "2.dcm"], job)
+
+    rows = list(job.rows())
+
+    assert [(row.state, row.became, row.frame) for row in rows] == [(State.DELIVERED, "", 0)] * 2
+
+
+def test_a_lost_volume_has_to_be_vouched_for_like_any_other() -> None:
+    job = lost_volume(vouching=frozenset({"pacs"}))
+    takes("archive", ["1.dcm", "2.dcm"], job)
+    assert (job.waiting_for("pacs"), job.instances_open) == (["v.dcm"], 2)
+    assert job.unvouched("pacs").keys() == {"v.dcm"}
+
+    job.vouch("pacs", ["v.dcm"], [], NOON)
+
+    assert (job.waiting_for("pacs"), job.instances_open) == ([], 0)
+    assert {row.destinations["pacs"].committed_at for row in job.rows()} == {NOON}
+
+
+def test_of_a_lost_volume_that_is_not_vouched_for_the_originals_are_left_to_send() -> None:
+    job = lost_volume(vouching=frozenset({"pacs"}))
+    takes("archive", ["1.dcm", "2.dcm"], job)
+    job.held["pacs"] = {"v.dcm": "commitment_failed: 0112"}
+
+    job.vouch("pacs", [], ["v.dcm"], NOON)
+
+    assert job.instances_held == 2
+    assert [item.instance for item in job.items_for("pacs")] == ["1.dcm", "2.dcm"]
