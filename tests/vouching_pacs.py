@@ -20,12 +20,14 @@ CT = "1.2.840.10008.5.1.4.1.1.2"
 class VouchingPacs:
     """Takes instances, and requests for storage commitment, which it answers as it is told.
 
-    ``refuses`` gives the UIDs that a report names as failed, ``forgets`` those that it does not name;
+    ``takes_not`` gives the UIDs that it answers with A900 when they are stored, ``refuses`` those that a
+    report names as failed, ``forgets`` those that it does not name;
     ``reports`` is how it reports: ``anew`` on an association of its own, ``here`` on the one that asked,
     or ``never``; ``status`` is its answer to the request.
     """
 
     def __init__(self) -> None:
+        self.takes_not: set[str] = set()
         self.refuses: set[str] = set()
         self.forgets: set[str] = set()
         self.status = 0x0000
@@ -57,7 +59,10 @@ class VouchingPacs:
         self._server.shutdown()
 
     def _store(self, event: Event) -> int:
-        self.stored.append(str(event.request.AffectedSOPInstanceUID))  # type: ignore[union-attr]
+        uid = str(event.request.AffectedSOPInstanceUID)  # type: ignore[union-attr]
+        if uid in self.takes_not:
+            return 0xA900
+        self.stored.append(uid)
         return 0x0000
 
     def _action(self, event: Event) -> tuple[int, None]:

@@ -92,11 +92,9 @@ class Policy:
 
     def of_row(self, row: LedgerRow) -> Standing:
         """Of one that has left the spool."""
-        wanted = row.destinations.keys() if self._to is None else set(self._to)
-        if self._to is None:
-            is_there = row.state is State.DELIVERED
-        else:
-            is_there = row.destinations.keys() >= wanted
+        has_it = set(row.destinations)
+        wanted = has_it if self._to is None else set(self._to)
+        is_there = wanted <= has_it and (self._to is not None or row.state is State.DELIVERED)
         if is_there and any(row.destinations[name].is_collapsed for name in wanted):
             is_there = self._is_restorable(row.restore_record, row.destinations)
         return Standing.COMMITTED if is_there else Standing.FAILED

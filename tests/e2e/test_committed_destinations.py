@@ -8,13 +8,15 @@ import pydicom
 import pytest
 
 from scp.ledger.sql import SqlLedger
-from tests.e2e.node import RunningNode, until
+from tests.e2e.node import RunningNode, Tree, until
 from tests.e2e.orthanc import orthanc
 from tests.material import ct_series, write_all
 from tests.vouching_pacs import CT, vouching_pacs
 
 
-def node_for(folder: Path, port: int, title: str, **commitment: Any) -> RunningNode:
+def node_for(
+    folder: Path, port: int, title: str, sections: Tree | None = None, **commitment: Any
+) -> RunningNode:
     """A node whose one destination has to vouch for what it takes."""
     destination = {
         "kind": "dicom",
@@ -23,9 +25,8 @@ def node_for(folder: Path, port: int, title: str, **commitment: Any) -> RunningN
         "ae_title": title,
         "commitment": commitment or True,
     }
-    return RunningNode(
-        folder, {"destinations": {"pacs": destination}, "default": {"send_to": ["pacs"]}}
-    )
+    sent = {"destinations": {"pacs": destination}, "default": {"send_to": ["pacs"]}}
+    return RunningNode(folder, sent | (sections or {}))
 
 
 def uids_of(paths: list[Path]) -> set[str]:
@@ -120,6 +121,56 @@ def test_what_is_not_vouched_for_is_held_and_sent_again_when_a_person_says_so(
 
         assert sorted(pacs.stored) == sorted([*uids_of(paths), lost])
         assert committed(node, paths) == [True] * 3
+        node.close()
+
+
+def test_of_what_was_refused_in_part_the_rest_is_vouched_for_and_only_the_refused_is_held(
+    tmp_path: Path,
+) -> None:
+    with vouching_pacs() as pacs:
+        originals = {"delete_originals": {"after": "committed", "plus": "1h"}}
+        node = node_for(tmp_path / "node", pacs.port, "PACS", originals).start()
+        pacs.node_port = node.port
+        paths = write_all(ct_series(10, 32, 32, seed=607), tmp_path)
+        uids = uids_of(paths)
+        refused = min(uids)
+        pacs.takes_not = {refused}
+
+        node.send(paths)
+        node.wait_for(held=1, delivered=9, pending=0)
+
+        (job,) = node.held()
+        assert (job["instances"], job["reasons"]) == (1, {"pacs": {"the peer answers A900": 1}})
+        asked = pacs.asked.get(timeout=30)
+        assert {each.ReferencedSOPInstanceUID for each in asked.ReferencedSOPSequence} == (
+            uids - {refused}
+        )
+        # Nothing is over yet: the job, and with it all ten originals, waits for a person.
+        assert len(node.spool(f"held/{job['job']}/source")) >= 10
+        assert node.status()["originals"]["instances"] == 0
+
+        node.kill9()
+        node.start()
+        pacs.node_port = node.port
+        node.wait_for(held=1, delivered=9, pending=0)
+        assert node.held() == [job]
+        assert pacs.asked.empty()
+
+        pacs.takes_not = set()
+        node.command("retry", job["job"])
+        node.wait_for(held=0, delivered=10, pending=0)
+        node.settle()
+
+        again = pacs.asked.get(timeout=30)
+        assert [each.ReferencedSOPInstanceUID for each in again.ReferencedSOPSequence] == [refused]
+        assert sorted(pacs.stored) == sorted(uids)
+        assert committed(node, paths) == [True] * 10
+        with closing(SqlLedger.open_for_reading(node.data / "ledger.sqlite")) as ledger:
+            rows = ledger.find_instances(uids)
+        tries = {row.identity.sop_instance_uid: row.destinations["pacs"].attempts for row in rows}
+        assert tries == {uid: 2 if uid == refused else 1 for uid in uids}
+        kept = node.status()["originals"]
+        assert (kept["instances"], kept["kept_for_good"]) == (10, 0)
         node.close()
 
 

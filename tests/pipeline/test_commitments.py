@@ -296,7 +296,7 @@ def ledger_row(name: str, **changes: Any) -> LedgerRow:
     identity = instance(name).identity
     made = replace(row(1), job="job-0", instance=name, identity=identity, **changes)
     taken = replace(made.destinations["archive"], is_collapsed=bool(made.became))
-    return replace(made, destinations=made.destinations | {"archive": taken})
+    return replace(made, destinations={**made.destinations, "archive": taken})
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def test_who_got_it_as_a_single_frame_need_not_restore_it(
     desk = make_desk(to=[to])
     made = ledger_row("a", became="1.2.v", restore_record="none")
     single = replace(made.destinations["archive"], is_collapsed=False)
-    desk.ledger.record([replace(made, destinations=made.destinations | {"pacs": single})])
+    desk.ledger.record([replace(made, destinations={**made.destinations, "pacs": single})])
 
     desk.ask("a")
 
