@@ -30,7 +30,7 @@ _MISSING = "transcode has written it, and it is gone"
 def verify_files(paths: list[Path], config: Path | None, *, as_json: bool) -> None:
     """Compare each file with the record beside it, of ``transcode`` or of its job, else with the ledger.
 
-    What no record knows as a whole, but carries records of its own, is compared with those.
+    What no record knows as a whole, but carries records or digests of its own, is compared with those.
 
     Raises
     ------
@@ -111,8 +111,10 @@ class _Records:
             if is_collapsed(path):
                 return _judge_frames(path, path)
             why = "no record of transcode or of a job beside it, and no node's ledger"
-            return _Finding(path=path, verdict="unknown", detail=why)
-        return self._judge_by_ledger(self._ledger, path, digest)
+            found = _Finding(path=path, verdict="unknown", detail=why)
+        else:
+            found = self._judge_by_ledger(self._ledger, path, digest)
+        return found if found.verdict != "unknown" else _judge_by_itself(path) or found
 
     def _judge_by_ledger(self, ledger: Ledger, path: Path, digest: str) -> _Finding:
         rows = ledger.find_results(result_sha256=digest)
@@ -242,6 +244,24 @@ def _judge_frames(path: Path, enhanced: Path, sidecar: Path | None = None) -> _F
         "no record here tells whether its own header is as it was written"
     )
     return _Finding(path=path, verdict="good", checked=checked, detail=detail)
+
+
+def _judge_by_itself(path: Path) -> _Finding | None:
+    """Of a single-frame result that no record knows, by the digests that it carries; None: it has none."""
+    copy = examine(path)
+    if copy is None or copy.carried is None:
+        return None
+    if copy.pixels != copy.carried.pixels:
+        why = "its pixels are not those of the digest that it carries"
+        return _Finding(path=path, verdict="different", checked="pixels", detail=why)
+    if not copy.carried.header or copy.is_coloured_anew:
+        detail = "its pixels, by the digest that it carries; nothing tells whether its header is"
+        return _Finding(path=path, verdict="good", checked="pixels", detail=detail)
+    if copy.header != copy.carried.header:
+        why = "its pixels are those of the digests that it carries, its header is not"
+        return _Finding(path=path, verdict="different", checked="dataset", detail=why)
+    detail = "its header and pixels, by the digests that it carries; no record here knows it"
+    return _Finding(path=path, verdict="good", checked="dataset", detail=detail)
 
 
 def _judge_copy(path: Path, rows: list[LedgerRow]) -> _Finding:

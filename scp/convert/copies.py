@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scp.convert.alike import frames_of
-from scp.convert.attributes import read_attributes
+from scp.convert.attributes import HTJ2K_LOSSLESS, read_attributes
+from scp.convert.carried import CarriedDigests, carried_by
 from scp.convert.digests import NativeValue, digests_of, normal_as_native
 from scp.convert.enhanced.writer import file_meta
 from scp.convert.part10 import open_dicom, windows
@@ -26,6 +27,12 @@ class Copy:
     """Of the decoded frames; empty where they cannot be decoded."""
     normal_as_native: str
     """As ``normal``, if the pixel data were native; empty where that cannot be told."""
+    header: str
+    """Of its tags and values but the pixel data; see :class:`scp.convert.digests.Digests`."""
+    is_coloured_anew: bool
+    """Whether its colour is written otherwise in HTJ2K, and so its header."""
+    carried: CarriedDigests | None
+    """What the file itself says of what it was made of."""
 
 
 def collapsed_as_written(path: Path) -> str:
@@ -55,9 +62,11 @@ def examine(path: Path) -> Copy | None:
     except (NotConvertibleError, MalformedError, TruncatedError):
         return None
     pixels = as_native = ""
+    is_coloured_anew = False
     try:
         elements = file.walk()
         attributes = read_attributes(file, elements)
+        is_coloured_anew = attributes.samples > 1 and file.transfer_syntax not in HTJ2K_LOSSLESS
         value = NativeValue()
         for words in frames_of(file, elements, attributes):
             value.add(words)
@@ -66,4 +75,12 @@ def examine(path: Path) -> Copy | None:
             as_native = normal_as_native(file, elements, value)
     except (ConversionError, MalformedError, TruncatedError):
         pass
-    return Copy(dataset=own.dataset, normal=own.normal, pixels=pixels, normal_as_native=as_native)
+    return Copy(
+        dataset=own.dataset,
+        normal=own.normal,
+        pixels=pixels,
+        normal_as_native=as_native,
+        header=own.header,
+        is_coloured_anew=is_coloured_anew,
+        carried=carried_by(file),
+    )

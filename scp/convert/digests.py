@@ -1,6 +1,7 @@
 """Digests that tell whether two received datasets are the same."""
 
 import hashlib
+import itertools
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ _ITEM: Final = b"\xfe\xff\x00\xe0"
 _FRAGMENTED: Final = (b"OB", b"OW")
 _OFFSET_TABLES: Final = (0x7FE00001, 0x7FE00002)
 """Extended ones, which belong to the compressed form."""
+_PIXELS: Final = frozenset((PIXEL_DATA, *_OFFSET_TABLES))
 _LARGE: Final = 2**16
 """A longer value enters the normal form as its own digest, so that none is copied."""
 
@@ -46,6 +48,8 @@ class Digests:
     normal: str
     """Of tags and values alone: equal for the same dataset in Implicit and Explicit VR, with defined
     or undefined lengths, with or without group lengths. The dataset's own where it cannot be read."""
+    header: str = ""
+    """As ``normal``, without the pixel data and its offset tables; empty where it cannot be read."""
 
 
 def digest(path: Path, scratch: Path | None = None) -> Digests:
@@ -98,13 +102,22 @@ def digests_of(
     # Fragments mean nothing without their syntax, native words the same in each.
     syntax = "" if file.transfer_syntax in NATIVE else file.transfer_syntax
     normal = hashlib.sha256(syntax.encode() + b"\0")
+    header = hashlib.sha256()
     try:
-        normal.update(
-            normal_form(file.dataset, elements or file.walk(), file.encoding, pixel_value_sha256)
-        )
+        for is_header, part in _parts(elements or file.walk()):
+            form = normal_form(file.dataset, part, file.encoding, pixel_value_sha256)
+            normal.update(form)
+            if is_header:
+                header.update(form)
     except (NotConvertibleError, MalformedError, TruncatedError):
         return Digests(dataset=dataset, normal=dataset)
-    return Digests(dataset=dataset, normal=normal.hexdigest())
+    return Digests(dataset=dataset, normal=normal.hexdigest(), header=header.hexdigest())
+
+
+def _parts(elements: list[Element]) -> Iterable[tuple[bool, list[Element]]]:
+    """Runs of elements in their order, and whether they are of the header."""
+    for is_pixels, run in itertools.groupby(elements, lambda each: each.tag in _PIXELS):
+        yield not is_pixels, list(run)
 
 
 class NativeValue:
@@ -166,7 +179,7 @@ def normal_without_pixels(file: DicomFile, elements: list[Element]) -> str:
     MalformedError, TruncatedError
         A sequence cannot be read.
     """
-    header = [each for each in elements if each.tag not in (PIXEL_DATA, *_OFFSET_TABLES)]
+    header = [each for each in elements if each.tag not in _PIXELS]
     return hashlib.sha256(normal_form(file.dataset, header, file.encoding)).hexdigest()
 
 

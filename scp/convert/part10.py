@@ -6,9 +6,10 @@ import mmap
 import os
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -141,16 +142,24 @@ def dicom_file(
     )
 
 
-def meta_with(file: DicomFile, transfer_syntax: str) -> tuple[bytes, int]:
+def meta_with(
+    file: DicomFile, transfer_syntax: str, last: Mapping[int, bytes] = MappingProxyType({})
+) -> tuple[bytes, int]:
     """Preamble and file meta group of ``file`` with another transfer syntax, every other value kept.
 
     Also returns where the transfer syntax lies in it.
+
+    Parameters
+    ----------
+    last
+        Whole elements by tag to end the group, instead of those that the file has.
     """
     uid = transfer_syntax.encode() + b"\0" * (len(transfer_syntax) % 2)
     changed = struct.pack("<HH2sH", 0x0002, 0x0010, b"UI", len(uid))
-    others = [e for e in file.meta if e.tag not in (_GROUP_LENGTH, _TRANSFER_SYNTAX)]
+    others = [e for e in file.meta if e.tag not in (_GROUP_LENGTH, _TRANSFER_SYNTAX, *last)]
     lower = b"".join(file.whole[e.start : e.end] for e in others if e.tag < _TRANSFER_SYNTAX)
     upper = b"".join(file.whole[e.start : e.end] for e in others if e.tag > _TRANSFER_SYNTAX)
+    upper += b"".join(last.values())
     length = len(lower) + len(changed) + len(uid) + len(upper)
     preamble = bytes(file.whole[:128])
     if preamble[:4] in _TIFF_MAGICS:

@@ -26,8 +26,9 @@ from scp.convert.attributes import (
     PLANAR_CONFIGURATION,
     read_attributes,
 )
+from scp.convert.carried import CARRIED_BYTES, CarriedDigests, packed, room_for_digests
 from scp.convert.codestream import earns_rpcl, parse_codestream, why_not_lossless
-from scp.convert.digests import Digests, dataset_sha256_of, digests_of
+from scp.convert.digests import Digests, dataset_sha256_of, digests_of, normal_without_pixels
 from scp.convert.encapsulation import EXTENDED_ABOVE, EncapsulatedPixels
 from scp.convert.fragments import Span, spans_of_frames
 from scp.convert.header import Change, code_string, edited, explicit_header, unsigned_short
@@ -123,6 +124,8 @@ class _Written:
     """Everything after the pixel data."""
     label_at: int
     """Where the transfer syntax lies."""
+    carried_at: int
+    """Where the digests lie that the file carries; 0: it has no room for them."""
     is_edited: bool
     pixels: bytes
     """The digest of the source's words."""
@@ -152,15 +155,14 @@ def _transcode(
         encoded = time.perf_counter()
         result = load(file.fileno())
         _prove(image, result, written)
-        transfer_syntax = LOSSLESS
-        if written.earns_rpcl:
-            transfer_syntax = LOSSLESS_RPCL
-            os.pwrite(file.fileno(), transfer_syntax.encode(), written.label_at)
-            result[written.label_at :][: len(transfer_syntax)] = transfer_syntax.encode()
+        transfer_syntax = LOSSLESS_RPCL if written.earns_rpcl else LOSSLESS
+        _put(file, result, written.label_at, transfer_syntax.encode())
+        digests = _source_digests(image, written, dataset())
+        if written.carried_at:
+            carried = _carried(result, written, digests)
+            _put(file, result, written.carried_at, packed(carried))
         result_sha256 = sha256_of(result).hexdigest()
         proved = time.perf_counter()
-    pixel_data = image.attributes.pixel_data
-    is_whole_value = image.native_value == (pixel_data.value, pixel_data.end)
     return Transcoded(
         transfer_syntax=transfer_syntax,
         frames=image.attributes.frames,
@@ -172,13 +174,33 @@ def _transcode(
         verified=verifier is not None,
         encoder=encoder.name,
         decoder=verifier.name if verifier else "",
-        source=digests_of(
-            image.file,
-            image.elements,
-            written.pixels if is_whole_value else None,
-            dataset_sha256=dataset(),
-        ),
+        source=digests,
     )
+
+
+def _put(file: BinaryIO, result: memoryview, at: int, value: bytes) -> None:
+    """Into the file and into what was read of it."""
+    os.pwrite(file.fileno(), value, at)
+    result[at : at + len(value)] = value
+
+
+def _source_digests(image: SourceImage, written: "_Written", dataset_sha256: str) -> Digests:
+    pixel_data = image.attributes.pixel_data
+    is_whole_value = image.native_value == (pixel_data.value, pixel_data.end)
+    return digests_of(
+        image.file,
+        image.elements,
+        written.pixels if is_whole_value else None,
+        dataset_sha256=dataset_sha256,
+    )
+
+
+def _carried(result: memoryview, written: "_Written", source: Digests) -> CarriedDigests:
+    header = source.header
+    if header and written.is_edited:
+        file = dicom_file(result)
+        header = normal_without_pixels(file, file.walk())
+    return CarriedDigests(dataset=source.dataset, pixels=written.pixels.hex(), header=header)
 
 
 def _write(
@@ -194,11 +216,13 @@ def _write(
     header = explicit_header(image.file, image.elements, signed=attributes.is_signed)
     present = {element.tag for element in image.elements}
     changes = _changes(image, present)
-    meta, label_at = meta_with(image.file, LOSSLESS)
+    room = room_for_digests(image.file)
+    meta, label_at = meta_with(image.file, LOSSLESS, room)
     written = _Written(
         prefix=b"".join((meta, edited(header.before, changes))),
         suffix=header.after,
         label_at=label_at,
+        carried_at=len(meta) - CARRIED_BYTES if room else 0,
         is_edited=bool(changes),
         pixels=b"",
         spans=[],

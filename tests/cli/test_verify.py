@@ -224,3 +224,63 @@ def test_where_nothing_can_be_restored_to_is_one_sentence(
     said = dcmpress("restore", the_volume(out), place, code=1)
 
     assert said == f"dcmpress: {place}: Not a directory\n"
+
+
+# -- single frames that no record knows ------------------------------------------------------------
+
+
+@pytest.fixture
+def alone(converted: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A configuration without a ledger; single-frame results of the node's conversion, and nothing else."""
+    config, folder = converted / "embedded.yaml", tmp_path / "alone"
+    plain = tmp_path / "plain.yaml"
+    plain.write_text(f"codec: {{workers: 1}}\nnode: {{data: {tmp_path / 'data'}}}\n")
+    transcode_files(converted / "in", tmp_path / "out", plain, style="json")
+    folder.mkdir()
+    for path in (tmp_path / "out").rglob("*.dcm"):
+        shutil.copy(path, folder)
+    return config, folder
+
+
+def test_results_without_a_record_are_proved_by_what_they_carry(
+    alone: tuple[Path, Path], verdict: Callable[[Path, Path], Any]
+) -> None:
+    config, folder = alone
+    paths = sorted(folder.iterdir())
+
+    found = [verdict(path, config) for path in paths]
+
+    assert len(found) == 5
+    assert {(each["verdict"], each["checked"]) for each in found} == {("good", "dataset")}
+    checked = {}
+    for path in paths:
+        image = pydicom.dcmread(path)
+        image.decompress(generate_instance_uid=False)
+        image.save_as(path)
+        said = verdict(path, config)
+        assert said["verdict"] == "good"
+        checked[image.Modality] = said["checked"]
+    assert checked == {"CT": "dataset", "US": "pixels"}
+
+
+def test_a_header_or_a_pixel_that_changed_without_a_record_is_told(
+    alone: tuple[Path, Path], verdict: Callable[[Path, Path], Any]
+) -> None:
+    config, folder = alone
+    header, pixels, bare, *_ = sorted(folder.iterdir())
+    image = pydicom.dcmread(header)
+    image.PatientID = "ANOTHER"
+    image.save_as(header)
+    image = pydicom.dcmread(pixels)
+    image.decompress(generate_instance_uid=False)
+    image.PixelData = bytes((image.PixelData[0] ^ 1,)) + image.PixelData[1:]
+    image.save_as(pixels)
+    image = pydicom.dcmread(bare)
+    del image.file_meta.PrivateInformation, image.file_meta.PrivateInformationCreatorUID
+    image.save_as(bare)
+
+    found = {path: verdict(path, config) for path in (header, pixels, bare)}
+
+    assert (found[header]["verdict"], found[header]["checked"]) == ("different", "dataset")
+    assert (found[pixels]["verdict"], found[pixels]["checked"]) == ("different", "pixels")
+    assert found[bare]["verdict"] == "unknown"
