@@ -25,6 +25,7 @@ from scp.errors import (
     UidMismatchError,
     UnreadableInstanceError,
 )
+from scp.header import open_header
 from scp.model import IMPLEMENTATION_CLASS_UID, Identity, Origin, SpooledInstance, StoreRequest
 from scp.part10 import FileMeta, file_meta_of
 
@@ -38,11 +39,11 @@ _SERIES = 0x0020000E
 _ROUTING = {_SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES}
 
 _UID = re.compile(r"[0-9.]{1,128}")
-_INFLATE_LIMIT = 4 * 2**20
-"""Enough deflated header to find the UIDs; what needs more is refused as unreadable."""
 _FIRST_READ = 16 * 1024
-_HEADER_LIMIT = 64 * 2**20
-"""What may lie before the Series Instance UID. Read, it takes half as much again."""
+_HEADER_LIMIT = 4 * 2**20
+"""What is walked or inflated to find the UIDs, values that are passed over apart; what needs more is
+refused as unreadable."""
+_MOST_HEADER_ELEMENTS = 20_000
 _MOST_KINDS = 64
 """Of instances whose arrangement is remembered at a time."""
 _MOST_ELEMENTS = 512
@@ -91,7 +92,7 @@ def read_identity(dataset: Buffer, transfer_syntax: str) -> Identity:
     """
     if is_deflated(transfer_syntax):
         try:
-            dataset = bounded_inflate(dataset, _INFLATE_LIMIT)
+            dataset = bounded_inflate(dataset, _HEADER_LIMIT)
         except MalformedError as error:
             raise UnreadableInstanceError(str(error)) from error
     return _identity(_routing_values(dataset, encoding_of(transfer_syntax)))
@@ -247,26 +248,28 @@ def open_instance(path: StrPath) -> SpooledInstance:
     UnreadableInstanceError
         The file is none of ours, or damaged.
     """
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        head = bytearray(file.read(_FIRST_READ))
-        meta = _meta_of(head)
-        while True:
+    found: dict[int, str] = {}
+    try:
+        with open_header(Path(path), _HEADER_LIMIT) as header:
+            meta = header.meta
             try:
-                with memoryview(head)[meta.dataset_start :] as dataset:
-                    identity = read_identity(dataset, meta.transfer_syntax)
-                break
-            except TruncatedError as error:
-                more = file.read(len(head)) if len(head) < _HEADER_LIMIT else b""
-                if not more:
-                    raise UnreadableInstanceError(str(error)) from error
-                head += more
+                for number, element in enumerate(header.elements(_SERIES + 1)):
+                    if number == _MOST_HEADER_ELEMENTS:
+                        raise MalformedError(f"more than {number} elements before the Series")
+                    if element.tag in _ROUTING:
+                        # The first of several, as while the instance arrived.
+                        found.setdefault(element.tag, _text(header.value(element)))
+            except TruncatedError:
+                if _SERIES not in found:
+                    raise
+    except (MalformedError, TruncatedError) as error:
+        raise UnreadableInstanceError(str(error)) from error
     return SpooledInstance(
         path=Path(path),
-        identity=identity,
+        identity=_identity(found),
         origin=meta.origin,
         transfer_syntax=meta.transfer_syntax,
-        file_bytes=size,
+        file_bytes=os.stat(path).st_size,
     )
 
 

@@ -211,7 +211,7 @@ class SpoolStore:
 
     def read_identity(self, incoming: StrPath) -> Identity:
         """Find the routing header in what was written; for one that has too much before it."""
-        with self._reading:  # One at a time: it may take 96 MiB.
+        with self._reading:  # One at a time: it may take 20 MiB.
             return part10.open_instance(incoming).identity
 
     def _link(self, incoming: StrPath, folder: str, stem: str) -> tuple[str, bool]:

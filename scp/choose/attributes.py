@@ -9,11 +9,11 @@ from typing import Final
 from pydicom.charset import decode_bytes, python_encoding
 from pydicom.datadict import dictionary_VR, private_dictionary_VR
 
-from scp.choose.header import FileHeader, open_header
 from scp.config.match_keys import PrivateTag, parse_key
 from scp.config.schema import Rule
 from scp.elements import Buffer, Element
 from scp.errors import MalformedError, TruncatedError
+from scp.header import FileHeader, open_header
 
 _CHARACTER_SET: Final = 0x00080005
 _PIXEL_REPRESENTATION: Final = 0x00280103

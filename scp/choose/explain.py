@@ -8,13 +8,13 @@ from typing import Any, Final
 
 from scp.choose.attributes import read_attributes
 from scp.choose.eligibility import Refusal, ineligible
-from scp.choose.header import open_header
 from scp.choose.image_header import read_image_header
 from scp.choose.plan import Plan, plan_for, with_hopes
 from scp.choose.rules import Answer, Decision, Facts, RuleAnswer, RuleSet, fact
 from scp.config.conditions import describe
 from scp.config.schema import Config, DeleteOriginalsSection, Rule
 from scp.errors import MalformedError, TruncatedError
+from scp.header import open_header
 from scp.model import CollapseReason, Form, Origin
 
 type Foresee = Callable[[Path], str | None]

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from scp.choose.header import FileHeader, open_header
 from scp.elements import PIXEL_DATA, Buffer, Element
 from scp.errors import MalformedError, TruncatedError
+from scp.header import FileHeader, open_header
 
 _SAMPLES_PER_PIXEL: Final = 0x00280002
 _PHOTOMETRIC_INTERPRETATION: Final = 0x00280004

@@ -10,9 +10,9 @@ from typing import Final
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 
 from scp.buffer.job import Difference
-from scp.choose.header import FileHeader, open_header
 from scp.elements import PIXEL_DATA, Element, is_deflated
 from scp.errors import MalformedError, TruncatedError
+from scp.header import FileHeader, open_header
 
 MOST_LISTED: Final = 50
 MOST_ELEMENTS: Final = 20_000

@@ -1,5 +1,6 @@
 """The routing header of a received dataset, and the file that the spool makes of it."""
 
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
@@ -206,6 +207,69 @@ def test_a_dataset_with_a_byte_replaced_is_read_or_refused(
         read_identity(data, syntax)
     except (TruncatedError, UnreadableInstanceError):
         return
+
+
+@EVERY_SYNTAX
+@given(dataset=datasets(), where=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255))
+@settings(max_examples=60)
+def test_a_file_is_read_as_its_dataset_was_when_it_came(
+    tmp_path_factory: pytest.TempPathFactory,
+    syntax: str,
+    dataset: Dataset,
+    where: float,
+    byte: int,
+) -> None:
+    data = bytearray(encoded(with_identity(dataset), syntax))
+    if where:
+        data[int(where * len(data))] = byte
+    path = tmp_path_factory.getbasetemp() / f"as-it-came-{syntax}.dcm"
+    path.write_bytes(file_head(asked_for(syntax)) + data)
+
+    def refusing(read: Callable[[], Identity]) -> Identity | None:
+        try:
+            return read()
+        except (TruncatedError, UnreadableInstanceError):
+            return None
+
+    came = refusing(lambda: read_identity(data, syntax))
+    assert refusing(lambda: open_instance(path).identity) == came
+
+
+def items_without_end(tag: int) -> bytes:
+    """A sequence of 16 MiB of empty items, in a private or a public element."""
+    start = pack("<HH2sHL", tag >> 16, tag & 0xFFFF, b"SQ", 0, 0xFFFFFFFF)
+    return start + pack("<HHL", 0xFFFE, 0xE000, 0) * 2**21 + pack("<HHL", 0xFFFE, 0xE0DD, 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "is_read"),
+    [
+        (element(0x0009, 0x1001, b"OB", bytes(60 * 2**20)), True),
+        (items_without_end(0x00091001), False),
+        (items_without_end(0x00081115), False),
+        (element(0x0009, 0x1001, b"LO", "") * 25_000, False),
+        (element(0x0009, 0x1001, b"LO", "") * 2**21, False),
+    ],
+)
+def test_a_header_of_any_length_is_read_or_refused_in_bounded_memory(
+    tmp_path: Path, before: bytes, is_read: bool
+) -> None:
+    sent = Sent("1.2.3.4")
+    start = sent.dataset.index(element(0x0020, 0x000D, b"UI", "1.2.826.0.1.1"))
+    path = tmp_path / "x.dcm"
+    path.write_bytes(file_head(sent.request) + sent.dataset[:start] + before + sent.dataset[start:])
+
+    tracemalloc.start()
+    try:
+        found = open_instance(path).identity
+    except UnreadableInstanceError:
+        found = None
+    finally:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+
+    assert (found == sent.identity) is is_read
+    assert peak < 16 * 2**20
 
 
 @given(data=st.binary(max_size=100), syntax=st.sampled_from([*SYNTAXES, "1.2.3", ""]))

@@ -2,9 +2,11 @@
 
 import contextlib
 import functools
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from struct import pack
 
 import pytest
 
@@ -21,6 +23,7 @@ from tests.accept.raw_peer import (
     p_data,
     store_command,
 )
+from tests.buffer.spool import STUDY, Sent, element
 from tests.certificates import Authority
 from tests.e2e.conftest import StartNode
 from tests.e2e.node import until
@@ -30,6 +33,8 @@ from tests.encodings import deflated
 PEERS = 200
 DEFLATED = "1.2.840.10008.1.2.1.99"
 MOST_MIB = 64.0
+MOST_CPU_SECONDS = 4.0
+"""For 64 MiB, of which each item looked at would take three times as long."""
 PEER = {"ae_title": "CT1", "report_to": {"host": "127.0.0.1", "port": 1}}
 
 
@@ -183,6 +188,45 @@ def test_a_deflate_bomb_is_answered_and_costs_little(node: StartNode) -> None:
     assert resident_mib(receiver, "VmHWM") - idle <= MOST_MIB
     assert running.wait_idle()["received"] == 0
     until(lambda: running.arriving_bytes() == 0, "the bomb stays")
+
+
+@pytest.mark.parametrize(
+    ("before", "status"),
+    [
+        (b"\x09\0\x10\x10OB\0\0" + pack("<L", 60 * 2**20) + bytes(60 * 2**20), 0x0000),
+        (b"\x09\0\x10\x10SQ\0\0\xff\xff\xff\xff" + b"\xfe\xff\0\xe0\0\0\0\0" * 2**23, 0xC000),
+    ],
+    ids=["an element of 60 MiB", "64 MiB of empty items"],
+)
+def test_a_long_header_costs_little_memory_and_time(
+    node: StartNode, before: bytes, status: int
+) -> None:
+    running = node({"node": {"receivers": 1}})
+    assert echoscu(running.port) == 0
+    (receiver,) = running.processes("scp.pipeline.receiver")
+    idle, idle_cpu = resident_mib(receiver), cpu_seconds(receiver)
+    sent = Sent("2.25.77")
+    start = sent.dataset.index(element(0x0020, 0x000D, b"UI", STUDY))
+    dataset = sent.dataset[:start] + before + sent.dataset[start:]
+
+    with RawPeer(("127.0.0.1", running.port)) as peer:
+        peer.socket.settimeout(60)
+        peer.associate()
+        peer.send(p_data((1, COMMAND | LAST, store_command())))
+        for offset in range(0, len(dataset), 131_000):
+            peer.send(p_data((1, 0, dataset[offset : offset + 131_000])))
+        peer.send(p_data((1, LAST, b"")))
+        assert peer.read_response().Status == status
+        peer.release()
+
+    assert resident_mib(receiver, "VmHWM") - idle <= MOST_MIB / 2
+    assert cpu_seconds(receiver) - idle_cpu < MOST_CPU_SECONDS
+
+
+def cpu_seconds(pid: int) -> float:
+    """Of all its threads; a machine that is busy adds nothing."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def threads(pid: int) -> int:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from scp.choose.header import open_header
 from scp.elements import PIXEL_DATA
 from scp.errors import MalformedError, TruncatedError
+from scp.header import open_header
 from tests.choose.images import EXPLICIT, RLE, image, raw_element, raw_file
 
 MEGABYTE = 2**20
@@ -124,3 +124,30 @@ def test_the_file_meta_information_is_text_by_tag() -> None:
     with open_header(image()) as header:
         assert header.transfer_syntax == EXPLICIT
         assert header.meta.sop_instance_uid == "1.2.3.4"
+
+
+@pytest.mark.parametrize("sequences", [1, 200])
+def test_what_may_be_walked_is_bounded_in_one_sequence_and_in_all_together(
+    held,  # type: ignore[no-untyped-def]
+    sequences: int,
+) -> None:
+    items = MEGABYTE // sequences // 8
+    sequence = b"\x08\0\x15\x11SQ\0\0" + UNDEFINED + items * (ITEM + bytes(4)) + SEQUENCE_END
+    content = held(raw_file(sequences * sequence, MODALITY))
+
+    with open_header(content, 2 * MEGABYTE) as header:
+        assert len(list(header.elements())) == sequences + 1
+    with (
+        open_header(content, MEGABYTE // 2) as header,
+        pytest.raises((MalformedError, TruncatedError)),
+    ):
+        list(header.elements())
+
+
+def test_what_is_passed_over_by_its_length_counts_for_nothing(held) -> None:  # type: ignore[no-untyped-def]
+    private = raw_element(0x00091010, "OB", bytes(MEGABYTE))
+    pixels = raw_element(PIXEL_DATA, "OW", bytes(MEGABYTE))
+    content = held(raw_file(10 * private, pixels, MODALITY))
+
+    with open_header(content, MEGABYTE // 16) as header:
+        assert len(list(header.elements())) == 12

@@ -44,7 +44,7 @@ def open_header(source: Path | Buffer, most_bytes: int = _MAX_WINDOW) -> Iterato
     Parameters
     ----------
     most_bytes
-        That are inflated, or walked to find the end of one sequence.
+        That are inflated, or walked; a value that is passed over by its length counts for nothing.
 
     Raises
     ------
@@ -77,7 +77,8 @@ class FileHeader:
         self.transfer_syntax = self.meta.transfer_syntax
         self.encoding = encoding_of(self.transfer_syntax)
         if is_deflated(self.transfer_syntax) or self.transfer_syntax in _DEFLATED_REFERENCES:
-            deflated = read(self._dataset, _MAX_WINDOW)
+            # What is stored without being compressed becomes a little longer by it.
+            deflated = read(self._dataset, most_bytes + most_bytes // 100)
             inflated = memoryview(bounded_inflate(deflated, most_bytes))
             self._window = _Window(
                 lambda at, length: inflated[at : at + length], len(inflated), most_bytes
@@ -100,6 +101,8 @@ class _Window:
     def __init__(self, read: _Read, size: int, most_bytes: int) -> None:
         self._read = read
         self._most_bytes = most_bytes
+        self._left_bytes = most_bytes
+        """That may still be walked."""
         self._size = size
         self._base = 0
         self._held = read(0, _FIRST_WINDOW)
@@ -116,6 +119,7 @@ class _Window:
                 self._move(position, _FIRST_WINDOW)
                 if not self._held:
                     raise TruncatedError("the file became shorter while it was read")
+            began = position
             try:
                 for found in walk(
                     self._held,
@@ -128,13 +132,16 @@ class _Window:
                     yield element
                     position = element.end
             except TruncatedError:
+                self._count(position - began)
                 skipped = self._skip(position, encoding)
                 if skipped is not None:
                     yield skipped
                     position = skipped.end
             else:
-                if position < self._base + len(self._held):
+                held_end = self._base + len(self._held)
+                if position < held_end:
                     return
+                self._count(held_end - began)
 
     def _skip(self, position: int, encoding: Encoding) -> Element | None:
         """The element that ends beyond what is held; None when more is held now."""
@@ -150,6 +157,7 @@ class _Window:
             element.end = self._end_of_fragments(element.value, encoding)
             return element
         elif len(self._held) < min(self._size - position, self._most_bytes):
+            self._count(len(self._held))
             self._move(position, len(self._held) * 8)
             return None
         raise TruncatedError(
@@ -171,6 +179,12 @@ class _Window:
                 raise MalformedError(f"{group:04X}{number:04X} where a fragment should begin")
             position += length
         raise MalformedError(f"more than {_MAX_FRAGMENTS} fragments")
+
+    def _count(self, walked_bytes: int) -> None:
+        """One by one, empty elements and items of a file could take minutes."""
+        self._left_bytes -= walked_bytes
+        if self._left_bytes < 0:
+            raise MalformedError(f"more than {self._most_bytes} bytes of header")
 
     def _move(self, position: int, length: int) -> None:
         self._base = position
