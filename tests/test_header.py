@@ -127,10 +127,7 @@ def test_the_file_meta_information_is_text_by_tag() -> None:
 
 
 @pytest.mark.parametrize("sequences", [1, 200])
-def test_what_may_be_walked_is_bounded_in_one_sequence_and_in_all_together(
-    held,  # type: ignore[no-untyped-def]
-    sequences: int,
-) -> None:
+def test_what_may_be_walked_is_bounded(held, sequences: int) -> None:  # type: ignore[no-untyped-def]
     items = MEGABYTE // sequences // 8
     sequence = b"\x08\0\x15\x11SQ\0\0" + UNDEFINED + items * (ITEM + bytes(4)) + SEQUENCE_END
     content = held(raw_file(sequences * sequence, MODALITY))

@@ -51,6 +51,8 @@ class Asked:
     """What a destination was asked for. ``items`` are (job, instance, reference)."""
 
     destination: str
+    ae_title: str
+    """Whose report counts. Empty: anybody's, as of what an older version has asked."""
     transaction_uid: str
     asked: float
     items: tuple[tuple[str, str, Reference], ...]
@@ -104,14 +106,21 @@ class CommitmentFiles:
         Raises
         ------
         UnknownTransactionError
-            No destination was asked for that, or it has been answered.
+            No destination of that AE title was asked for that, or it has been answered.
         StorageFullError
             The disk is full or failed.
         """
         name = _name("", report.transaction_uid)
-        if not (self._layout.asked / name).exists():
+        asked = self._load(self._layout.asked / name)
+        if asked is None:
             raise UnknownTransactionError(
                 f"{origin.calling_ae_title} reports storage commitment that nobody waits for"
+            )
+        if asked.get("ae_title", "") not in ("", origin.calling_ae_title):
+            raise UnknownTransactionError(
+                f"{origin.calling_ae_title} at {origin.peer_address} reports for "
+                f"{asked.get('destination')}, of which {asked['ae_title']} was asked: if it may, give "
+                "its title as commitment: ae_title"
             )
         path = self._layout.answers / name
         self._publish(path, {"format": FORMAT, "report": _report(report)})
@@ -163,6 +172,7 @@ class CommitmentFiles:
             {
                 "format": FORMAT,
                 "destination": asked.destination,
+                "ae_title": asked.ae_title,
                 "transaction_uid": asked.transaction_uid,
                 "asked": asked.asked,
                 "items": [
@@ -183,6 +193,7 @@ class CommitmentFiles:
                 found.append(
                     Asked(
                         destination=content["destination"],
+                        ae_title=content.get("ae_title", ""),
                         transaction_uid=content["transaction_uid"],
                         asked=float(content["asked"]),
                         items=tuple(

@@ -171,8 +171,11 @@ class CommitmentAsks:
             self._open_transaction(destination, items)
 
     def _open_transaction(self, destination: str, items: list[tuple[str, str, Reference]]) -> None:
+        section = self._sections[destination]
+        assert section.commitment is not None
         asked = Asked(
             destination=destination,
+            ae_title=section.commitment.ae_title or section.ae_title,
             transaction_uid=f"2.25.{uuid.uuid4().int}",
             asked=self._wall(),
             items=tuple(items),

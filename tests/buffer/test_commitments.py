@@ -1,7 +1,9 @@
 """What peers ask and destinations report of storage commitment is durable, and bounded."""
 
 import errno
+import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,12 +18,14 @@ from scp.errors import StorageFullError, UnknownTransactionError
 from scp.model import Origin
 from tests.buffer.recorder import HookedDisk
 
+PACS = Origin(calling_ae_title="PACS", called_ae_title="DCMPRESS", peer_address="10.0.0.9")
 ORIGIN = Origin(calling_ae_title="CT1", called_ae_title="DCMPRESS", peer_address="10.0.0.1")
 FIRST, SECOND = Reference("1.1", "1.2"), Reference("1.1", "1.3")
 REQUEST = CommitmentRequest(transaction_uid="1.9", references=(FIRST, SECOND))
 REPORT = CommitmentReport(transaction_uid="1.9", committed=(FIRST,), failed={SECOND: 0x0112})
 ASKED = Asked(
     destination="pacs",
+    ae_title="PACS",
     transaction_uid="1.9",
     asked=5.0,
     items=(("job", "a.dcm", FIRST), ("job", "b.dcm", SECOND)),
@@ -106,8 +110,8 @@ def test_a_report_is_taken_for_what_was_asked_and_for_nothing_else(files: Commit
     files.ask(ASKED)
     before = files.changed()
 
-    files.take_report(ORIGIN, REPORT)
-    files.take_report(ORIGIN, REPORT)
+    files.take_report(PACS, REPORT)
+    files.take_report(PACS, REPORT)
 
     assert files.answers() == [REPORT]
     assert files.all_asked() == [ASKED]
@@ -116,7 +120,33 @@ def test_a_report_is_taken_for_what_was_asked_and_for_nothing_else(files: Commit
     files.drop_asked("1.9")
     assert (files.answers(), files.all_asked()) == ([], [])
     with pytest.raises(UnknownTransactionError):
+        files.take_report(PACS, REPORT)
+
+
+def test_a_report_of_another_than_the_one_that_was_asked_is_refused(files: CommitmentFiles) -> None:
+    files.ask(ASKED)
+
+    with pytest.raises(
+        UnknownTransactionError, match=r"CT1 at 10\.0\.0\.1 reports for pacs, of which PACS"
+    ):
         files.take_report(ORIGIN, REPORT)
+
+    assert files.answers() == []
+
+
+def test_what_was_asked_before_titles_were_kept_is_answered_by_anybody(
+    files: CommitmentFiles, layout: Layout
+) -> None:
+    files.ask(ASKED)
+    (path,) = layout.asked.iterdir()
+    content = json.loads(path.read_bytes())
+    del content["ae_title"]
+    path.write_text(json.dumps(content))
+
+    files.take_report(ORIGIN, REPORT)
+
+    assert files.answers() == [REPORT]
+    assert files.all_asked() == [replace(ASKED, ae_title="")]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": 99}', b'{"format": 1}'])

@@ -23,10 +23,11 @@ from scp.pipeline.live import Live
 from tests.buffer.recorder import HookedDisk
 from tests.e2e.peers import free_port
 from tests.pipeline.conftest import MakeParts
-from tests.pipeline.jobs import ORIGIN, takes
+from tests.pipeline.jobs import takes
 from tests.pipeline.parts import SECONDS, HandClock, Parts, archive, no_room_for
 from tests.vouching_pacs import VouchingPacs, vouching_pacs
 
+PACS = Origin(calling_ae_title="PACS", called_ae_title="D", peer_address="127.0.0.1")
 COLLECTED = 2.1
 DAY = 86400.0
 
@@ -219,7 +220,7 @@ def test_a_destination_that_never_reports_leaves_all_to_a_person(
     why = "commitment_timeout: no report came"
     assert site.said == [("job-1", "pacs", dict.fromkeys(names(live), why))]
     with pytest.raises(UnknownTransactionError):
-        site.files.take_report(ORIGIN, CommitmentReport(transaction_uid="1.2"))
+        site.files.take_report(PACS, CommitmentReport(transaction_uid="1.2"))
 
 
 def test_a_destination_that_is_away_is_asked_again_for_the_same(
@@ -349,6 +350,7 @@ def test_what_was_asked_of_a_destination_that_left_is_forgotten(make_site: MakeS
     site.files.ask(
         Asked(
             destination="left",
+            ae_title="PACS",
             transaction_uid="1.9",
             asked=0.0,
             items=(("job-1", "a.dcm", Reference("1.1", "1.2")),),
@@ -365,13 +367,13 @@ def test_a_report_that_nobody_waits_for_any_more_is_forgotten(make_site: MakeSit
     site = make_site(1)
     asked = Asked(
         destination="pacs",
+        ae_title="PACS",
         transaction_uid="1.9",
         asked=0.0,
         items=(("job-1", "a.dcm", Reference("1.1", "1.2")),),
     )
     site.files.ask(asked)  # After the start: nobody knows it.
-    origin = Origin(calling_ae_title="PACS", called_ae_title="D", peer_address="127.0.0.1")
-    site.files.take_report(origin, CommitmentReport(transaction_uid="1.9"))
+    site.files.take_report(PACS, CommitmentReport(transaction_uid="1.9"))
 
     site.until(lambda: not site.files.answers())
 
@@ -394,7 +396,7 @@ def test_a_job_that_is_gone_when_its_report_comes_changes_nothing(
         transaction_uid=asked.transaction_uid, committed=tuple(asked.references)
     )
 
-    site.files.take_report(ORIGIN, report)
+    site.files.take_report(PACS, report)
     site.until(lambda: "pacs vouches for 2 instances, not for 0" in caplog.text)
 
     assert site.said == []
