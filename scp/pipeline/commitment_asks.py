@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -33,7 +33,8 @@ logger = logging.getLogger(__name__)
 COLLECT_SECONDS: Final = 2.0
 """Jobs that are delivered within so long are asked for together."""
 ITEMS_A_TRANSACTION: Final = 2000
-"""A job is never divided; the last may exceed it."""
+"""Of one job or of several. A report on so many has less than 400 kB, whatever their UIDs are: some
+peers take no large one, and we ourselves 4 MiB."""
 WAIT_SECONDS: Final = 10.0
 """How long an association stays open for a peer that reports on it."""
 _AGAIN_SECONDS: Final = 5.0
@@ -56,6 +57,8 @@ class _Transaction:
     last_error: str = "no report came"
     is_busy: bool = False
     """Its thread asks, or what became of it is being written down."""
+    is_settling: bool = False
+    """The latter: whoever looks at the reports meanwhile sees the same one again."""
 
     @property
     def jobs(self) -> set[tuple[str, str]]:
@@ -83,6 +86,7 @@ class CommitmentAsks:
         vouched: Vouched,
         *,
         backoff: Backoff | None = None,
+        items_a_transaction: int = ITEMS_A_TRANSACTION,
         wait_seconds: float = WAIT_SECONDS,
         wall: Callable[[], float] = time.time,
         now: Callable[[], float] = time.monotonic,
@@ -98,13 +102,14 @@ class CommitmentAsks:
         self._jobs = jobs
         self._vouched = vouched
         self._backoff = backoff or Backoff()
+        self._items_a_transaction = items_a_transaction
         self._wait_seconds = wait_seconds
         self._wall = wall
         self._now = now
         self._collected: dict[str, _Collected] = {}
         self._open: dict[str, _Transaction] = {}
-        self._asked_for: set[tuple[str, str]] = set()
-        """(destination, job) of all that is open: there may be a hundred thousand."""
+        self._asked_for: Counter[tuple[str, str]] = Counter()
+        """How many transactions are open for (destination, job); there may be a hundred thousand."""
         self._seen: object = None
         for asked in files.all_asked():
             if asked.destination in self.vouching:
@@ -124,7 +129,7 @@ class CommitmentAsks:
         """
         if destination not in self.vouching or not live.unvouched(destination):
             return False
-        if (destination, live.job.name) not in self._asked_for:
+        if not self._asked_for[destination, live.job.name]:
             collected = self._collected.setdefault(destination, _Collected(self._now()))
             collected.jobs[live.job.name] = live
         return True
@@ -159,16 +164,20 @@ class CommitmentAsks:
     # -- asking --------------------------------------------------------------------------------
 
     def _begin(self, destination: str, collected: _Collected) -> None:
-        """Open transactions for everything collected, each with whole jobs."""
-        items: list[tuple[str, str, Reference]] = []
-        for name, live in collected.jobs.items():
-            if self._jobs.get(name) is live:
-                items += [(name, each, of) for each, of in live.unvouched(destination).items()]
-            if len(items) >= ITEMS_A_TRANSACTION:
-                self._open_transaction(destination, items)
-                items = []
-        if items:
-            self._open_transaction(destination, items)
+        """Open transactions for everything collected.
+
+        A job of which one is open is left out: when its last is over, whoever waits for the job asks
+        for what is left, of which a crash may have kept a transaction from being written.
+        """
+        items = [
+            (name, each, reference)
+            for name, live in collected.jobs.items()
+            if self._jobs.get(name) is live and not self._asked_for[destination, name]
+            for each, reference in live.unvouched(destination).items()
+        ]
+        for start in range(0, len(items), self._items_a_transaction):
+            end = start + self._items_a_transaction
+            self._open_transaction(destination, items[start:end])
 
     def _open_transaction(self, destination: str, items: list[tuple[str, str, Reference]]) -> None:
         section = self._sections[destination]
@@ -198,11 +207,11 @@ class CommitmentAsks:
 
     def _begin_one(self, transaction: _Transaction) -> None:
         self._open[transaction.asked.transaction_uid] = transaction
-        self._asked_for |= transaction.jobs
+        self._asked_for.update(transaction.jobs)
 
     def _end_one(self, transaction: _Transaction) -> None:
         self._open.pop(transaction.asked.transaction_uid, None)
-        self._asked_for -= transaction.jobs
+        self._asked_for -= Counter(transaction.jobs)
 
     def _ask(self, transaction: _Transaction, section: DicomDestination) -> None:
         commitment = section.commitment
@@ -288,8 +297,10 @@ class CommitmentAsks:
 
     def _settle(self, transaction: _Transaction, refusals: Mapping[Reference, str]) -> None:
         """Write down what a destination vouches for and what not, then let its jobs go on."""
+        if transaction.is_settling:
+            return
         asked = transaction.asked
-        transaction.is_busy = True
+        transaction.is_busy = transaction.is_settling = True
         shares: defaultdict[str, dict[str, str]] = defaultdict(dict)
         for job, name, reference in asked.items:
             shares[job][name] = refusals.get(reference, "")
@@ -313,7 +324,7 @@ class CommitmentAsks:
 
         def failed(error: Exception) -> None:
             logger.error("storage commitment cannot be written down: %s; tried again", error)
-            transaction.is_busy = False
+            transaction.is_busy = transaction.is_settling = False
             self._seen = None
             transaction.due = self._now() + _AGAIN_SECONDS
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import wait
@@ -11,14 +12,16 @@ from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
 
+from scp.accept.commitment import MAX_DATASET_BYTES
 from scp.buffer.commitments import Asked, CommitmentFiles
-from scp.commitment import CommitmentReport, Reference
+from scp.commitment import CommitmentReport, Reference, encode_report
 from scp.deliver import receipts
 from scp.deliver.breaker import Backoff
 from scp.errors import UnknownTransactionError
 from scp.model import Origin
-from scp.pipeline.commitment_asks import CommitmentAsks
+from scp.pipeline.commitment_asks import ITEMS_A_TRANSACTION, CommitmentAsks
 from scp.pipeline.live import Live
 from tests.buffer.recorder import HookedDisk
 from tests.e2e.peers import free_port
@@ -53,7 +56,7 @@ class Site:
         self.said: list[tuple[str, str, dict[str, str]]] = []
         self.asks = self.started()
 
-    def started(self) -> CommitmentAsks:
+    def started(self, items_a_transaction: int = ITEMS_A_TRANSACTION) -> CommitmentAsks:
         return CommitmentAsks(
             self.parts.config,
             self.files,
@@ -63,6 +66,7 @@ class Site:
             self.jobs,
             self._vouched,
             backoff=Backoff(random=lambda: 0.0),
+            items_a_transaction=items_a_transaction,
             wait_seconds=0.5,
             wall=self.wall,
             now=self.now,
@@ -91,6 +95,15 @@ class Site:
         """The next request that it gets."""
         self.until(lambda: not pacs.asked.empty())
         return pacs.asked.get()
+
+    def report(self, asked: Dataset) -> None:
+        """The PACS vouches for all that it was asked for, on an association of its own."""
+        references = tuple(
+            Reference(str(each.ReferencedSOPClassUID), str(each.ReferencedSOPInstanceUID))
+            for each in asked.ReferencedSOPSequence
+        )
+        report = CommitmentReport(transaction_uid=str(asked.TransactionUID), committed=references)
+        self.files.take_report(PACS, report)
 
     def collect(self) -> None:
         """So much time passes that what was delivered is asked for."""
@@ -169,6 +182,123 @@ def test_jobs_that_are_delivered_together_are_asked_for_together(
         uid for live in lives for uid in uids(live)
     }
     assert pacs.asked.empty()
+
+
+def referenced(asked: Dataset) -> list[str]:
+    return [str(item.ReferencedSOPInstanceUID) for item in asked.ReferencedSOPSequence]
+
+
+def test_what_is_asked_for_together_is_bounded_whatever_is_delivered_together(
+    make_site: MakeSite, pacs: VouchingPacs
+) -> None:
+    site = make_site(pacs.port)
+    site.asks = site.started(items_a_transaction=3)
+    large, small = site.job("job-1", count=7), site.job("job-2", count=1)
+    pacs.refuses = {uids(large)[6]}
+    for live in (large, small):
+        assert site.asks.asks(live, "pacs")
+
+    site.collect()
+    site.until(lambda: len(site.said) == 4)
+
+    asked = [referenced(pacs.asked.get(timeout=SECONDS)) for _ in range(3)]
+    assert [len(each) for each in asked] == [3, 3, 2]
+    assert [uid for each in asked for uid in each] == uids(large) + uids(small)
+    refused = {names(large)[6]: "commitment_failed: 0112"}
+    assert site.said == [("job-1", "pacs", {})] * 2 + [
+        ("job-1", "pacs", refused),
+        ("job-2", "pacs", {}),
+    ]
+    assert [large.has("pacs", name) for name in names(large)] == [True] * 6 + [False]
+    assert len(json.loads(large.vouched_path("pacs").read_bytes())) == 6
+    assert not site.asks.asks(large, "pacs")
+    assert site.files.all_asked() == []
+    assert pacs.asked.empty()
+
+
+def test_a_job_waits_for_the_last_of_its_transactions(
+    make_site: MakeSite, pacs: VouchingPacs
+) -> None:
+    pacs.reports = "never"
+    site = make_site(pacs.port)
+    site.asks = site.started(items_a_transaction=1)
+    live = site.job(count=2)
+    assert site.asks.asks(live, "pacs")
+    site.collect()
+    first, last = (site.asked_of(pacs) for _ in range(2))
+
+    site.report(first)
+    site.until(lambda: site.said)
+    assert site.asks.asks(live, "pacs")
+    site.collect()
+    assert site.asks.unanswered == 1
+
+    site.report(last)
+    site.until(lambda: len(site.said) == 2)
+    assert not site.asks.asks(live, "pacs")
+    assert pacs.asked.empty()
+
+
+def test_a_report_that_is_seen_twice_while_it_is_written_down_counts_once(
+    make_site: MakeSite, pacs: VouchingPacs
+) -> None:
+    pacs.reports = "never"
+    site = make_site(pacs.port)
+    site.asks = site.started(items_a_transaction=1)
+    site.asks.asks(site.job(count=2), "pacs")
+    site.collect()
+    first, last = (site.asked_of(pacs) for _ in range(2))
+    is_writing, may_write = threading.Event(), threading.Event()
+
+    def hook(operation: str, path: Path) -> None:
+        if "vouched" in path.name:
+            is_writing.set()
+            may_write.wait(SECONDS)
+
+    site.disk.hook = hook
+    site.report(first)
+    site.until(is_writing.is_set)
+    site.report(last)
+    site.asks.tick()
+    may_write.set()
+    site.until(lambda: not site.files.all_asked())
+    site.parts.finish_chores()
+
+    assert site.said == [("job-1", "pacs", {})] * 2
+
+
+def test_a_report_on_a_whole_transaction_is_one_that_we_would_take() -> None:
+    failed = {Reference(f"{n:064}", f"{n:064}"): 0x0110 for n in range(ITEMS_A_TRANSACTION)}
+    report = CommitmentReport(transaction_uid="1" * 64, failed=failed)
+
+    assert len(encode_report(report, ExplicitVRLittleEndian)) < 400_000 < MAX_DATASET_BYTES
+
+
+def test_a_death_between_the_transactions_of_a_job_leaves_none_of_it_unasked(
+    make_site: MakeSite, pacs: VouchingPacs
+) -> None:
+    pacs.reports = "never"
+    site = make_site(pacs.port)
+    site.asks = site.started(items_a_transaction=1)
+    live = site.job(count=2)
+    site.asks.asks(live, "pacs")
+    site.collect()
+    first, last = (site.asked_of(pacs) for _ in range(2))
+    site.files.drop_asked(str(last.TransactionUID))  # As if it had never been written.
+    pacs.reports = "here"
+
+    site.asks = site.started(items_a_transaction=1)
+    assert site.asks.asks(live, "pacs")
+    site.collect()
+    site.until(lambda: site.said)
+    assert site.asks.asks(live, "pacs")  # As whoever waits for the job does then.
+    site.collect()
+    site.until(lambda: len(site.said) == 2)
+
+    again, new = (site.asked_of(pacs) for _ in range(2))
+    assert again.TransactionUID == first.TransactionUID
+    assert referenced(new) == referenced(last)
+    assert not site.asks.asks(live, "pacs")
 
 
 def test_what_is_refused_is_held_and_the_rest_is_there(

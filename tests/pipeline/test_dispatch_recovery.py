@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from scp.deliver.ports import Receipt, Verdict
-from scp.deliver.receipts import Answered, ReceiptLog, ReceiptState, hold
+from scp.deliver.receipts import Answered, ReceiptLog, ReceiptState, hold, load
 from scp.ledger.ports import State
 from scp.model import Form, PassReason
 from scp.pipeline.live import Live
@@ -289,6 +289,18 @@ def test_what_a_held_job_has_delivered_and_nobody_has_vouched_for_is_held_with_t
     reasons = second.dispatch.held_jobs(None)[0]["reasons"]
     assert reasons["archive"] == {"A900": 1, "not_vouched": 2}
     assert (second.counters().held, second.counters().pending) == (3, 0)
+    asked: list[set[str]] = []
+
+    def asks(live: Live, destination: str) -> bool:
+        asked.append({*live.unvouched(destination)})
+        return True
+
+    second.dispatch.asks = asks
+    second.dispatch.retry([])
+    second.until(lambda: asked)
+    assert asked == [set(names)]
+    done = load(second.dispatch.live["job-1"].receipts_path("archive")).done
+    assert [done[name].attempts for name in names] == [3, 1, 1]
 
 
 def test_a_job_that_was_discarded_while_the_ledger_was_away_stays_so(make_parts: MakeParts) -> None:
