@@ -9,7 +9,9 @@ from urllib.parse import urlsplit
 from scp.config.remote import DicomwebDestination as Section
 from scp.deliver import qido, stow
 from scp.deliver.forms import Form, Forms
+from scp.deliver.negotiation import Proposal
 from scp.deliver.ports import DecodeForPeer, Receipt, Verdict
+from scp.deliver.refusals import Refusals
 from scp.deliver.stow import StoreAnswer
 from scp.deliver.upload import store
 from scp.deliver.verdicts import http_error, verdict_of_http, verdict_of_status
@@ -36,7 +38,8 @@ _PER_INSTANCE: Final = (200, 202, 409)
 """Statuses whose body tells of each instance."""
 _CONFLICT: Final = 409
 _UNSUPPORTED_MEDIA_TYPE: Final = 415
-_REMEMBERED: Final = 1000
+_NOBODY: Final = ""
+"""Who calls, as far as refusals go: a server of DICOMweb does not know us by a title."""
 
 
 class DicomwebDestination:
@@ -47,7 +50,14 @@ class DicomwebDestination:
     server does not take the first.
     """
 
-    def __init__(self, name: str, section: Section, decode: DecodeForPeer) -> None:
+    def __init__(
+        self,
+        name: str,
+        section: Section,
+        decode: DecodeForPeer,
+        *,
+        refusals: Refusals | None = None,
+    ) -> None:
         self.name = name
         self._section = section
         self._forms = Forms(
@@ -59,8 +69,7 @@ class DicomwebDestination:
         self._client = client_of(section)
         self._server = urlsplit(section.url).netloc
         self._parameter = section.transfer_syntax_parameter
-        self._refused: set[tuple[str, str]] = set()
-        """(SOP class, transfer syntax) that the server did not take."""
+        self._refusals = refusals or Refusals(None, name)
         self._lost: list[PeerUnavailableError] = []
         """Why the last instances in a row, each alone in its request, got no answer."""
 
@@ -214,9 +223,6 @@ class DicomwebDestination:
                 self._lost.clear()
                 break
         if receipt is None:
-            # Nothing of it is taken; what is sent next may find that this has changed.
-            sop_class = item.identity.sop_class_uid
-            self._refused = {each for each in self._refused if each[0] != sop_class}
             why = "transfer_syntax_refused: the server takes no form of it"
             receipt = _receipt(item, Verdict.REFUSED, why)
         return replace(receipt, offers=max(1, offers))
@@ -224,8 +230,9 @@ class DicomwebDestination:
     def _syntaxes(self, item: DeliveryItem) -> list[str]:
         """Those that it may go in and that the server has not refused, the most wanted first."""
         sop_class = item.identity.sop_class_uid
-        syntaxes = self._forms.syntaxes(item)
-        return [syntax for syntax in syntaxes if (sop_class, syntax) not in self._refused]
+        proposals = [Proposal(sop_class, syntax) for syntax in self._forms.syntaxes(item)]
+        usable = self._refusals.usable(_NOBODY, proposals)
+        return [proposal.transfer_syntax for proposal in usable]
 
     def _store_alone(self, form: Form) -> Receipt | None:
         """The server's answer; None when it does not take this form."""
@@ -234,11 +241,11 @@ class DicomwebDestination:
         if error is not None:
             raise error
         if answer.status == _UNSUPPORTED_MEDIA_TYPE:
-            self._remember_refusal(form)
+            self._note_refusal(form)
             return None
         said = stow.read_answer(answer.content_type, answer.body)
         receipt = self._named(form, answer.status, said)
-        if receipt is not None or _key(form) in self._refused:
+        if receipt is not None or form.transfer_syntax not in self._syntaxes(form.item):
             return receipt
         if said.others:
             return _failed(form, said.others[0])
@@ -256,7 +263,7 @@ class DicomwebDestination:
         uid = form.item.identity.sop_instance_uid
         reason = said.failed.get(uid)
         if reason == _SYNTAX_REFUSED:
-            self._remember_refusal(form)
+            self._note_refusal(form)
             return None
         if reason is not None:
             return _failed(form, reason)
@@ -281,10 +288,10 @@ class DicomwebDestination:
         except DeliveryError:
             return None
 
-    def _remember_refusal(self, form: Form) -> None:
-        if len(self._refused) >= _REMEMBERED:
-            self._refused.clear()
-        self._refused.add(_key(form))
+    def _note_refusal(self, form: Form) -> None:
+        proposal = Proposal(form.item.identity.sop_class_uid, form.transfer_syntax)
+        if self._refusals.usable(_NOBODY, [proposal]):  # Else another of the request has said it.
+            self._refusals.note(_NOBODY, {proposal: False})
 
 
 def client_of(section: Section) -> WebClient:
@@ -324,10 +331,6 @@ def _drop(forms: Iterable[Form]) -> None:
     """Delete what are copies."""
     for form in forms:
         form.drop()
-
-
-def _key(form: Form) -> tuple[str, str]:
-    return form.item.identity.sop_class_uid, form.transfer_syntax
 
 
 def _receipt(

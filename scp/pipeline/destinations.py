@@ -48,7 +48,7 @@ def build_destination(
             decoder = _decoder(section, decode)
             return DicomDestination(name, section, decoder, refusals=refusals, own_title=own_title)
         case DicomwebSection():
-            return DicomwebDestination(name, section, _decoder(section, decode))
+            return DicomwebDestination(name, section, _decoder(section, decode), refusals=refusals)
     return ObjectStoreWriter(name, section)
 
 

@@ -22,6 +22,7 @@ from scp.config.remote import DicomwebDestination as Section
 from scp.deliver.dicomweb import DicomwebDestination, client_of
 from scp.deliver.ports import DecodeForPeer, Receipt, Verdict
 from scp.deliver.qido import has_instance, instances_of
+from scp.deliver.refusals import ALONE_SECONDS, Refusals
 from scp.errors import DeliveryError, PeerRejectedError, PeerUnavailableError
 from scp.model import DeliveryItem
 from tests.deliver.files import (
@@ -298,6 +299,53 @@ def test_a_syntax_that_came_so_is_decoded_and_not_offered_again(tmp_path: Path) 
     assert [r.transfer_syntax for r in receipts] == [EXPLICIT] * 2
     assert len(peer.requests) == 3
     assert list(copies.iterdir()) == []
+
+
+def test_what_one_lane_finds_refused_is_not_sent_by_another_until_a_person_asks_for_it(
+    tmp_path: Path,
+) -> None:
+    items = [rle_item(tmp_path, original_is_native=True)]
+    with WebPeer(refuses=lambda syntax: syntax == RLE) as peer:
+        refusals = Refusals(tmp_path / "refused", "web")
+        lanes = [
+            DicomwebDestination("web", section_of(peer), no_decoder, refusals=refusals)
+            for _ in range(2)
+        ]
+        sent = []
+        for lane in (*lanes, lanes[0]):
+            (receipt,) = lane.deliver(items, lambda: False)
+            sent.append((receipt.verdict, receipt.transfer_syntax, receipt.offers))
+        after = DicomwebDestination(
+            "web", section_of(peer), no_decoder, refusals=Refusals(tmp_path / "refused", "web")
+        )
+        (again,) = after.deliver(items, lambda: False)  # As after a restart.
+        peer.refuses = lambda syntax: False
+        refusals.forget()
+        (last,) = lanes[1].deliver(items, lambda: False)
+
+    assert sent == [(Verdict.DELIVERED, EXPLICIT, 2), *[(Verdict.DELIVERED, EXPLICIT, 1)] * 2]
+    assert (again.transfer_syntax, again.offers) == (EXPLICIT, 1)
+    assert last.transfer_syntax == RLE
+
+
+def test_what_was_refused_in_every_form_is_sent_again_after_a_while(tmp_path: Path) -> None:
+    clock = [1_000_000.0]
+    (item,) = ct_items(tmp_path, 1)
+    with WebPeer(refuses=lambda syntax: True) as peer:
+        refusals = Refusals(None, "web", wall=lambda: clock[0])
+        destination = DicomwebDestination("web", section_of(peer), no_decoder, refusals=refusals)
+        (first,) = destination.deliver([item], lambda: False)
+        peer.refuses = lambda syntax: False
+        (soon,) = destination.deliver([item], lambda: False)
+        asked = len(peer.requests)
+        clock[0] += ALONE_SECONDS
+        receipts = [*destination.deliver([item], lambda: False)]
+        clock[0] += 1.0
+        receipts += destination.deliver([item], lambda: False)
+
+    assert [first.verdict, soon.verdict] == [Verdict.REFUSED] * 2
+    assert asked == 1
+    assert [receipt.verdict for receipt in receipts] == [Verdict.DELIVERED] * 2
 
 
 def test_a_lossy_original_that_is_refused_is_not_decoded_unasked(tmp_path: Path) -> None:
