@@ -38,7 +38,7 @@ from scp.pipeline.intake import Intake
 from scp.pipeline.notices import AT_ONCE, read_notices, send_needs
 from scp.pipeline.originals import Originals
 from scp.pipeline.pool import WorkerPool
-from scp.pipeline.processes import Orders, read_orders
+from scp.pipeline.processes import Orders
 from scp.pipeline.recorder import Recorder
 from scp.pipeline.requests import Requests, describe_queue
 from scp.pipeline.retention import Retention
@@ -368,11 +368,7 @@ def _make_patient_key(layout: Layout, disk: Disk) -> None:
         logger.error("nothing that arrives now will be found by its patient: %s", error)
 
 
-def main() -> None:
-    orders = read_orders()
+def main(orders: Orders) -> None:
+    """One coordinator's life."""
     telemetry.configure(orders.log_format, orders.log_level)
     Coordinator(orders).run(orders.sockets[0])
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""How the node's processes are started and told what to do: by exec, orders on standard input."""
+"""How workers are started and told what to do: by exec, orders on standard input."""
 
 import contextlib
 import ctypes
@@ -78,10 +78,15 @@ def read_orders() -> Orders:
     """
     orders = pickle.loads(sys.stdin.buffer.read())  # noqa: S301 - written by our own parent
     assert isinstance(orders, Orders)
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != orders.parent:
-        os._exit(1)  # It died before we asked.
+    die_with(orders.parent)
     return orders
+
+
+def die_with(parent: int) -> None:
+    """Have this process killed when its parent dies, whatever kills that."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # It died before we asked.
 
 
 def run_promptly() -> None:

@@ -18,7 +18,7 @@ from scp.config.schema import Config, NodeSection
 from scp.durable import Disk
 from scp.pipeline.commitment_asks import vouching_destinations
 from scp.pipeline.notices import NoticeSender, read_needs
-from scp.pipeline.processes import Orders, read_orders
+from scp.pipeline.processes import Orders
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +38,9 @@ def count_of(node: NodeSection) -> int:
     return node.receivers
 
 
-def main() -> None:
-    orders = read_orders()
+def main(orders: Orders) -> None:
+    """One receiver's life."""
     telemetry.configure(orders.log_format, orders.log_level)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     serve(orders)
 
 
@@ -92,7 +91,3 @@ def _listen_for_needs(notices: socket.socket, store: SpoolStore) -> None:
         if needed is None:
             return
         store.needs(needed)
-
-
-if __name__ == "__main__":
-    main()

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from scp.accept.seats import Seats, make_table
 from scp.buffer.jobs import sweep
@@ -18,6 +18,7 @@ from scp.config.schema import Config
 from scp.durable import Disk
 from scp.errors import NodeError, StorageFullError
 from scp.pipeline import processes
+from scp.pipeline.forks import Fork, fork
 from scp.pipeline.notices import NoticeSender, notice_pair
 from scp.pipeline.processes import Orders
 from scp.pipeline.receiver import count_of
@@ -43,14 +44,13 @@ _BACKLOG = 512
 class _Child:
     module: str
     name: str
-    process: subprocess.Popen[bytes] | None = None
+    process: Fork | None = None
     started: float = 0.0
     failures: int = 0
     start_at: float | None = None
     """When it is to be started again."""
     is_told_of: bool = True
     """Whether the coordinator knows of its last death."""
-    descriptor: int = field(default=-1)
 
 
 class Supervisor:
@@ -188,11 +188,10 @@ class Supervisor:
         )
         child.started = time.monotonic()
         try:
-            child.process = processes.start(child.module, orders)
+            child.process = fork(child.module, orders)
         except OSError as error:
             raise NodeError(f"the {child.module} cannot be started: {error.strerror}") from error
-        child.descriptor = os.pidfd_open(child.process.pid)
-        self._selector.register(child.descriptor, selectors.EVENT_READ, child)
+        self._selector.register(child.process.descriptor, selectors.EVENT_READ, child)
 
     # -- run -----------------------------------------------------------------------------------
 
@@ -277,9 +276,8 @@ class Supervisor:
 
     def _reap(self, child: _Child) -> None:
         assert child.process is not None
+        self._selector.unregister(child.process.descriptor)
         code = child.process.wait()
-        self._selector.unregister(child.descriptor)
-        os.close(child.descriptor)
         child.process = None
         if not self._stop_asked:
             logger.error("the %s ended (%s)", child.module, processes.describe_exit(code))

@@ -39,12 +39,12 @@ def cpu_seconds(root: int) -> float:
     return total / _TICKS
 
 
-def process_of(root: int, module: str) -> int:
-    """The process of the tree that runs a module of ours."""
+def process_of(root: int, name: str) -> int:
+    """The process of the tree that has a name: ``receiver`` or ``coordinator``."""
     for process in tree(root):
-        if module.encode() in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0"):
+        if Path(f"/proc/{process}/comm").read_text().strip() == name:
             return process
-    raise SystemExit(f"no {module} runs below process {root}")
+    raise SystemExit(f"no {name} runs below process {root}")
 
 
 def pss_bytes(root: int) -> int:

@@ -81,7 +81,7 @@ def large(folder: Path) -> None:
     here = folder / "node"
     rule = {"name": "all", "match": {}, "convert": "original", "send_to": ["archive"]}
     with peers.node(here, rules=[rule], series={"quiet_seconds": 600}) as (port, process, _):
-        receiver = process_of(process, "scp.pipeline.receiver")
+        receiver = process_of(process, "receiver")
         Path(f"/proc/{receiver}/clear_refs").write_text("5")  # the peak begins here
         before = _kib(receiver, "VmRSS")
         seconds = peers.storescu(port, file)

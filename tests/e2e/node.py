@@ -113,7 +113,7 @@ class RunningNode:
             return []
         found = list(_family(self._process.pid))
         self._family.update(found)
-        return [pid for pid in found if module in command_line(pid)]
+        return [pid for pid in found if runs(pid, module)]
 
     def kill9(self) -> None:
         """kill -9 of every process of the node, as near to one moment as can be."""
@@ -315,11 +315,14 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def command_line(pid: int) -> str:
+def runs(pid: int, module: str) -> bool:
+    """Whether it was started with a module of ours, or forked for it and named so."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().decode()
+        name = Path(f"/proc/{pid}/comm").read_text().strip()
     except (FileNotFoundError, ProcessLookupError):
-        return ""
+        return False
+    return module in command or name == module.rpartition(".")[2]
 
 
 def _family(pid: int) -> Iterable[int]:

@@ -31,7 +31,7 @@ SILENCE_SECONDS = 6.0
 
 _HOOK = """
 import sys
-if "scp.pipeline.gpu" in sys.orig_argv or "scp.pipeline.coordinator" in sys.orig_argv:
+if "scp.pipeline.gpu" in sys.orig_argv or "serve" in sys.orig_argv:
     from pathlib import Path
     from tests.pipeline.software_gpus import install
     install(Path(__file__).parent)
