@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scp.buffer.job import Job
@@ -114,7 +114,7 @@ class _Records:
             found = _Finding(path=path, verdict="unknown", detail=why)
         else:
             found = self._judge_by_ledger(self._ledger, path, digest)
-        return found if found.verdict != "unknown" else _judge_by_itself(path) or found
+        return found if found.verdict != "unknown" else _judge_by_itself(path, found)
 
     def _judge_by_ledger(self, ledger: Ledger, path: Path, digest: str) -> _Finding:
         rows = ledger.find_results(result_sha256=digest)
@@ -239,18 +239,23 @@ def _judge_frames(path: Path, enhanced: Path, sidecar: Path | None = None) -> _F
         detail = "; ".join(faults[:3]) + (" ..." if len(faults) > 3 else "")
         return _Finding(path=path, verdict="different", checked=checked, detail=detail)
     what = "pixels and header of all" if checked == "sources" else "the pixels of all"
-    detail = (
-        f"{what} {len(frames)} sources, by the digests that it carries; "
-        "no record here tells whether its own header is as it was written"
+    detail = "; ".join(
+        (
+            f"{what} {len(frames)} sources, by the digests that it carries",
+            *sorted({each.warning for each in frames} - {""}),
+            "no record here tells whether its own header is as it was written",
+        )
     )
     return _Finding(path=path, verdict="good", checked=checked, detail=detail)
 
 
-def _judge_by_itself(path: Path) -> _Finding | None:
-    """Of a single-frame result that no record knows, by the digests that it carries; None: it has none."""
+def _judge_by_itself(path: Path, unknown: _Finding) -> _Finding:
+    """Of what no record knows: a single-frame result is compared with the digests that it carries."""
     copy = examine(path)
-    if copy is None or copy.carried is None:
-        return None
+    if copy is None:
+        return replace(unknown, detail=f"{unknown.detail}; it cannot be read as DICOM")
+    if copy.carried is None:
+        return unknown
     if copy.pixels != copy.carried.pixels:
         why = "its pixels are not those of the digest that it carries"
         return _Finding(path=path, verdict="different", checked="pixels", detail=why)

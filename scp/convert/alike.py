@@ -10,8 +10,9 @@ from pydicom import dcmread
 from scp.convert.attributes import PixelAttributes, read_attributes
 from scp.convert.codec_cpu import OpenJpegDecoder
 from scp.convert.digests import dataset_sha256, normal_without_pixels
+from scp.convert.enhanced.identity import IDENTITY
 from scp.convert.enhanced.record import FrameDigests
-from scp.convert.enhanced.restore import IDENTITY, NotRestorableError, verify_collapsed
+from scp.convert.enhanced.restore import NotRestorableError, verify_collapsed
 from scp.convert.part10 import DicomFile, open_dicom
 from scp.convert.source import frame_at, locate_frames
 from scp.elements import Element

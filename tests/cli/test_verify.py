@@ -161,11 +161,17 @@ def test_restore_says_whose_patient_is_another_now(
 
     said = dcmpress("restore", volume, tmp_path / "back")
     told = json.loads(dcmpress("restore", volume, tmp_path / "again", "--json"))
+    away = (tmp_path / "away").joinpath(volume.name)
+    away.parent.mkdir()
+    for path in volume.parent.glob(f"{volume.name}*"):
+        shutil.copy(path, away.parent)
+    verified = dcmpress("verify", away, "-c", converted / f"{record}.yaml")
 
     assert said.splitlines()[0] == (
         "warning: the object now says otherwise, the original as it was: PatientID, PatientBirthDate"
     )
-    assert "MERGED" not in said
+    assert "MERGED" not in said + verified
+    assert "the object now says otherwise, the original as it was: PatientID" in verified
     assert all("PatientID, PatientBirthDate" in each["warning"] for each in told)
     assert len(list((tmp_path / "back").iterdir())) == 4
 
@@ -284,3 +290,16 @@ def test_a_header_or_a_pixel_that_changed_without_a_record_is_told(
     assert (found[header]["verdict"], found[header]["checked"]) == ("different", "dataset")
     assert (found[pixels]["verdict"], found[pixels]["checked"]) == ("different", "pixels")
     assert found[bare]["verdict"] == "unknown"
+
+
+def test_what_was_cut_and_no_record_knows_is_said_to_be_unreadable(
+    alone: tuple[Path, Path], verdict: Callable[[Path, Path], Any]
+) -> None:
+    config, folder = alone
+    path = next(folder.iterdir())
+    path.write_bytes(path.read_bytes()[:100])
+
+    found = verdict(path, config)
+
+    assert found["verdict"] == "unknown"
+    assert "it cannot be read as DICOM" in found["detail"]

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from pydicom import dcmread
-from pydicom.filebase import DicomBytesIO
 from pydicom.uid import ExplicitVRLittleEndian
 
 from scp.convert.attributes import PixelAttributes, read_attributes
 from scp.convert.codec_cpu import OpenJpegDecoder
+from scp.convert.enhanced.identity import difference, identity_in
 from scp.convert.enhanced.originals import Layout, Surroundings, rebuilt, without_codestream
 from scp.convert.enhanced.record import (
     FrameDigests,
@@ -33,16 +32,6 @@ from scp.errors import ConversionError, MalformedError, TruncatedError
 from scp.part10 import file_meta_of
 
 _UID = re.compile(r"[0-9.]{1,64}", re.ASCII)
-IDENTITY: Final = (
-    "PatientName",
-    "PatientID",
-    "IssuerOfPatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyInstanceUID",
-    "AccessionNumber",
-)
-"""What a PACS corrects in the object, and the record does not know of."""
 _SOP_INSTANCE_UID: Final = 0x00080018
 _AFTER_UID: Final = _SOP_INSTANCE_UID + 1
 _PADDED: Final = b"\xff\xd9\0"
@@ -83,6 +72,8 @@ class CheckedFrame:
     """Whether the dataset as it was received was put together and compared, not its pixels alone."""
     fault: str
     """Empty where what was compared is what was recorded."""
+    warning: str = ""
+    """As of :class:`Restored`, where the source's header was put together."""
 
 
 def restore(
@@ -117,7 +108,7 @@ def restore(
     is_sound = _is_sound(record, len(opened.digests))
     decoder = decoder or OpenJpegDecoder()
     out.mkdir(parents=True, exist_ok=True)
-    identity = _identity(_header(opened))
+    identity = identity_in(_header(opened))
     for index, digests in enumerate(opened.digests):
         try:
             around = next(surroundings)
@@ -152,15 +143,17 @@ def verify_collapsed(
     beside = sidecar or sidecar_of(enhanced)
     has_record = opened.record is not None or beside.exists()
     surroundings: Iterator[Surroundings] | None = None
+    identity = identity_in(_header(opened)) if has_record else None
     if has_record:
         surroundings = read_record(_record(opened, enhanced, sidecar), len(opened.digests))
     for index, digests in enumerate(opened.digests):
-        fault, around = "", None
+        fault, warning, around = "", "", None
         try:
             around = None if surroundings is None else next(surroundings)
             words = _words(opened, index, digests, decoder)
             if around is not None:
-                around, _ = _rebuilt(opened, index, around, words, digests)
+                around, pieces = _rebuilt(opened, index, around, words, digests)
+                warning = _warning(around, pieces, identity)
             if surroundings is not None and index == len(opened.digests) - 1:
                 next(surroundings, None)  # Its own check sum comes after the last frame.
         except StopIteration:  # of a record that was found to be damaged before
@@ -172,6 +165,7 @@ def verify_collapsed(
             digests=digests,
             is_whole=around is not None and around.is_exact,
             fault=fault,
+            warning=warning,
         )
         opened.file.release()
 
@@ -294,7 +288,7 @@ def _restored(
         around, pieces = _rebuilt(opened, index, around, words, digests)
         if not (is_sound or around.is_exact):
             raise MalformedError(_DAMAGED)  # Its codestream is another by now.
-        warning = _changed(_identity(b"".join(pieces[: 1 if around.is_exact else 2])), identity)
+        warning = _warning(around, pieces, identity)
         path = _write(out, uid, index, pieces)
     except (ConversionError, MalformedError, TruncatedError) as error:
         fault = str(error)
@@ -375,24 +369,7 @@ def _write(out: Path, uid: str, index: int, pieces: list[bytes | memoryview]) ->
     return path
 
 
-def _identity(header: bytes) -> dict[str, str] | None:
-    """What identifies the patient and the study; None where pydicom cannot read it."""
-    try:
-        dataset = dcmread(
-            DicomBytesIO(header),
-            stop_before_pixels=True,
-            specific_tags=[*IDENTITY, "SpecificCharacterSet"],
-        )
-        return {keyword: str(dataset.get(keyword) or "") for keyword in IDENTITY}
-    except Exception:  # pydicom raises whatever a value provokes
-        return None
-
-
-def _changed(original: dict[str, str] | None, now: dict[str, str] | None) -> str:
-    """Names what identifies the patient otherwise in the object than in the original; no values."""
-    if original is None or now is None:
-        return "whether the object and the original name the same patient cannot be told"
-    different = [keyword for keyword in IDENTITY if original[keyword] != now[keyword]]
-    if not different:
-        return ""
-    return f"the object now says otherwise, the original as it was: {', '.join(different)}"
+def _warning(
+    around: Surroundings, pieces: list[bytes | memoryview], now: dict[str, str] | None
+) -> str:
+    return difference(identity_in(b"".join(pieces[: 1 if around.is_exact else 2])), now)
