@@ -122,7 +122,17 @@ class DeliveryError(ScpError):
 
 
 class PeerUnavailableError(DeliveryError):
-    """Nothing can be said of the peer: tried again after a backoff."""
+    """Nothing can be said of the peer: tried again after a backoff.
+
+    Parameters
+    ----------
+    retry_after
+        Seconds for which it has asked to be left alone; 0: it has not.
+    """
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class NoAssociationError(PeerUnavailableError):

@@ -71,13 +71,14 @@ class Shared:
         self.synced_at = self.now()
         return self.books.flush()
 
-    def rest(self, problem: str, first: Task | None) -> float:
+    def rest(self, problem: str, first: Task | None, retry_after: float = 0.0) -> float:
         """Leave the destination alone for a while; returns until when, in wall time.
 
+        That is at least the ``retry_after`` seconds from now that it has asked for, within bounds.
         The receipts of one job remember it, which is enough for the next start.
         """
         with self.changed:
-            entry = self.schedule.unavailable(first, problem, self.now(), self.wall())
+            entry = self.schedule.unavailable(first, problem, self.now(), self.wall(), retry_after)
             self.last_error = problem
             self.down_since = self.down_since or entry.at
         if first is not None:
@@ -108,6 +109,8 @@ class Attempt:
         self._warnings = 0
         self._problem = ""
         """Why the destination as a whole is left alone for a while."""
+        self._retry_after = 0.0
+        """For how many seconds it wants that."""
 
     def run(self) -> None:
         items = [task.item for task in self.tasks]
@@ -116,8 +119,8 @@ class Attempt:
             for receipt in self._destination.deliver(items, self._should_stop):
                 self._take(receipt)
         except PeerUnavailableError as error:
-            if self._was_reached or self.is_alone():
-                self._problem = str(error)
+            if self._was_reached or self.is_alone() or error.retry_after:
+                self._problem, self._retry_after = str(error), error.retry_after
             else:
                 self._give_way(str(error))
         except PeerRejectedError as error:
@@ -220,7 +223,8 @@ class Attempt:
         if self._problem:
             failed = [task for task, _ in self._failed if not task.is_settled]
             unanswered = self._unanswered or failed
-            retry_at = shared.rest(self._problem, unanswered[0] if unanswered else None)
+            first = unanswered[0] if unanswered else None
+            retry_at = shared.rest(self._problem, first, self._retry_after)
             waiting |= {task.job: (retry_at, self._problem) for task in unanswered}
         problem = shared.flush()
         if problem:

@@ -41,8 +41,14 @@ class Breaker:
         self._backoff = backoff
         self.failures = 0
         """In a row; 0 while it is closed."""
-        self.rests_until = -math.inf
+        self._rests_until = -math.inf
+        self._told_until = -math.inf
+        """The destination itself has said so; what it takes meanwhile on other lanes changes nothing."""
+
+    @property
+    def rests_until(self) -> float:
         """The destination as a whole is left alone until then."""
+        return max(self._rests_until, self._told_until)
 
     @property
     def is_closed(self) -> bool:
@@ -54,20 +60,29 @@ class Breaker:
 
     def reached(self) -> None:
         """The destination answered something better than later."""
-        self.failures, self.rests_until = 0, -math.inf
+        self.failures, self._rests_until = 0, -math.inf
 
-    def failed(self, now: float) -> float:
+    def hurry(self) -> None:
+        """A person wants it tried now."""
+        self.reached()
+        self._told_until = -math.inf
+
+    def failed(self, now: float, retry_after: float = 0.0) -> float:
         """The destination cannot be had; returns the seconds that it is left alone.
 
-        Attempts that fail together count once.
+        Attempts that fail together count once. ``retry_after`` is for how many seconds at least it
+        wants to be, which is believed up to the longest wait that there is.
         """
         if now >= self.rests_until:
             self.failures += 1
             drawn = self._backoff.random()
-            self.rests_until = now + self._backoff.seconds(self.failures, drawn)
+            self._rests_until = now + self._backoff.seconds(self.failures, drawn)
+        if retry_after > 0:
+            told = now + min(retry_after, self._backoff.longest_wait)
+            self._told_until = max(self._told_until, told)
         return self.rests_until - now
 
     def resume(self, failures: int, now: float, wait: float) -> None:
         """Go on with what was known before a restart."""
         self.failures = max(self.failures, failures)
-        self.rests_until = max(self.rests_until, now + wait)
+        self._rests_until = max(self._rests_until, now + wait)

@@ -89,26 +89,37 @@ class DicomwebDestination:
         while position < len(items) and not should_stop():
             self._client.connect()  # Before anything is decoded for it.
             forms = self._together(items, position, should_stop)
-            try:
-                if len(forms) < 2:
+            if len(forms) < 2:
+                try:
                     yield self._alone(items[position], *forms)
-                    self._end_if_lost()
-                    position += 1
-                    continue
+                finally:
+                    _drop(forms)
+                self._end_if_lost()
+                position += 1
+                continue
+            answers: list[Receipt | None] = [None] * len(forms)
+            problem: PeerUnavailableError | None = None
+            try:
                 answers = self._store_together(forms)
+            except PeerUnavailableError as error:
+                problem = error
             finally:
                 _drop(forms)
-            yield from self._settle(forms, answers, should_stop)
+            yield from self._settle(forms, answers, problem, should_stop)
             position += len(forms)
 
     def _settle(
-        self, forms: list[Form], answers: list[Receipt | None], should_stop: Callable[[], bool]
+        self,
+        forms: list[Form],
+        answers: list[Receipt | None],
+        problem: PeerUnavailableError | None,
+        should_stop: Callable[[], bool],
     ) -> Iterator[Receipt]:
         """A receipt for each of what went together; what has none yet goes alone.
 
-        Where that cannot be, they get one all the same: each was offered, which is counted.
+        Where that cannot be, because there is a problem with the server, they get one all the same:
+        each was offered, which is counted.
         """
-        problem: PeerUnavailableError | None = None
         for form, receipt in zip(forms, answers, strict=True):
             if receipt is not None:
                 self._lost.clear()
@@ -125,7 +136,7 @@ class DicomwebDestination:
             raise problem
 
     def _end_if_lost(self) -> None:
-        if len(self._lost) >= LOST_IN_A_ROW:
+        if len(self._lost) >= LOST_IN_A_ROW or (self._lost and self._lost[-1].retry_after):
             raise self._lost[-1]
 
     def check(self) -> str:
@@ -135,6 +146,9 @@ class DicomwebDestination:
             answer = self._client.request("GET", "/studies?limit=1", headers={"Accept": stow.JSON})
         finally:
             self._client.close()
+        error = http_error(answer.status, self._server, answer.retry_after)
+        if isinstance(error, PeerUnavailableError):
+            raise error
         if answer.status in (401, 403, 407) or answer.status >= 500:
             raise DeliveryError(f"{self._server} answers {answer.status}")
         milliseconds = 1000 * (time.monotonic() - started)
@@ -174,13 +188,21 @@ class DicomwebDestination:
         return forms
 
     def _store_together(self, forms: list[Form]) -> list[Receipt | None]:
-        """A receipt for each, or None where nothing sure can be said of it."""
+        """A receipt for each, or None where nothing sure can be said of it.
+
+        Raises
+        ------
+        PeerRejectedError
+            The server lets nobody in.
+        PeerUnavailableError
+            It says when to come again.
+        """
         try:
             answer = self._store(forms)
         except (DeliveryError, MalformedError):
             return [None] * len(forms)
-        error = http_error(answer.status, self._server)
-        if isinstance(error, PeerRejectedError):
+        error = http_error(answer.status, self._server, answer.retry_after)
+        if isinstance(error, PeerRejectedError) or (error is not None and error.retry_after):
             raise error
         if error is not None or answer.status not in _PER_INSTANCE:
             return [None] * len(forms)
@@ -237,7 +259,7 @@ class DicomwebDestination:
     def _store_alone(self, form: Form) -> Receipt | None:
         """The server's answer; None when it does not take this form."""
         answer = self._store([form])
-        error = http_error(answer.status, self._server)
+        error = http_error(answer.status, self._server, answer.retry_after)
         if error is not None:
             raise error
         if answer.status == _UNSUPPORTED_MEDIA_TYPE:

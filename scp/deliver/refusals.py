@@ -94,7 +94,7 @@ class Refusals:
     def _save(self) -> None:
         if self._path is None:
             return
-        refused = [[key.calling_ae_title, *key.proposal, round(at)] for key, at in self._at.items()]
+        refused = [[key.calling_ae_title, *key.proposal, int(at)] for key, at in self._at.items()]
         aside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
             aside.write_text(json.dumps({"peer": self._peer, "refused": refused}) + "\n")

@@ -141,7 +141,7 @@ class Schedule:
         known = self._jobs.get(job)
         if known is None:
             return
-        self.breaker.reached()
+        self.breaker.hurry()
         for task in known.tasks.values():
             task.tries = task.limited = task.setbacks = 0
             task.due = -math.inf
@@ -262,11 +262,16 @@ class Schedule:
         self._put(task)
         return Answered(at=wall, receipt=receipt, tries=task.tries, retry_at=wall + wait)
 
-    def unavailable(self, first: Task | None, reason: str, now: float, wall: float) -> Unavailable:
-        """Nothing could be delivered; the attempt ended at ``first``."""
+    def unavailable(
+        self, first: Task | None, reason: str, now: float, wall: float, retry_after: float = 0.0
+    ) -> Unavailable:
+        """Nothing could be delivered; the attempt ended at ``first``.
+
+        The destination wants to be left alone for ``retry_after`` seconds.
+        """
         if first is not None:
             first.setbacks += 1
-        wait = self.breaker.failed(now)
+        wait = self.breaker.failed(now, retry_after)
         tries = self.breaker.failures
         return Unavailable(at=wall, reason=reason, tries=tries, retry_at=wall + wait)
 

@@ -58,13 +58,17 @@ def rejection_error(
     return PeerRejectedError(f"{text} (permanent)")
 
 
-def http_error(status: int, server: str) -> PeerRejectedError | PeerUnavailableError | None:
+def http_error(
+    status: int, server: str, retry_after: float = 0.0
+) -> PeerRejectedError | PeerUnavailableError | None:
     """The error that a status of HTTP amounts to; None where it speaks of the instances sent.
 
-    ``server`` names who answered, for the message.
+    ``server`` names who answered, for the message; ``retry_after`` is what it said of when to come
+    again, in seconds.
     """
     if status in _HTTP_OF_PEER_FOR_NOW:
-        return PeerUnavailableError(f"{server} answers {status}")
+        told = f" and wants to be left alone for {retry_after:.0f} s" if retry_after else ""
+        return PeerUnavailableError(f"{server} answers {status}{told}", retry_after)
     if status in _HTTP_OF_PEER or 300 <= status < 400 or not 200 <= status < 600:
         return PeerRejectedError(f"{server} answers {status}")
     return None

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Final, cast
 from urllib.parse import urlsplit
 
@@ -23,9 +24,12 @@ from scp.tls import client_context
 SLOWEST: Final = 32 * 1024
 """Bytes a second below which a server takes a request too slowly."""
 LONGEST_ANSWER: Final = 16 * 2**20
+LONGEST_PAUSE: Final = 24 * 3600.0
+"""Seconds for which a server may ask to be left alone; who waits has a bound of its own."""
 _READ: Final = 1 << 16
 _HTTP_1_1: Final = 11
 _AGENT: Final = "dcmpress"
+_SECONDS: Final = re.compile(r"[0-9]+")
 _TOKEN: Final = re.compile(r"[!-~]+( [!-~]+)*")
 """One line of what a header may have."""
 
@@ -41,6 +45,8 @@ class Answer:
     status: int
     content_type: str
     body: bytes
+    retry_after: float = 0.0
+    """Seconds until it wants to be asked again; 0: it does not say."""
 
 
 class WebClient:
@@ -184,7 +190,12 @@ class WebClient:
         content_type = response.headers.get("Content-Type", "")
         if is_last or response.version < _HTTP_1_1:
             self.close()
-        return Answer(status=response.status, content_type=content_type, body=bytes(body))
+        return Answer(
+            status=response.status,
+            content_type=content_type,
+            body=bytes(body),
+            retry_after=_retry_after(response.headers),
+        )
 
 
 def basic(user: str, password: Secret) -> Authorization:
@@ -213,6 +224,27 @@ def bearer(token: Secret) -> Authorization:
 def nobody() -> str:
     """No authentication."""
     return ""
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    """Retry-After (RFC 9110 section 10.2.3) in seconds; 0 where it is missing or makes no sense."""
+    said = headers.get("Retry-After", "").strip()
+    if _SECONDS.fullmatch(said):
+        return min(float(said), LONGEST_PAUSE)
+    until = _moment(said)
+    if until is None:
+        return 0.0
+    # By the server's own clock, which need not be ours.
+    now = _moment(headers.get("Date", "")) or time.time()
+    return min(max(0.0, until - now), LONGEST_PAUSE)
+
+
+def _moment(date: str) -> float | None:
+    """A date of HTTP in seconds since the epoch."""
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _give_up(connection: HTTPConnection, is_late: threading.Event) -> None:

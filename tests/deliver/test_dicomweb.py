@@ -23,6 +23,7 @@ from scp.deliver.dicomweb import DicomwebDestination, client_of
 from scp.deliver.ports import DecodeForPeer, Receipt, Verdict
 from scp.deliver.qido import has_instance, instances_of
 from scp.deliver.refusals import ALONE_SECONDS, Refusals
+from scp.deliver.web import LONGEST_PAUSE
 from scp.errors import DeliveryError, PeerRejectedError, PeerUnavailableError
 from scp.model import DeliveryItem
 from tests.deliver.files import (
@@ -146,6 +147,51 @@ def test_a_server_that_answers_nobody_is_left_alone_soon(answer: Answer, tmp_pat
         assert len(peer.requests) == 3
 
     assert peer.stored == {}
+
+
+NOON = "Mon, 05 Jan 2026 12:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("said", "date", "seconds"),
+    [
+        ("120", None, 120.0),
+        ("0", None, 0.0),
+        ("9" * 400, None, LONGEST_PAUSE),
+        ("Mon, 05 Jan 2026 12:02:00 GMT", NOON, 120.0),
+        ("Mon, 05 Jan 2026 11:00:00 GMT", NOON, 0.0),
+        ("Mon, 05 Jan 2099 12:02:00 GMT", "", LONGEST_PAUSE),
+        ("Mon, 99 Jan 2026", NOON, 0.0),
+        ("-5", None, 0.0),
+        ("soon", None, 0.0),
+        ("\xb2", None, 0.0),
+    ],
+)
+def test_a_server_says_when_to_come_again(
+    said: str, date: str | None, seconds: float, tmp_path: Path
+) -> None:
+    with WebPeer(answer=always(503), retry_after=said, date=date) as peer:
+        with pytest.raises(PeerUnavailableError, match="answers 503") as raised:
+            deliver(peer, ct_items(tmp_path, 2))
+        with pytest.raises(PeerUnavailableError) as probed:
+            DicomwebDestination("web", section_of(peer), no_decoder).check()
+
+    assert raised.value.retry_after == probed.value.retry_after == seconds
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_says_when_to_come_again_is_asked_nothing_more(
+    status: int, count: int, tmp_path: Path
+) -> None:
+    receipts: list[Receipt] = []
+    with WebPeer(answer=always(status), retry_after="60") as peer:
+        destination = DicomwebDestination("web", section_of(peer), no_decoder)
+        with pytest.raises(PeerUnavailableError, match="wants to be left alone for 60 s"):
+            receipts.extend(destination.deliver(ct_items(tmp_path, count), lambda: False))
+
+    assert len(peer.requests) == 1
+    assert [(r.verdict, r.offers) for r in receipts] == [(Verdict.TRANSIENT, 1)] * count
 
 
 def test_a_server_that_hangs_is_not_waited_for(tmp_path: Path) -> None:

@@ -571,6 +571,29 @@ def test_a_small_batch_is_its_own_probe(tmp_path: Path) -> None:
     assert destination.attempts == 3
 
 
+def test_a_destination_that_says_when_to_come_again_is_left_alone_until_then(
+    tmp_path: Path,
+) -> None:
+    def script(item: DeliveryItem, number: int) -> Verdict:
+        raise PeerUnavailableError("the server answers 503", 500.0)
+
+    patient = Backoff(first_seconds=0.01, longest_seconds=1000.0)
+    destination = Scripted(script)
+    began = time.time()
+    with running(destination, patient) as node:
+        node.queue.add(job(tmp_path, "a"))
+        wait_for(lambda: node.of(Waiting))
+        (waiting,) = node.of(Waiting)
+        next_try = node.queue.snapshot().next_try
+
+    assert destination.attempts == 1
+    assert next_try is not None
+    assert min(waiting.retry_at, next_try) >= began + 499.0
+    unavailable = load(tmp_path / "receipts-job").unavailable
+    assert unavailable is not None
+    assert unavailable.retry_at == waiting.retry_at
+
+
 def test_silence_counts_from_the_last_answer_and_ends_with_the_attempt(tmp_path: Path) -> None:
     clock = [1000.0]
     asked, answers = threading.Event(), threading.Event()

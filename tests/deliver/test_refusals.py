@@ -41,6 +41,16 @@ def test_a_refusal_is_forgotten_after_a_while() -> None:
     assert refusals.usable("US", BOTH) == BOTH
 
 
+def test_a_refusal_counts_at_once_for_whoever_is_started_then(tmp_path: Path) -> None:
+    refusals, clock = remembering(tmp_path / "refused")
+    clock.now += 0.9
+    refusals.note("US", {HTJ2K: False})
+
+    after = Refusals(tmp_path / "refused", "PACS@a:104", wall=clock)
+
+    assert after.usable("US", BOTH) == [NATIVE]
+
+
 def test_where_nothing_is_left_the_peer_is_asked_again_soon_but_not_at_once() -> None:
     refusals, clock = remembering()
 

@@ -133,6 +133,28 @@ def test_only_one_lane_tries_a_destination_that_failed() -> None:
     assert made.breaker.allows(1.0, 1)
 
 
+def test_a_destination_is_left_alone_for_as_long_as_it_asks_for() -> None:
+    made = schedule(x="ab")
+
+    made.unavailable(None, "429", 0.0, WALL, retry_after=100.0)
+    told = made.unavailable(None, "429", 0.5, WALL, retry_after=20.0)
+    made.breaker.reached()  # Another lane's instance was on its way, and is there now.
+
+    assert told.retry_at == WALL + 99.5
+    assert (made.next_due(1.0), due(made, 99.0)) == (100.0, [])
+    assert due(made, 100.0) == ["xa", "xb"]
+
+
+def test_no_destination_is_left_alone_for_ever_and_a_person_can_have_it_tried_at_once() -> None:
+    made = schedule(x="a")
+
+    entry = made.unavailable(None, "503", 0.0, WALL, retry_after=1e9)
+    assert entry.retry_at == WALL + Backoff().longest_wait
+    made.hurry("x", [])
+
+    assert due(made, 1.0) == ["xa"]
+
+
 def test_a_transient_answer_makes_only_its_instance_wait() -> None:
     made = schedule(x="ab", y="a")
     taken = take(made, 0.0)

@@ -35,6 +35,10 @@ class WebPeer:
     authorization: str = ""
     """What the header has to say; empty: anything."""
     tls: ssl.SSLContext | None = None
+    retry_after: str = ""
+    """The header of that name, with whatever is no success."""
+    date: str | None = None
+    """The header of that name; None: the time."""
     searches: bool = True
     page: int = 1000
     """How many instances it finds at a time, whatever is asked for."""
@@ -93,6 +97,9 @@ class _Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             super().handle()
 
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string(timestamp) if self.web.date is None else self.web.date
+
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
 
@@ -101,6 +108,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if not self.web.searches:
             self._say(501, b"")
+            return
+        if self.web.retry_after:
+            self._say(503, b"")
             return
         query = parse_qs(urlsplit(self.path).query)
         asked, first = query.get("SOPInstanceUID", []), int(query.get("offset", ["0"])[0])
@@ -190,6 +200,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         if kind:
             self.send_header("Content-Type", kind)
+        if self.web.retry_after and status >= 400:
+            self.send_header("Retry-After", self.web.retry_after)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
