@@ -6,6 +6,7 @@ memory of what was loaded. Only for a process of one thread that has not touched
 
 import contextlib
 import ctypes
+import gc
 import importlib
 import os
 import select
@@ -79,6 +80,7 @@ def fork(module: str, orders: Orders) -> Fork:
     """
     for stream in (sys.stdout, sys.stderr):
         stream.flush()  # What is in them would be written twice.
+    gc.freeze()  # No child looks for cycles in what they share, and copies it for that.
     # A signal for the parent must not come to its handler in a child.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _CAUGHT)
     try:
