@@ -10,8 +10,8 @@ import boto3
 import urllib3
 from moto.server import ThreadedMotoServer
 
+from scp.config.remote import AzureDestination, S3Destination
 from scp.config.remote import DicomwebDestination as DicomwebSection
-from scp.config.remote import S3Destination
 from scp.config.schema import DicomDestination as DicomSection
 from scp.config.schema import FolderDestination
 from scp.deliver.dicom import DicomDestination
@@ -20,6 +20,7 @@ from scp.deliver.folder import FolderDestinationWriter
 from scp.deliver.object_store import PROBE, ObjectStoreWriter
 from scp.deliver.ports import Destination
 from scp.durable import Disk
+from tests.deliver.azure import ACCOUNT, CONTAINER, azurite
 from tests.deliver.files import dataset_bytes, no_decoder
 from tests.e2e.orthanc import Orthanc, dicomweb_plugin, orthanc
 from tests.e2e.peers import free_port, pynetdicom_archive
@@ -169,9 +170,33 @@ def objects_below(client: Any, prefix: str) -> dict[str, bytes]:
     }
 
 
+@contextmanager
+def azure_place(folder: Path) -> Iterator[Place]:
+    with azurite(folder) as running:
+        (folder / "key").write_text(f"{running.key}\n")
+
+        def new(url: str = running.endpoint, **more: Any) -> Destination:
+            values = {
+                "kind": "azure",
+                "account": ACCOUNT,
+                "container": CONTAINER,
+                "endpoint": url,
+                "access_key": {"file": folder / "key"},
+                "prefix": "dicom",
+            }
+            return ObjectStoreWriter("azure", AzureDestination.model_validate(values | more))
+
+        def stored(uid: str) -> list[bytes]:
+            return [content for key, content in sorted(running.blobs().items()) if f"/{uid}" in key]
+
+        unreachable = f"http://127.0.0.1:{free_port()}/{ACCOUNT}"
+        yield Place(new, stored, Path.read_bytes, lambda: new(unreachable))
+
+
 KINDS: dict[str, Kind] = {
     "folder": folder_place,
     "dicom": dicom_place,
     "dicomweb": dicomweb_place,
     "s3": s3_place,
+    "azure": azure_place,
 }

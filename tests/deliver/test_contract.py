@@ -146,7 +146,8 @@ def test_an_instance_of_several_megabytes_arrives_whole(
 ) -> None:
     """Larger than one request or part may be, where there is such a limit."""
     items = items_in(tmp_path, 8, count=2, rows=2048)
-    limits = {"dicomweb": {"max_request_bytes": "1MB"}, "s3": {"max_put_bytes": "5MiB"}}
+    parts = {"max_put_bytes": "5MiB"}
+    limits = {"dicomweb": {"max_request_bytes": "1MB"}, "s3": parts, "azure": parts}
 
     receipts = deliver(place.new(**limits.get(kind, {})), items)
 
