@@ -104,10 +104,13 @@ class Watch:
             was_told = self._alarms.is_raised(Kind.DESTINATION_DOWN, name)
             is_proven = snapshot.was_reached and not snapshot.last_error
             if is_long or (was_told and snapshot.pending and not is_proven):
+                what = f"nothing can be delivered to {name}"
+                if snapshot.down_since is None and snapshot.silent_since is not None:
+                    what = f"{name} does not answer what is being sent; it hangs, or is very slow"
                 yield Condition(
                     kind=Kind.DESTINATION_DOWN,
                     subject=name,
-                    text=f"nothing can be delivered to {name}: see dcmpress status",
+                    text=f"{what}: see dcmpress status",
                     facts={
                         "reason": snapshot.last_error or "no answer",
                         "pending": snapshot.pending,

@@ -20,7 +20,7 @@ from scp.deliver.folder import FolderDestinationWriter
 from scp.deliver.object_store import PROBE, ObjectStoreWriter
 from scp.deliver.ports import Destination
 from scp.durable import Disk
-from tests.deliver.azure import ACCOUNT, CONTAINER, azurite
+from tests.deliver.azure import ACCOUNT, CONTAINER, Azurite, azurite
 from tests.deliver.files import dataset_bytes, no_decoder
 from tests.e2e.orthanc import Orthanc, dicomweb_plugin, orthanc
 from tests.e2e.peers import free_port, pynetdicom_archive
@@ -170,27 +170,27 @@ def objects_below(client: Any, prefix: str) -> dict[str, bytes]:
     }
 
 
+def azure_section(running: Azurite, folder: Path, **more: Any) -> AzureDestination:
+    """Leads to its container; the key is in a file of the folder."""
+    (folder / "key").write_text(f"{running.key}\n")
+    values = {"account": ACCOUNT, "container": CONTAINER, "endpoint": running.endpoint, **more}
+    key = {"file": folder / "key"}
+    return AzureDestination.model_validate({"kind": "azure", "access_key": key, **values})
+
+
 @contextmanager
 def azure_place(folder: Path) -> Iterator[Place]:
     with azurite(folder) as running:
-        (folder / "key").write_text(f"{running.key}\n")
 
-        def new(url: str = running.endpoint, **more: Any) -> Destination:
-            values = {
-                "kind": "azure",
-                "account": ACCOUNT,
-                "container": CONTAINER,
-                "endpoint": url,
-                "access_key": {"file": folder / "key"},
-                "prefix": "dicom",
-            }
-            return ObjectStoreWriter("azure", AzureDestination.model_validate(values | more))
+        def new(**more: Any) -> Destination:
+            section = azure_section(running, folder, prefix="dicom", **more)
+            return ObjectStoreWriter("azure", section)
 
         def stored(uid: str) -> list[bytes]:
             return [content for key, content in sorted(running.blobs().items()) if f"/{uid}" in key]
 
         unreachable = f"http://127.0.0.1:{free_port()}/{ACCOUNT}"
-        yield Place(new, stored, Path.read_bytes, lambda: new(unreachable))
+        yield Place(new, stored, Path.read_bytes, lambda: new(endpoint=unreachable))
 
 
 KINDS: dict[str, Kind] = {

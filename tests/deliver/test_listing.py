@@ -8,8 +8,18 @@ import pytest
 
 from scp.config.remote import S3Destination
 from scp.deliver.listing import Listing
+from scp.deliver.object_store import ObjectStoreWriter
 from scp.errors import DeliveryError, PeerUnavailableError
-from tests.deliver.places import BUCKET, client_of, credentials, object_store, s3_section
+from tests.deliver.azure import azurite
+from tests.deliver.files import ct_items
+from tests.deliver.places import (
+    BUCKET,
+    azure_section,
+    client_of,
+    credentials,
+    object_store,
+    s3_section,
+)
 from tests.e2e.peers import held_port
 
 
@@ -84,3 +94,14 @@ def test_what_it_says_names_no_study(store: tuple[str, dict[str, Any]], tmp_path
         Listing(section(store, **absent)).instances_of("1.2.3.4")
 
     assert "1.2.3.4" not in str(caught.value)
+
+
+def test_what_azure_has_of_a_study_is_told_by_its_keys_too(tmp_path: Path) -> None:
+    items = ct_items(tmp_path, 3)
+    with azurite(tmp_path) as running:
+        listed = azure_section(running, tmp_path)
+        list(ObjectStoreWriter("azure", listed).deliver(items, lambda: False))
+
+        found = Listing(listed).instances_of(items[0].identity.study_instance_uid)
+
+    assert found == {item.identity.sop_instance_uid for item in items}

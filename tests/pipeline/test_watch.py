@@ -63,7 +63,7 @@ def test_a_destination_that_hangs_is_told_of_until_it_answers(
     clock.seconds += 600
     assert down(watch) == [{"reason": "no answer", "pending": 2}]
     watch.tick(0.0)
-    assert "notice, raised: nothing can be delivered to archive" in caplog.text
+    assert "notice, raised: archive does not answer what is being sent" in caplog.text
 
     # What is not yet known to be over is not said to be, by a node that was started again.
     clock.seconds -= 600
@@ -74,4 +74,4 @@ def test_a_destination_that_hangs_is_told_of_until_it_answers(
     parts.until(lambda: not parts.dispatch.live)
     assert down(again) == []
     watch.tick(2 * LOOK_SECONDS)
-    assert "notice, resolved: no longer: nothing can be delivered to archive" in caplog.text
+    assert "notice, resolved: no longer: archive does not answer" in caplog.text
