@@ -88,6 +88,13 @@ class AccessList:
                 return standing
         return self._anybody
 
+    def may_come_from(self, address: str) -> bool:
+        """Whether anybody may from there, whatever it calls itself."""
+        if self._anybody is not None:
+            return True
+        here = ipaddress.ip_address(address)
+        return any(network is None or here in network for _, network, _ in self._peers)
+
     def recognises(self, user: UserIdentity | None) -> bool:
         """Whether an association with this user identity, or with none, may come."""
         if self._user_identity == "ignore":

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from struct import pack
@@ -15,7 +16,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.transport import AddressInformation
 
 from scp import telemetry
-from scp.accept.access import AccessList, Caller, plain_address
+from scp.accept.access import AccessList, Caller, Standing, plain_address
 from scp.accept.audit import Account
 from scp.accept.commitment import CommitmentService
 from scp.accept.contexts import ACCEPTED, Acceptance
@@ -24,7 +25,7 @@ from scp.accept.messages import INVALID_PARAMETER, Messages, Negotiated
 from scp.accept.ports import InstanceStore
 from scp.accept.reader import MAX_CONTROL_PDU_BYTES, PduReader
 from scp.accept.request import MAX_REQUEST_BYTES, read_request
-from scp.accept.seats import Seats
+from scp.accept.seats import ALL, Seats
 from scp.accept.statuses import Rejection
 from scp.accept.upper_layer import (
     HandedSocket,
@@ -50,6 +51,9 @@ PS3.8 9.1.5)."""
 ALERT_SECONDS: Final = 1.0
 """How long a peer with which TLS failed may take to read why."""
 
+SEAT_SECONDS: Final = 0.02
+"""How often one that waits for a seat looks whether another receiver has left one."""
+
 DICOM_APPLICATION: Final = "1.2.840.10008.3.1.1.1"
 """The one application context name (PS3.7 A.2.1)."""
 
@@ -73,12 +77,12 @@ class StorageAssociation(Association):
 
     Parameters
     ----------
-    buffer_bytes
-        To receive into.
-    turned_away
-        What its request for an association is answered, whoever it is; None: as it deserves.
+    when_seated
+        Called by the thread once it has its seats.
     when_over
         Called by the thread at its end.
+    buffer_bytes
+        To receive into.
     """
 
     def __init__(
@@ -87,21 +91,22 @@ class StorageAssociation(Association):
         door: Door,
         connection: socket.socket,
         address: tuple[str, int],
+        when_seated: Callable[["StorageAssociation"], None],
         when_over: Callable[["StorageAssociation"], None],
         *,
         buffer_bytes: int,
-        turned_away: Rejection | None,
     ) -> None:
         super().__init__(service.entity, "acceptor")
         self._service = service
         self._limits = service.limits
         self._door = door
         self.peer_address = plain_address(address[0])
+        self._when_seated = when_seated
         self._when_over = when_over
-        self.turned_away = turned_away
+        self._has_asked = False
         self._reader = PduReader(connection, service.limits, buffer_bytes)
         self._messages: Messages | None = None
-        self._seat = ""
+        self._seats: list[str] = []
         self._ending = "failed"
         self._account = Account(port=door.port, address=self.peer_address)
 
@@ -118,6 +123,25 @@ class StorageAssociation(Association):
     def stop(self) -> None:
         """Abort as soon as the thread looks; from any thread, without waiting."""
         self._reader.stop()
+
+    def leave(self) -> None:
+        """As :meth:`stop`, at once, of one that has no seat and takes up the room of another."""
+        self._reader.stop("others want its place", at_once=True)
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it was stopped."""
+        return self._reader.is_stopped
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it has neither asked for what is not decided yet, nor said what is not read yet."""
+        return not (self._has_asked or self._reader.has_unread)
+
+    @property
+    def open_seconds(self) -> float:
+        """Since the connection came."""
+        return self._account.seconds
 
     @property
     def idle_seconds(self) -> float:
@@ -204,6 +228,7 @@ class StorageAssociation(Association):
         rejection = self._judge(calling, called)
         if rejection is not None:
             self._ending = rejection.words
+            self._has_asked = False
         return rejection
 
     def _judge(self, calling: str, called: str) -> Rejection | None:
@@ -211,8 +236,6 @@ class StorageAssociation(Association):
         names = self._account.certificate_names
         user = given_identity(self.requestor.user_identity)
         self._account.user = "" if user is None else user.name
-        if self.turned_away is not None:
-            return self.turned_away
         if request.application_context_name != DICOM_APPLICATION:
             return Rejection.APPLICATION_CONTEXT
         standing = access.standing(
@@ -226,14 +249,38 @@ class StorageAssociation(Association):
             return Rejection.USER_IDENTITY
         if not self._service.store.has_room():
             return Rejection.CONGESTION
-        if standing.entry:
-            if not self._service.seats.take(standing.entry, standing.max_associations):
-                return Rejection.LOCAL_LIMIT
-            self._seat = standing.entry
+        if not self._sit_down(standing):
+            return Rejection.LOCAL_LIMIT
         self._take_limits(standing.limits)
         if user is not None and user.wants_answer and access.looks_at_users:
             self.acceptor.add_negotiation_item(positive_answer())
         return None
+
+    def _sit_down(self, standing: Standing) -> bool:
+        """Take a seat of all, for which it may have to wait, then of its address and of its entry."""
+        limits, seats = self._limits, self._service.seats
+        wanted: dict[str, int | None] = {
+            ALL: limits.max_associations,
+            self.peer_address: limits.max_associations_per_address,
+        }
+        if standing.entry:
+            wanted[standing.entry] = standing.max_associations
+        deadline = time.monotonic() + limits.busy_seconds
+        for of, most in wanted.items():
+            while not seats.take(of, most):
+                if of != ALL or time.monotonic() >= deadline:
+                    self._stand_up()
+                    return False
+                self.waits_for_seat = True
+                self._reader.wait(SEAT_SECONDS)
+            self._has_asked = False
+            self._seats.append(of)
+        self._when_seated(self)
+        return True
+
+    def _stand_up(self) -> None:
+        while self._seats:
+            self._service.seats.leave(self._seats.pop())
 
     def _take_limits(self, limits: LimitsSection) -> None:
         self._limits = limits
@@ -276,6 +323,7 @@ class StorageAssociation(Association):
             request = read_request(self._reader, length, self._service.acceptance.answer)
         except MalformedError as error:
             raise AssociationError(str(error), INVALID_PARAMETER) from error
+        self._has_asked = True
         self._upper.answers = request.answers
         self._upper.receive(request.pdu)
 
@@ -310,7 +358,6 @@ class StorageAssociation(Association):
     def _close(self) -> None:
         with contextlib.suppress(OSError):
             self._reader.connection.close()
-        if self._seat:
-            self._service.seats.leave(self._seat)
+        self._stand_up()
         self._account.close(self._ending)
         self._when_over(self)

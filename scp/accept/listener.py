@@ -8,12 +8,13 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from pynetdicom.ae import ApplicationEntity
 
-from scp.accept.access import AccessList, plain_address
+from scp.accept.access import AccessList
 from scp.accept.association import Service, StorageAssociation
 from scp.accept.commitment import CommitmentService
 from scp.accept.contexts import Acceptance
@@ -21,7 +22,6 @@ from scp.accept.door import Door
 from scp.accept.ports import InstanceStore
 from scp.accept.reader import BUFFER_BYTES, SMALL_BUFFER_BYTES
 from scp.accept.seats import ALL, Seats, make_table
-from scp.accept.statuses import Rejection
 from scp.accept.upper_layer import quiet_pynetdicom
 from scp.config.schema import AccessSection, LimitsSection, NodeSection
 
@@ -30,14 +30,18 @@ logger = logging.getLogger(__name__)
 PAUSE_SECONDS: Final = 1.0
 """How long nothing is accepted after the system had no descriptor or thread for a connection."""
 
-YIELD_SECONDS: Final = 0.1
-"""How long a full receiver leaves a connection to the others before it turns the peer away."""
-
 GIVE_WAY_SECONDS: Final = 0.002
 """How long a receiver that has more than half of the associations leaves the next to the others."""
 
-MOST_TURNED_AWAY: Final = 16
-"""Peers that are being told at a time; more wait, or are told nothing."""
+HALL: Final = 200
+"""Connections of a receiver without a seat: they have not asked for an association yet, wait for a seat,
+or are told that they get none. More wait to be accepted."""
+
+GRACE_SECONDS: Final = 1.0
+"""How long one of them may say nothing before it makes room for the next; strangers may not."""
+
+LOOK_SECONDS: Final = 0.05
+"""Until it is looked again for one that makes room."""
 
 FEW: Final = 32
 """So many associations at a time have large buffers, the others small ones: 8 and 11 MiB of 200."""
@@ -95,17 +99,17 @@ class Listener:
         self._open: set[StorageAssociation] = set()
         self._changed = threading.Condition()
         self._is_stopping = False
+        self._hall: set[StorageAssociation] = set()
+        self._is_hall_full = False
         self._paused_until = 0.0
-        self._turning_away = 0
-        self._full_since: float | None = None
         self._wake, self._waker = socket.socketpair()
         self._wake.setblocking(False)
         self._waker.setblocking(False)
 
     @property
     def open_associations(self) -> int:
-        """Connections that have a thread, but for those that are only told that they may not."""
-        return len(self._open) - self._turning_away
+        """Those that have a seat."""
+        return len(self._open) - len(self._hall)
 
     def serve(self, stop_descriptors: Sequence[int] = ()) -> None:
         """Accept until :meth:`stop`, or until one of the descriptors becomes readable."""
@@ -132,19 +136,40 @@ class Listener:
                     self._accept(self._doors[descriptor])
 
     def _wait_before_listening(self) -> float | None:
-        """0: listen now. Else for so many seconds not; None: until an association ends."""
+        """0: listen now. Else for so many seconds not; None: until somebody leaves the hall."""
         now = time.monotonic()
-        if not self._is_full():
-            self._full_since = None
-        elif self._full_since is None:
-            self._full_since = now
         if now < self._paused_until:
             return self._paused_until - now
-        if self._full_since is None:
-            return 0
-        if self._turning_away >= MOST_TURNED_AWAY:
+        with self._changed:
+            hall = tuple(self._hall)
+            self._is_hall_full = len(hall) >= HALL
+        return self._make_room(hall) if self._is_hall_full else 0
+
+    def _make_room(self, hall: Collection[StorageAssociation]) -> float | None:
+        """Have one leave that asks for nothing; returns as :meth:`_wait_before_listening`.
+
+        Strangers go first, then whoever has come from where most have: a crowd of them must not keep
+        others out, and who has something to say says it at once.
+        """
+        if any(each.is_leaving for each in hall):
             return None
-        return max(self._full_since + self._limits.busy_seconds - now, 0)
+        crowds = Counter(each.peer_address for each in hall)
+
+        def claim(each: StorageAssociation) -> tuple[bool, int, float]:
+            return not self._is_stranger(each), -crowds[each.peer_address], -each.open_seconds
+
+        for each in sorted(hall, key=claim):
+            if not each.is_silent:
+                continue
+            grace = 0.0 if self._is_stranger(each) else GRACE_SECONDS
+            if each.open_seconds < grace:
+                return grace - each.open_seconds
+            each.leave()
+            return None
+        return LOOK_SECONDS
+
+    def _is_stranger(self, association: StorageAssociation) -> bool:
+        return not self._service.access.may_come_from(association.peer_address)
 
     def stop(self) -> None:
         """Make :meth:`serve` return; from any thread or a signal handler."""
@@ -191,13 +216,7 @@ class Listener:
 
     def _accept(self, door: Door) -> None:
         """Take one connection if there is one."""
-        is_full = self._is_full()
-        if is_full:
-            if self._full_since is None:
-                return  # filled in this very turn: others wait
-            time.sleep(YIELD_SECONDS)
-            is_full = self._is_full()
-        elif 2 * self.open_associations > self._service.seats.taken(ALL) + 1 and self._has_others:
+        if self._has_others and self._has_more_than_half:
             time.sleep(GIVE_WAY_SECONDS)
         try:
             connection, address = door.socket.accept()
@@ -210,71 +229,50 @@ class Listener:
             self._paused_until = time.monotonic() + PAUSE_SECONDS
             return
         try:
-            self._start(door, connection, address, is_full=is_full)
+            self._start(door, connection, address)
         except (OSError, RuntimeError, ValueError) as error:
             logger.error("cannot serve a connection: %s", error)
             connection.close()
             self._paused_until = time.monotonic() + PAUSE_SECONDS
 
-    def _is_full(self) -> bool:
-        return self._service.seats.taken(ALL) >= self._limits.max_associations
+    @property
+    def _has_more_than_half(self) -> bool:
+        seated = self._service.seats.taken(ALL)
+        return 2 * len(self._open) > seated + len(self._hall) + 1
 
-    def _sit_down(self, address: str) -> bool:
-        """Take the seats of one association; False: one of them is not to be had."""
-        seats, most = self._service.seats, self._limits.max_associations_per_address
-        if not seats.take(ALL, self._limits.max_associations):
-            return False
-        if not seats.take(address, most):
-            seats.leave(ALL)
-            return False
-        return True
-
-    def _stand_up(self, address: str) -> None:
-        """Give back what :meth:`_sit_down` took."""
-        self._service.seats.leave(address)
-        self._service.seats.leave(ALL)
-
-    def _start(
-        self, door: Door, connection: socket.socket, address: tuple[str, int], *, is_full: bool
-    ) -> None:
-        is_welcome = not is_full and self._sit_down(plain_address(address[0]))
-        if not is_welcome and self._turning_away >= MOST_TURNED_AWAY:
-            logger.warning("too many connections from %s, one is closed", address[0])
-            connection.close()
-            return
-        try:
-            association = StorageAssociation(
-                self._service,
-                door,
-                connection,
-                (address[0], address[1]),
-                self._forget,
-                buffer_bytes=BUFFER_BYTES if len(self._open) < FEW else SMALL_BUFFER_BYTES,
-                turned_away=None if is_welcome else Rejection.LOCAL_LIMIT,
-            )
-        except Exception:  # no memory for its buffer, or something that nobody thought of
-            if is_welcome:
-                self._stand_up(plain_address(address[0]))
-            raise
+    def _start(self, door: Door, connection: socket.socket, address: tuple[str, int]) -> None:
+        association = StorageAssociation(
+            self._service,
+            door,
+            connection,
+            (address[0], address[1]),
+            self._seat,
+            self._forget,
+            buffer_bytes=BUFFER_BYTES if len(self._open) < FEW else SMALL_BUFFER_BYTES,
+        )
         association.name = f"association-{next(self._numbers)}"
         with self._changed:
             self._open.add(association)
-            self._turning_away += not is_welcome
+            self._hall.add(association)
         try:
             association.start()
         except RuntimeError:  # no more threads
             self._forget(association)
             raise
 
+    def _seat(self, association: StorageAssociation) -> None:
+        with self._changed:
+            self._hall.discard(association)
+        if self._is_hall_full:
+            self._wake_up()
+
     def _forget(self, association: StorageAssociation) -> None:
-        is_welcome = association.turned_away is None
-        if is_welcome:
-            self._stand_up(association.peer_address)
         with self._changed:
             self._open.discard(association)
-            self._turning_away -= not is_welcome
+            self._hall.discard(association)
             self._changed.notify_all()
-        self._wake_up()
+        if self._is_hall_full:
+            self._wake_up()
 
     def _wake_up(self) -> None:
         with contextlib.suppress(OSError):  # full: it wakes anyway; closed: nobody serves

@@ -5,6 +5,7 @@ until it was sent, and then no more than the buffer.
 """
 
 import mmap
+import select
 import socket
 import ssl
 import threading
@@ -59,6 +60,7 @@ class PduReader:
         self._impatience = ""
         self._silent_since: float | None = None
         self._stop = threading.Event()
+        self._why_stopped = ""
         self.before_refill: Callable[[], None] = _do_nothing
         """Called before bytes that :meth:`take` gave out are overwritten."""
         connection.settimeout(None)
@@ -106,6 +108,8 @@ class PduReader:
                     continue
                 raise AssociationError("the TLS handshake took too long") from error
             except OSError as error:
+                if self._stop.is_set():
+                    raise AssociationError(self._why_stopped) from error
                 # The peer is to get the alert that says why: closing now might take it away.
                 self._connection = socket.socket(fileno=secured.detach())
                 self._connection.settimeout(None)
@@ -133,15 +137,42 @@ class PduReader:
         except OSError as error:
             raise ConnectionLostError("connection lost before an answer") from error
 
-    def stop(self) -> None:
-        """Make the thread that reads give up; may be called by any other."""
+    def stop(self, why: str = "the node stops", *, at_once: bool = False) -> None:
+        """Make the thread that reads give up; may be called by any other.
+
+        Parameters
+        ----------
+        at_once
+            Also where nothing can be sent any more after it, as through TLS.
+        """
+        self._why_stopped = why
         self._stop.set()
-        if isinstance(self._connection, ssl.SSLSocket):
+        if isinstance(self._connection, ssl.SSLSocket) and not at_once:
             return  # it looks often enough; an end of its input would end its output too
         try:
-            self._connection.shutdown(socket.SHUT_RD)
+            # Not the method of an SSLSocket, which takes its TLS away from the thread that uses it.
+            socket.socket.shutdown(self._connection, socket.SHUT_RD)
         except OSError:
             return  # closed meanwhile, which is what stopping is for
+
+    @property
+    def is_stopped(self) -> bool:
+        return self._stop.is_set()
+
+    def wait(self, seconds: float) -> None:
+        """Leave the peer alone for so long, or until :meth:`stop`, which raises AssociationError."""
+        if self._stop.wait(seconds):
+            raise AssociationError(self._why_stopped)
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether the peer has sent what nobody has received yet; asked by another thread."""
+        look = select.poll()
+        try:
+            look.register(self._connection, select.POLLIN)
+            return bool(look.poll(0))
+        except (OSError, ValueError):  # closed meanwhile
+            return False
 
     @property
     def silent_seconds(self) -> float:
@@ -239,7 +270,7 @@ class PduReader:
                     raise ConnectionLostError(f"connection lost: {_why(error)}") from error
                 count = -1  # settimeout
             if self._stop.is_set():
-                raise AssociationError("the node stops")
+                raise AssociationError(self._why_stopped)
             if count == 0:
                 raise ConnectionLostError("connection closed by the peer")
             self._patience -= time.monotonic() - began

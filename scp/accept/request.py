@@ -63,8 +63,8 @@ def read_request(source: Source, length: int, answer: Callable[[Proposal], Answe
     Raises
     ------
     MalformedError
-        An item does not fit or is too long, there are too many contexts, two of one ID, or one
-        without an ID or an abstract syntax. Perhaps not all of the PDU was read.
+        An item does not fit or is too long, there are too many contexts, two of one ID, or one of
+        an even ID, without an ID or an abstract syntax. Perhaps not all of the PDU was read.
     """
     body = _Items(source, length)
     fixed = body.take(_FIXED_BYTES)
@@ -76,6 +76,8 @@ def read_request(source: Source, length: int, answer: Callable[[Proposal], Answe
             if len(answers) == MAX_CONTEXTS:
                 raise MalformedError(f"more than {MAX_CONTEXTS} presentation contexts")
             proposal = _proposal(body.take(size))
+            if proposal.context_id % 2 == 0:
+                raise MalformedError(f"a presentation context of the even ID {proposal.context_id}")
             if proposal.context_id in ids:  # Data in it could be of one or the other.
                 raise MalformedError(f"two presentation contexts of ID {proposal.context_id}")
             ids.add(proposal.context_id)

@@ -142,12 +142,12 @@ class LimitsSection(Section):
     max_pdu_bytes: PduSize = 2**17
     """Announced to peers; a longer PDU ends the association."""
     max_instance_bytes: Size = 16 * 2**30
-    max_associations: Annotated[int, Field(ge=1, le=10_000)] = 200
+    max_associations: Annotated[int, Field(ge=1, le=10_000)] = 250
     """At a time."""
     busy_seconds: Annotated[float, Field(ge=0)] = 5.0
     """While there are so many, others wait; after so long of it they are rejected for now."""
-    max_associations_per_address: PositiveInt | None = None
-    """None: as many as there may be."""
+    max_associations_per_address: PositiveInt = 200
+    """Less than all: no address leaves others without."""
     handshake_seconds: Annotated[float, Field(ge=0.01, le=86_400)] = 30.0
     """From the connection to the association, the TLS handshake included."""
     idle_seconds: Annotated[float, Field(ge=0.01, le=86_400)] = 60.0

@@ -111,8 +111,8 @@ def store_message(data: bytes, context_id: int = 1, instance: str = "2.25.77") -
 class RawPeer:
     """One connection to a node. Closed on leaving the ``with`` block."""
 
-    def __init__(self, address: tuple[str, int]) -> None:
-        self.socket = socket.create_connection(address, timeout=10)
+    def __init__(self, address: tuple[str, int], *, source: str = "") -> None:
+        self.socket = socket.create_connection(address, timeout=10, source_address=(source, 0))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def __enter__(self) -> Self:

@@ -244,6 +244,8 @@ IDENTITY = item(
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 OTHER_VERSION = bytearray(associate_request())
 OTHER_VERSION[6:8] = b"\0\2"
+EVEN_ID = associate_request().replace(b"\1\0\0\0\x30", b"\2\0\0\0\x30", 1)
+"""Of its first context, before the abstract syntax."""
 
 SCRIPTS: Final = {
     "a store": Script(steps=[STORE, ANSWER, RELEASE_RQ], expected=[ACCEPT, STORED, RELEASED]),
@@ -419,6 +421,14 @@ SCRIPTS: Final = {
         differs={"pynetdicom": ([ACCEPT, RELEASED], "it accepts any")},
     ),
     "another protocol version": Script(request=bytes(OTHER_VERSION), expected=["reject 1 2 2"]),
+    "a context of an even ID": Script(
+        request=EVEN_ID,
+        expected=[BY_USER],
+        differs={
+            "pynetdicom": ((), "a ValueError ends its thread"),
+            "dcmtk": ([ACCEPT, "silence"], "PS3.8 9.3.2.2 has odd ones only"),
+        },
+    ),
     "data before an association": Script(request=None, steps=[ECHO], expected=[BY_USER]),
     "a release before an association": Script(request=None, steps=[RELEASE_RQ], expected=[BY_USER]),
     "an unknown PDU": Script(

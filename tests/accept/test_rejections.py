@@ -179,35 +179,6 @@ def test_a_peer_beyond_all_places_is_rejected_when_it_has_waited() -> None:
     assert afterwards is None
 
 
-def test_who_is_turned_away_and_says_nothing_takes_no_place_from_others() -> None:
-    with (
-        serving(max_associations_per_address=1, handshake_seconds=5) as node,
-        RawPeer(node.address) as first,
-    ):
-        first.associate()
-        silent = [RawPeer(node.address) for _ in range(40)]
-        try:
-            closed_at_once = [peer for peer in silent if _is_closed(peer)]
-            first.send(store_message(b"data"))
-            assert first.read_response().Status == 0
-            assert node.listener.open_associations == 1
-        finally:
-            for peer in silent:
-                peer.socket.close()
-
-    assert len(closed_at_once) == 40 - 16
-
-
-def _is_closed(peer: RawPeer) -> bool:
-    peer.socket.settimeout(0.05)
-    try:
-        return peer.read_pdu() == b""
-    except TimeoutError:
-        return False
-    except ConnectionResetError:
-        return True
-
-
 def test_one_line_says_who_came_and_what_became_of_it(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:

@@ -134,6 +134,7 @@ def test_items_that_nobody_knows_are_passed_over() -> None:
         pytest.param(with_items(b"\x20"), id="half an item"),
         pytest.param(with_items(b"\x20\0\xff\xff"), id="more than there is"),
         pytest.param(with_items(item(0x20, b"\1\0\0")), id="no ID"),
+        pytest.param(with_items(item(0x20, b"\2\0\0\0" + item(0x30, b"1.2"))), id="an even ID"),
         pytest.param(with_items(item(0x20, b"\1\0\0\0")), id="no abstract syntax"),
         pytest.param(with_items(item(0x20, b"\1\0\0\0\x30\0")), id="half an item in a context"),
         pytest.param(with_items(item(0x20, b"\1\0\0\0\x30\0\0\x09")), id="too long in a context"),

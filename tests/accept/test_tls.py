@@ -261,7 +261,7 @@ def test_stopping_ends_a_handshake_and_an_association_on_tls(authority: Authorit
         TlsPeer(node.address, trusting(authority)) as idle,
     ):
         idle.associate()
-        assert eventually(lambda: node.listener.open_associations == 2)
+        assert eventually(lambda: len(node.listener._open) == 2)
         node.listener.stop()
         node.thread.join(10)
 

@@ -92,11 +92,10 @@ def request_for_commitment_that_never_ends(peer: RawPeer) -> None:
 def test_the_memory_of_a_receiver_stays_within_bounds(
     node: StartNode, attack: Callable[[RawPeer], None]
 ) -> None:
-    limits = {"max_associations": PEERS + 1, "busy_seconds": 60}
     running = node(
         {
             "node": {"receivers": 1},
-            "limits": limits,
+            "limits": {"max_associations_per_address": PEERS + 1, "busy_seconds": 60},
             "access": {"peers": [PEER]},
         }
     )
@@ -138,7 +137,7 @@ def test_the_memory_of_a_receiver_stays_within_bounds_over_tls(
     running = node(
         {
             "node": {"receivers": 1},
-            "limits": {"max_associations": PEERS, "handshake_seconds": 120},
+            "limits": {"handshake_seconds": 120},
             "listeners": [{"port": 0, "bind": "127.0.0.1", "tls": secured}],
             "access": {"peers": [PEER]},
         }
