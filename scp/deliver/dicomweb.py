@@ -147,8 +147,8 @@ class DicomwebDestination:
         finally:
             self._client.close()
         error = http_error(answer.status, self._server, answer.retry_after)
-        if isinstance(error, PeerUnavailableError):
-            raise error
+        if isinstance(error, PeerUnavailableError) and error.retry_after:
+            raise error  # Else it may store all the same: some cannot be searched.
         if answer.status in (401, 403, 407) or answer.status >= 500:
             raise DeliveryError(f"{self._server} answers {answer.status}")
         milliseconds = 1000 * (time.monotonic() - started)
