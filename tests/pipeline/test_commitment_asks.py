@@ -216,16 +216,21 @@ def test_what_is_asked_for_together_is_bounded_whatever_is_delivered_together(
     assert pacs.asked.empty()
 
 
-def test_a_job_waits_for_the_last_of_its_transactions(
-    make_site: MakeSite, pacs: VouchingPacs
-) -> None:
+def asked_in_two(make_site: MakeSite, pacs: VouchingPacs) -> tuple[Site, Live, list[Dataset]]:
+    """A job of two instances, each asked for in a transaction of its own, of a PACS that is silent."""
     pacs.reports = "never"
     site = make_site(pacs.port)
     site.asks = site.started(items_a_transaction=1)
     live = site.job(count=2)
     assert site.asks.asks(live, "pacs")
     site.collect()
-    first, last = (site.asked_of(pacs) for _ in range(2))
+    return site, live, [site.asked_of(pacs) for _ in range(2)]
+
+
+def test_a_job_waits_for_the_last_of_its_transactions(
+    make_site: MakeSite, pacs: VouchingPacs
+) -> None:
+    site, live, (first, last) = asked_in_two(make_site, pacs)
 
     site.report(first)
     site.until(lambda: site.said)
@@ -242,12 +247,7 @@ def test_a_job_waits_for_the_last_of_its_transactions(
 def test_a_report_that_is_seen_twice_while_it_is_written_down_counts_once(
     make_site: MakeSite, pacs: VouchingPacs
 ) -> None:
-    pacs.reports = "never"
-    site = make_site(pacs.port)
-    site.asks = site.started(items_a_transaction=1)
-    site.asks.asks(site.job(count=2), "pacs")
-    site.collect()
-    first, last = (site.asked_of(pacs) for _ in range(2))
+    site, _, (first, last) = asked_in_two(make_site, pacs)
     is_writing, may_write = threading.Event(), threading.Event()
 
     def hook(operation: str, path: Path) -> None:
@@ -277,13 +277,7 @@ def test_a_report_on_a_whole_transaction_is_one_that_we_would_take() -> None:
 def test_a_death_between_the_transactions_of_a_job_leaves_none_of_it_unasked(
     make_site: MakeSite, pacs: VouchingPacs
 ) -> None:
-    pacs.reports = "never"
-    site = make_site(pacs.port)
-    site.asks = site.started(items_a_transaction=1)
-    live = site.job(count=2)
-    site.asks.asks(live, "pacs")
-    site.collect()
-    first, last = (site.asked_of(pacs) for _ in range(2))
+    site, live, (first, last) = asked_in_two(make_site, pacs)
     site.files.drop_asked(str(last.TransactionUID))  # As if it had never been written.
     pacs.reports = "here"
 
