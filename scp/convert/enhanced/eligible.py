@@ -33,6 +33,7 @@ CONTENT_TIMES: Final = (
 """Where Content Date and Time are taken from, the best first."""
 ACQUISITION_DATE_TIME: Final = 0x0008002A
 SLOPE, INTERCEPT, RESCALE_TYPE = 0x00281053, 0x00281052, 0x00281054
+WINDOW_CENTER, WINDOW_WIDTH = 0x00281050, 0x00281051
 POSITION, ORIENTATION, SPACING = 0x00200032, 0x00200037, 0x00280030
 SLICE_THICKNESS: Final = 0x00180050
 IMAGE_TYPE: Final = 0x00080008
@@ -105,7 +106,8 @@ def _refuse_kind(header: SliceHeader) -> None:
         raise NotCollapsedError(CollapseReason.VOI_LUT_SEQUENCE, "VOI LUT Sequence")
     if header.value(_MODALITY_LUT):
         raise NotCollapsedError(CollapseReason.MODALITY_LUT_SEQUENCE, "Modality LUT Sequence")
-    if not header.texts(IMAGE_TYPE):
+    if not all((*header.texts(IMAGE_TYPE), "", "")[:2]):
+        # Of one value highdicom takes each letter for a value.
         raise NotCollapsedError(CollapseReason.TYPE1_MISSING, "Image Type")
     words = image_words(header)
     if "LOCALIZER" in words:
@@ -168,6 +170,9 @@ def _is_valid(kind: type[DA] | type[TM] | type[DT], text: str) -> bool:
 
 def _refuse_quantities(header: SliceHeader) -> None:
     """What turns stored values into quantities must be given, not taken to be 1 and 0."""
+    windows = len(header.texts(WINDOW_CENTER)), len(header.texts(WINDOW_WIDTH))
+    if all(windows) and windows[0] != windows[1]:
+        raise NotCollapsedError(CollapseReason.QUANTITY_AT_RISK, "Window Center and Width")
     is_magnetic = header.text(_MODALITY) == "MR"
     slope, intercept = header.numbers(SLOPE), header.numbers(INTERCEPT)
     if is_magnetic and not header.value(SLOPE) and not header.value(INTERCEPT):

@@ -16,6 +16,8 @@ from scp.convert.enhanced.eligible import (
     SLICE_THICKNESS,
     SLOPE,
     SPACING,
+    WINDOW_CENTER,
+    WINDOW_WIDTH,
 )
 from scp.convert.enhanced.groups import Volume
 from scp.convert.enhanced.originals import Surroundings
@@ -40,8 +42,8 @@ _QUANTITIES: Final = (
     (0x00289110, SLICE_THICKNESS),
     (0x00289145, SLOPE),
     (0x00289145, INTERCEPT),
-    (0x00289132, 0x00281050),  # Window Center
-    (0x00289132, 0x00281051),  # Window Width
+    (0x00289132, WINDOW_CENTER),
+    (0x00289132, WINDOW_WIDTH),
 )
 """Functional group and attribute: what makes values and places of a frame's pixels."""
 _WINDOW: Final = 0x00289132
@@ -157,7 +159,9 @@ def _prove_quantities(source: SliceHeader, groups: Groups) -> None:
         raise _failed("a frame names another source")
     for group, tag in _QUANTITIES:
         expected = source.numbers(tag) or _DEFAULTS.get(tag, ())
-        if group == _WINDOW and not (source.numbers(0x00281050) and source.numbers(0x00281051)):
+        if group == _WINDOW and not (
+            source.numbers(WINDOW_CENTER) and source.numbers(WINDOW_WIDTH)
+        ):
             continue
         element = groups.get(group, {}).get(tag, b"")
         found = tuple(map(float, value_of(element).decode().split("\\"))) if element else ()

@@ -7,7 +7,7 @@ from typing import Final
 
 from scp.convert.enhanced.groups import Volume
 
-ALGORITHM: Final = b"dcmpress enhanced 4"
+ALGORITHM: Final = b"dcmpress enhanced 5"
 """Changes when the same frames are to become another object."""
 
 _SOP_INSTANCE, _SERIES = 0x00080018, 0x0020000E

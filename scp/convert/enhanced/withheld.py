@@ -5,11 +5,15 @@ from typing import Final
 
 from pydicom.charset import convert_encodings
 from pydicom.dataset import Dataset
+from pydicom.valuerep import DT
 
+from scp.convert.enhanced.eligible import ACQUISITION_DATE_TIME
 from scp.convert.enhanced.placeholders import data_element
 from scp.convert.enhanced.slices import SliceHeader
 
 _TRIGGER_TIME: Final = 0x00181060
+_ASPECT_RATIO: Final = 0x00280034
+_EVENT: Final = 0x00083010
 _SIGN: Final = 0x00280103
 _PADDING: Final = (0x00280120, 0x00280121)
 _PIXEL_VALUES: Final = (0x00280106, 0x00280107, *_PADDING)
@@ -21,14 +25,20 @@ type Items = Sequence[Dataset]
 def withheld(headers: Sequence[SliceHeader]) -> frozenset[int]:
     """Tags of optional attributes that it would misread, or raise at; they are kept as unassigned ones.
 
-    Trigger Time would move the acquisition by days (see ``repairs.correct_trigger_times``). The others it
-    puts into places where their values do not fit, or looks into without finding what it expects.
+    Trigger Time would move the acquisition by days (see ``repairs.correct_trigger_times``). Pixel Aspect
+    Ratio may not stand beside Pixel Spacing (PS3.3 C.7.6.3.1.7), which is always there; an Irradiation
+    Event may not be without its UID in a group of its own. The others it puts into places where their
+    values do not fit, or looks into without finding what it expects.
 
     Needed with highdicom 0.28.0 to 0.28.2: no release mends it.
     """
-    tags = {_TRIGGER_TIME}
+    tags = {_TRIGGER_TIME, _ASPECT_RATIO}
+    if any(_EVENT in header.elements and not header.text(_EVENT) for header in headers):
+        tags.add(_EVENT)
     if not all(map(_has_fitting_number, headers)):
         tags.add(_ACQUISITION_NUMBER)
+    if len(set(map(_has_zone, headers))) > 1:
+        tags.add(ACQUISITION_DATE_TIME)  # It would compare times with and without a zone.
     tags |= {tag for tag in _PIXEL_VALUES if not all(_has_fitting(tag, h) for h in headers)}
     if tags & set(_PADDING):
         tags |= set(_PADDING)  # A limit says nothing without the value.
@@ -39,6 +49,11 @@ def withheld(headers: Sequence[SliceHeader]) -> frozenset[int]:
         ):
             tags.add(tag)
     return frozenset(tags)
+
+
+def _has_zone(header: SliceHeader) -> bool:
+    text = header.text(ACQUISITION_DATE_TIME)
+    return bool(text) and DT(text).tzinfo is not None
 
 
 def _has_fitting_number(header: SliceHeader) -> bool:

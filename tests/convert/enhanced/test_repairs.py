@@ -635,6 +635,52 @@ def test_an_attribute_that_the_library_does_not_expect_is_kept_and_costs_no_seri
     _check_restored(path, tmp_path / "in", 3)
 
 
+@pytest.mark.parametrize(
+    ("keyword", "vr", "value"),
+    [("PixelAspectRatio", "IS", [1, 1]), ("IrradiationEventUID", "UI", "")],
+)
+def test_an_attribute_that_has_no_place_in_an_enhanced_object_is_an_unassigned_one(
+    tmp_path: Path, keyword: str, vr: str, value: Any, environment_program: Callable[[str], str]
+) -> None:
+    series = ct(3)
+    for dataset in series:
+        dataset.add_new(keyword, vr, value)
+
+    path, _ = collapsed(series, tmp_path / "in")
+
+    image = dcmread(path)
+    assert keyword not in image
+    assert all(unassigned(image, frame)[keyword] == series[0][keyword] for frame in range(3))
+    highdicom_alone(series).save_as(tmp_path / "theirs.dcm")
+    dciodvfy = environment_program("dciodvfy")
+    assert any(tag_name(keyword) in each for each in errors_of(dciodvfy, tmp_path / "theirs.dcm"))
+    assert not any(tag_name(keyword) in each for each in errors_of(dciodvfy, path))
+
+
+def tag_name(keyword: str) -> str:
+    """As dciodvfy names what stands at the top or in a functional group of its own."""
+    return {
+        "PixelAspectRatio": "</PixelAspectRatio",
+        "IrradiationEventUID": "IrradiationEventIdentificationSequence(0018,9477)/Irradiation",
+    }[keyword]
+
+
+def test_one_time_with_a_zone_costs_no_series(tmp_path: Path) -> None:
+    series = ct(3)
+    series[1].AcquisitionDateTime = "20260105101213.5+0100"
+
+    with pytest.raises(TypeError):
+        highdicom_alone(series)
+    image = opened(series, tmp_path)
+    middle = source_uids(image).index(series[1].SOPInstanceUID)
+    assert unassigned(image, middle).AcquisitionDateTime == "20260105101213.5+0100"
+    times = [
+        str(group(image, frame, "FrameContentSequence").FrameAcquisitionDateTime)
+        for frame in range(3)
+    ]
+    assert all("+" not in each for each in times)
+
+
 def test_one_slice_with_such_an_attribute_takes_it_from_no_other(tmp_path: Path) -> None:
     series = ct(3, AcquisitionNumber=lambda i: (1, -1, 1)[i])
     numbers = {dataset.SOPInstanceUID: dataset.AcquisitionNumber for dataset in series}
