@@ -68,7 +68,9 @@ def server_context(
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _restrict(context)
-    # No resumption: a renewed certificate, or an authority that was taken out, counts at once.
+    # No tickets, which would hold in any context of the same key. What TLS 1.2 resumes by session ID it
+    # resumes in the context that it began in, and a renewed certificate, or an authority that was taken
+    # out, makes another (FreshContext): it counts at once.
     context.options |= ssl.OP_NO_TICKET | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.num_tickets = 0
     _present(context, certificate, key)

@@ -1,5 +1,6 @@
 """Certificates and keys: what is wrong with them is said, and a change of the files is followed."""
 
+import contextlib
 import errno
 import os
 import ssl
@@ -140,6 +141,43 @@ def test_a_changed_file_is_read_again(authority: Authority) -> None:
 
     assert second is not first
     assert fresh.current() is second
+
+
+def shaken(
+    server: ssl.SSLContext, client: ssl.SSLContext, session: ssl.SSLSession | None
+) -> ssl.SSLObject:
+    """The client's end of a connection that has ended in order."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = server.wrap_bio(to_server, to_client, server_side=True)
+    theirs = client.wrap_bio(to_client, to_server, session=session)
+    for step in (
+        *(theirs.do_handshake, ours.do_handshake) * 3,
+        *(lambda: ours.write(b"x"), lambda: theirs.read(1)),
+        *(theirs.unwrap, ours.unwrap, theirs.unwrap),
+    ):
+        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError, ssl.SSLSyscallError):
+            step()
+    return theirs
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_session_of_before_a_change_of_certificates_is_not_resumed(
+    authority: Authority, version: ssl.TLSVersion
+) -> None:
+    certificate, key = authority.issue()
+    fresh = context_of(authority, certificate, key)
+    client = tls.client_context(
+        ca=authority.file, certificate=certificate, key=key, check_host=False
+    )
+    client.minimum_version = client.maximum_version = version
+    session = shaken(fresh.current(), client, None).session
+    again = shaken(fresh.current(), client, session).session_reused
+
+    for new, old in zip(authority.issue(), (certificate, key), strict=True):
+        new.rename(old)
+
+    assert again is (version == ssl.TLSVersion.TLSv1_2), "else this test shows nothing"
+    assert not shaken(fresh.current(), client, session).session_reused
 
 
 def test_a_file_that_is_replaced_while_it_is_read_leaves_the_old_ones_in_use(

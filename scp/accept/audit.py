@@ -5,12 +5,16 @@ import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from scp import tls
 from scp.accept.contexts import ACCEPTED, Answer
 from scp.model import Origin
 
 logger = logging.getLogger(__name__)
+
+MOST_NAME: Final = 64
+"""Characters of a user's name; a peer may send 16 KiB."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,7 +68,7 @@ class Account:
             "port": self.port,
             "tls": self._protocol,
             "certificate": self._certificate,
-            "user": self.user,
+            "user": _legible(self.user),
             "contexts": self._contexts,
             "instances": self.instances,
             "bytes": self.dataset_bytes,
@@ -73,3 +77,9 @@ class Account:
         }
         known = {name: value for name, value in facts.items() if value != ""}
         logger.info("association over: %s", ending, extra=known)
+
+
+def _legible(name: str) -> str:
+    """Of a name that a peer gives, as much as a line takes, and nothing that a terminal would obey."""
+    cut = name[:MOST_NAME] + ("..." if len(name) > MOST_NAME else "")
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in cut)

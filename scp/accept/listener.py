@@ -21,7 +21,7 @@ from scp.accept.contexts import Acceptance
 from scp.accept.door import Door
 from scp.accept.ports import InstanceStore
 from scp.accept.reader import BUFFER_BYTES, SMALL_BUFFER_BYTES
-from scp.accept.seats import ALL, Seats, make_table
+from scp.accept.seats import ALL, HALL, Seats, make_table
 from scp.accept.upper_layer import quiet_pynetdicom
 from scp.config.schema import AccessSection, LimitsSection, NodeSection
 
@@ -33,12 +33,8 @@ PAUSE_SECONDS: Final = 1.0
 GIVE_WAY_SECONDS: Final = 0.002
 """How long a receiver that has more than half of the associations leaves the next to the others."""
 
-HALL: Final = 200
-"""Connections of a receiver without a seat: they have not asked for an association yet, wait for a seat,
-or are told that they get none. More wait to be accepted."""
-
 GRACE_SECONDS: Final = 1.0
-"""How long one of them may say nothing before it makes room for the next; strangers may not."""
+"""How long one in a full hall may say nothing before it makes room for the next; strangers may not."""
 
 LOOK_SECONDS: Final = 0.05
 """Until it is looked again for one that makes room."""

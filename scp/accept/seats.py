@@ -10,6 +10,10 @@ from typing import Final
 ALL: Final = ""
 """What every association takes a seat of."""
 
+HALL: Final = 200
+"""Connections of a receiver without a seat: they have not asked for an association yet, wait for a seat,
+or are told that they get none. More wait to be accepted."""
+
 _SEATS_EACH: Final = 3
 """That one association takes: of all, of its address, of its entry in the list of peers."""
 _OF_BYTES: Final = 16

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from scp import tls
+from scp.accept import descriptors
 from scp.buffer.layout import Layout
 from scp.cli import output
 from scp.cli.configuration import load_config
@@ -75,6 +76,7 @@ def _findings(config: Config) -> Iterator[Finding]:
     yield from _gpus_of_node(config)
     yield _tried("disk", lambda: _try_disk(config.node.data))
     yield _tried("room", lambda: _try_room(config))
+    yield _tried("open files", lambda: _try_descriptors(config))
     yield _tried("clock", lambda: _try_clock(config.node.data))
     yield _tried("ledger", lambda: _try_ledger(config))
     for listener in config.ports:
@@ -192,6 +194,16 @@ def _try_room(config: Config) -> str:
     if free <= reserve:
         raise NodeError(detail)
     return detail
+
+
+def _try_descriptors(config: Config) -> str:
+    if (too_few := descriptors.shortage(config.limits)) is not None:
+        raise NodeError(too_few)
+    allowed = descriptors.allowed_descriptors()
+    return (
+        f"a receiver may need {descriptors.needed_descriptors(config.limits):,}, and may have "
+        + ("any number" if allowed is None else f"{allowed:,}")
+    )
 
 
 def _try_clock(data: Path) -> str:

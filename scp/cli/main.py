@@ -85,9 +85,15 @@ def serve(
 @app.command()
 def check(file: Path) -> None:
     """Validate a configuration: every fault as file:line:col, exit code 2 if there is one."""
-    from scp.config.load import load
+    from scp.accept.descriptors import shortage
+    from scp.config.load import doubts, load
 
     loaded = load(file, with_files=True)
+    warnings = doubts(file)
+    if (too_few := shortage(loaded.limits)) is not None:
+        warnings.append(f"{file}: warning: {too_few}")
+    for warning in warnings:
+        print(warning, file=sys.stderr)
     print(
         f"{file}: good; {len(loaded.destinations)} destinations, {len(loaded.rules)} rules and the default"
     )

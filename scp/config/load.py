@@ -7,6 +7,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from scp.config.certificates import faults_of_certificates, faults_of_secrets
+from scp.config.doubts import doubts_of
 from scp.config.faults import dotted, faults_of
 from scp.config.folders import faults_of_folders
 from scp.config.listeners import faults_of_listeners
@@ -56,6 +57,13 @@ def load(path: Path | None, *, with_files: bool = False) -> Config:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError([f"{path}:1:1: cannot be read: {reason}"]) from error
     return parse(content, str(path), with_files=with_files)
+
+
+def doubts(path: Path) -> list[str]:
+    """What a configuration that is good says to no effect, as ``file:line:col: warning: message``."""
+    tree = read_tree(path.read_bytes())
+    found = sorted(set(doubts_of(load(path), tree)))
+    return [f"{path}:{doubt.line}:{doubt.column}: warning: {doubt.message}" for doubt in found]
 
 
 def parse(content: bytes, name: str, *, with_files: bool = False) -> Config:

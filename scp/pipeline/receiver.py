@@ -8,6 +8,7 @@ import threading
 
 from scp import telemetry
 from scp.accept.commitment import CommitmentService
+from scp.accept.descriptors import allow_descriptors, needed_descriptors, shortage
 from scp.accept.door import Door
 from scp.accept.listener import Listener
 from scp.accept.seats import Seats
@@ -52,6 +53,9 @@ def serve(orders: Orders) -> None:
     notices, *listening = (socket.socket(fileno=each) for each in inherited)
     config = orders.config
     doors = [Door(each, section) for each, section in zip(listening, config.ports, strict=True)]
+    allow_descriptors(needed_descriptors(config.limits))
+    if (too_few := shortage(config.limits)) is not None:
+        logger.warning("%s", too_few)
     layout, disk = Layout(config.node.data), Disk()
     store = SpoolStore(
         layout,

@@ -97,6 +97,12 @@ def storescu(port: int, place: Path, *, must_succeed: bool = True) -> float:
     return seconds
 
 
+def echoscu(port: int, *options: str) -> None:
+    """Open an association, ask whether anybody is there, release it, by DCMTK's echoscu."""
+    command = [program("echoscu"), *options, "127.0.0.1", str(port)]
+    subprocess.run(command, check=True, env={**os.environ, **_SENDER})  # noqa: S603 - a benchmark's peer
+
+
 def storescus(port: int, senders: Sequence[Sequence[Path]]) -> float:
     """Senders at once, each with one association after another; seconds until the last has ended."""
     started = time.perf_counter()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.benchmarks import peers, receive_load
-from scripts.benchmarks.measure import cpu_seconds, empty, fsync_floor, settle
+from scripts.benchmarks.measure import cpu_seconds, empty, fsync_floor, process_of, settle
 
 _WAIT: Mapping[str, Any] = {
     "rules": [{"name": "wait", "match": {"instances": {"ge": 1}}, "send_to": ["archive"]}],
@@ -24,6 +24,14 @@ _ORIGINAL: Mapping[str, Any] = {
 _DEFAULT: Mapping[str, Any] = {"series": {"quiet_seconds": 600}}
 
 _TWO: Mapping[str, Any] = {"receivers": 2}
+
+_SETUPS = 300
+_SETUP_ROUNDS = 3
+_MOST_SETUP_MS = 3.0
+_SETUP_REQUESTS: Mapping[str, Sequence[str]] = {
+    "one context": (),
+    "128 contexts of 10 syntaxes": ("--propose-pc", "128", "--propose-ts", "10"),
+}
 
 _SLOW_SECONDS = 0.005
 _SYNCS = """
@@ -145,6 +153,34 @@ def sixty(folder: Path) -> None:
     _compare(folder, work)
 
 
+def setup(folder: Path) -> None:
+    """What an association costs that brings nothing but a C-ECHO."""
+    print(f"an association and its C-ECHO, median of {_SETUP_ROUNDS} x {_SETUPS}:")
+    for text, options in _SETUP_REQUESTS.items():
+        theirs, ours = [], []
+        for number in range(_SETUP_ROUNDS):
+            place = folder / f"{len(options)}-{number}"
+            place.mkdir()
+            with peers.storescp(place / "dcmtk") as (port, process):
+                theirs.append(_setup_milliseconds(port, process, options))
+            with peers.node(place / "dcmpress", **_WAIT) as (port, root, _):
+                receiver = process_of(root, "receiver")
+                ours.append(_setup_milliseconds(port, receiver, options))
+        dcmtk, own = statistics.median(theirs), statistics.median(ours)
+        print(f"  {text}")
+        print(f"    DCMTK storescp  CPU {dcmtk:.2f} ms")
+        print(f"    dcmpress        CPU {own:.2f} ms (must be < {_MOST_SETUP_MS:g})")
+        print(f"    ratio           {own / dcmtk:.1f}")
+
+
+def _setup_milliseconds(port: int, process: int, options: Sequence[str]) -> float:
+    """CPU of the process for one of many associations that follow each other."""
+    before = cpu_seconds(process)
+    for _ in range(_SETUPS):
+        peers.echoscu(port, *options)
+    return 1000 * (cpu_seconds(process) - before) / _SETUPS
+
+
 def small(folder: Path) -> None:
     """10,000 instances of 50 kB."""
     peers.ct_copies(folder / "small", 10_000, rows=160, columns=160)
@@ -174,6 +210,7 @@ ROWS: Mapping[str, Callable[[Path], None]] = {
     "one": one,
     "eight": eight,
     "sixty": sixty,
+    "setup": setup,
     "small": small,
     "slow": slow,
     "busy": receive_load.busy,

@@ -105,6 +105,7 @@ def serving(
     stop_descriptors: tuple[int, ...] = (),
     ports: Sequence[ListenerSection] = (ListenerSection(port=0),),
     commitments: CommitmentService | None = None,
+    is_alone: bool = True,
     **limits: Any,
 ) -> Iterator[Node]:
     """A node on free ports, ``limits`` as in the configuration; on exit nothing of it is left."""
@@ -121,6 +122,7 @@ def serving(
         access or AccessSection(),
         LimitsSection(**limits),
         commitments,
+        is_alone=is_alone,
     )
     near = "127.0.0.1" if host == "::" else host
     addresses = [(near, door.socket.getsockname()[1]) for door in doors]

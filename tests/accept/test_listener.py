@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from scp.accept.door import Door
-from scp.accept.listener import Listener
+from scp.accept.listener import GIVE_WAY_SECONDS, Listener
 from scp.config.network import ListenerSection
 from scp.config.schema import AccessSection, LimitsSection, NodeSection
 from tests.accept.raw_peer import (
@@ -66,6 +66,21 @@ def test_a_full_listener_lets_others_wait_until_one_leaves() -> None:
         third.socket.settimeout(10)
 
         assert third.read_pdu()[0] == 2
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_only_a_receiver_that_is_not_alone_leaves_connections_to_others(
+    monkeypatch: pytest.MonkeyPatch, is_alone: bool
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("scp.accept.listener.time.sleep", waits.append)
+
+    with serving(is_alone=is_alone) as node, contextlib.ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(RawPeer(node.address)).associate()
+
+    # With one of one it takes the next; two of two and three of three are too many.
+    assert waits.count(GIVE_WAY_SECONDS) == (0 if is_alone else 2)
 
 
 def test_a_connection_that_there_is_no_memory_for_takes_no_seat(

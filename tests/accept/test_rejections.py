@@ -231,6 +231,26 @@ def test_one_line_says_who_came_and_what_became_of_it(
     assert not any("2.25.9" in record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("M\u00fcller", "M\u00fcller"),
+        ("a\n\x1b[2Jb\u202ec", "a\ufffd\ufffd[2Jb\ufffdc"),
+        (16_000 * "u", 64 * "u" + "..."),
+    ],
+)
+def test_the_line_takes_of_a_users_name_what_is_legible(
+    caplog: pytest.LogCaptureFixture, name: str, said: str
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    with serving() as node:
+        answer_to(node.address, associate_request(items=[identity(name.encode())]))
+        assert eventually(lambda: len(audits(caplog)) == 1)
+
+    assert audits(caplog)[0]["user"] == said
+
+
 def test_the_line_names_the_certificate_that_a_peer_is_recognised_by(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from scp.buffer.layout import Layout
 from scp.buffer.part10 import open_instance
+from scp.buffer.store import SpoolStore
 from scp.durable import Disk
 from scp.errors import InvalidUidError, StorageFullError, UidMismatchError, UnreadableInstanceError
 from scp.model import StoreRequest
@@ -199,6 +200,33 @@ def test_the_same_dataset_again_is_one_instance(layout: Layout) -> None:
     assert first.stat().st_ino == number
     assert left_in_incoming(layout) == []
     assert [kind for kind, *_ in notices.told] == ["arriving", "landed", "arriving", "repeated"]
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_a_repeat_takes_the_place_of_its_twin_where_another_receiver_may_have_lost_that(
+    layout: Layout, is_alone: bool
+) -> None:
+    renamed: list[Path] = []
+
+    def note(operation: str, path: Path) -> None:
+        if operation == "rename" and path.suffix == ".dcm":
+            renamed.append(path)
+
+    store = SpoolStore(
+        layout,
+        "r0",
+        HookedDisk(note),
+        ToldNotices(),
+        reserve_bytes=0,
+        rules="rules-1",
+        is_alone=is_alone,
+    )
+
+    SENT.send(store)
+    SENT.send(store)
+
+    (path,) = acknowledged_files(layout)
+    assert renamed == ([] if is_alone else [path])
 
 
 def test_the_same_bytes_in_another_transfer_syntax_are_another_dataset(layout: Layout) -> None:

@@ -163,6 +163,19 @@ def test_too_little_room_does_not_work(dcmpress: Dcmpress, tmp_path: Path) -> No
     assert findings(said)["room"]["works"] is False
 
 
+def test_too_few_open_files_do_not_work(
+    dcmpress: Dcmpress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_config(tmp_path)
+    enough = findings(dcmpress("doctor", "-c", config, "--json"))["open files"]
+    monkeypatch.setattr("resource.getrlimit", lambda _: (300, 300))
+
+    too_few = findings(dcmpress("doctor", "-c", config, "--json", code=1))["open files"]
+
+    assert (enough["works"], too_few["works"]) == (True, False)
+    assert "this system allows 300" in str(too_few["detail"])
+
+
 def gpu_of(dcmpress: Dcmpress, tmp_path: Path) -> str:
     """What is said of the GPU, which is a fault only where the configuration wants it."""
     found = findings(dcmpress("doctor", "-c", write_config(tmp_path), "--json"))["GPU"]

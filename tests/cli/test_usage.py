@@ -1,12 +1,15 @@
 """What every command does with arguments that make no sense, and the small commands."""
 
 import os
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Dcmpress
+from tests.conftest import REPOSITORY
 
 GOOD = """\
 destinations:
@@ -96,6 +99,29 @@ def test_check_finds_a_configuration_good(dcmpress: Dcmpress, tmp_path: Path) ->
     file.write_text(GOOD)
 
     assert dcmpress("check", file) == f"{file}: good; 2 destinations, 1 rules and the default\n"
+
+
+def test_check_warns_of_what_has_no_effect_and_of_too_few_open_files(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "good.yaml"
+    file.write_text(GOOD + "access: {anyone: true, peers: [{ae_title: CT1}]}\n")
+
+    done = subprocess.run(
+        ["prlimit", "--nofile=300", sys.executable, "-m", "scp.cli.main", "check", file],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+
+    line = len(GOOD.splitlines()) + 1
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"{file}: good; ")
+    assert [each[: each.index(" warning")] for each in done.stderr.splitlines()] == [
+        f"{file}:{line}:24:",
+        f"{file}:",
+    ]
+    assert "this system allows 300: raise that" in done.stderr
 
 
 def test_check_says_every_fault_with_its_place(dcmpress: Dcmpress, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -25,6 +26,19 @@ from tests.material import ct_series, write_all
 from tests.pipeline.jobs import instance_of, job_of
 
 pytestmark = pytest.mark.xdist_group("e2e start and stop")
+
+
+def test_a_receiver_may_open_as_many_files_as_its_associations_need(node: StartNode) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (500, hard))
+    try:
+        running = node({"node": {"receivers": 1}, "limits": {"max_associations": 300}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert echoscu(running.port) == 0
+    (receiver,) = running.processes("scp.pipeline.receiver")
+    assert resource.prlimit(receiver, resource.RLIMIT_NOFILE) == (1500, hard)
 
 
 @pytest.mark.timeout(240)
