@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, NoReturn
 
 from scp.pipeline.processes import Orders, die_with
@@ -78,21 +78,33 @@ def fork(module: str, orders: Orders) -> Fork:
     OSError
         The system has no process, memory or descriptor for it.
     """
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()  # What is in them would be written twice.
+    main = importlib.import_module(module).main
+    _flush()  # What is in them would be written twice.
     gc.freeze()  # No child looks for cycles in what they share, and copies it for that.
     # A signal for the parent must not come to its handler in a child.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _CAUGHT)
     try:
         pid = os.fork()
         if not pid:
-            _be_a_child(module, orders, before)
+            _be_a_child(module, main, orders, before)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return Fork(pid, module)
 
 
-def _be_a_child(module: str, orders: Orders, mask: Iterable[int]) -> NoReturn:
+def hold_standard_streams() -> None:
+    """Open what of 0, 1 and 2 was closed: what is opened next, the lock for one, would take its number.
+
+    Before anything is opened that stays open.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)  # by workers, which are started by exec
+    os.close(descriptor)
+
+
+def _be_a_child(
+    module: str, main: Callable[[Orders], None], orders: Orders, mask: Iterable[int]
+) -> NoReturn:
     """Never returns: the parent's objects stay where they are, and none of them is ever finished.
 
     A socket of the parent that was collected here would close a descriptor that is another's by now.
@@ -109,17 +121,25 @@ def _be_a_child(module: str, orders: Orders, mask: Iterable[int]) -> NoReturn:
         _keep_only({0, 1, 2, orders.lock, *orders.sockets})
         name = module.rpartition(".")[2]
         ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode())
-        importlib.import_module(module).main(orders)
+        main(orders)
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except BaseException:
         traceback.print_exc()
     finally:
-        for stream in (sys.stdout, sys.stderr):
+        try:
+            _flush()
+        finally:
+            os._exit(code)
+
+
+def _flush() -> None:
+    """Whoever reads them may be gone, their disk full, or they closed: that stops no node."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-        os._exit(code)
 
 
 def _keep_only(kept: set[int]) -> None:

@@ -18,7 +18,7 @@ from scp.config.schema import Config
 from scp.durable import Disk
 from scp.errors import NodeError, StorageFullError
 from scp.pipeline import processes
-from scp.pipeline.forks import Fork, fork
+from scp.pipeline.forks import Fork, fork, hold_standard_streams
 from scp.pipeline.notices import NoticeSender, notice_pair
 from scp.pipeline.processes import Orders
 from scp.pipeline.receiver import count_of
@@ -97,6 +97,7 @@ class Supervisor:
     # -- start ---------------------------------------------------------------------------------
 
     def _start_up(self) -> None:
+        hold_standard_streams()
         self._layout.make(self._disk)
         self._lock = lock_data(self._layout, _LOCK_SECONDS)
         self._bind()

@@ -70,12 +70,20 @@ class RunningNode:
 
     # -- its life ------------------------------------------------------------------------------
 
-    def start(self) -> "RunningNode":
-        """Serve, and return once the port answers."""
+    def start(self, *, through: tuple[str, ...] = ()) -> "RunningNode":
+        """Serve, and return once the port answers; ``through`` a program that becomes what it is given."""
         assert self._process is None
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [*COMMAND, "serve", "-c", str(self.config_file), "--log-level", self.log_level],
+                [
+                    *through,
+                    *COMMAND,
+                    "serve",
+                    "-c",
+                    str(self.config_file),
+                    "--log-level",
+                    self.log_level,
+                ],
                 stdin=subprocess.DEVNULL,
                 stderr=log,
                 cwd=REPOSITORY,

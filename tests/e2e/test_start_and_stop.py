@@ -77,6 +77,23 @@ def test_sigterm_lets_an_association_finish_and_leaves_the_rest_on_disk(
 
 
 @pytest.mark.timeout(240)
+def test_a_node_whose_standard_streams_were_closed_serves_and_every_process_holds_the_lock(
+    node: StartNode, tmp_path: Path
+) -> None:
+    running = node()
+    assert running.terminate() == 0
+
+    running.start(through=("bash", "-c", 'exec "$@" <&- >&- 2>&-', "bash"))
+
+    running.send(write_all(ct_series(1, 64, 64, seed=821), tmp_path / "ct"))
+    running.wait_for(delivered=1, pending=0)
+    lock = (running.data / "lock").resolve()
+    for pid in running.processes():
+        held = {each.resolve() for each in Path(f"/proc/{pid}/fd").iterdir()}
+        assert lock in held, Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+@pytest.mark.timeout(240)
 def test_the_first_job_is_delivered_while_the_next_is_read_and_the_port_waits_for_all(
     node: StartNode, tmp_path: Path
 ) -> None:

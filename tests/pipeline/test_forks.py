@@ -95,6 +95,59 @@ def test_what_an_exception_of_a_child_was_is_written_once(tmp_path: Path) -> Non
     assert run.stderr.count("RuntimeError: of the child") == 1
 
 
+def test_a_child_starts_also_where_nobody_takes_what_its_parent_says(tmp_path: Path) -> None:
+    """Whatever read the log has ended, or its disk is full: what was to be written still is."""
+    program = (
+        "import contextlib, os, sys\n"
+        "from pathlib import Path\n"
+        "from tests.pipeline.test_forks import start\n"
+        "with contextlib.suppress(OSError):\n"
+        "    print('to nobody', file=sys.stderr)\n"
+        f"child = start(Path({str(tmp_path)!r}), os.open('/dev/null', os.O_RDONLY), 'leaves')\n"
+        "os._exit(child.wait())"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with Path("/dev/full").open("wb") as full:
+        run = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=REPOSITORY,
+            env=environment,
+            stderr=full,
+            check=False,
+        )
+
+    assert run.returncode == 3
+
+
+def test_streams_that_were_closed_cost_no_child_its_lock(tmp_path: Path) -> None:
+    program = (
+        "import os\n"
+        "from pathlib import Path\n"
+        "from scp.pipeline.forks import hold_standard_streams\n"
+        "from tests.pipeline.test_forks import start\n"
+        "hold_standard_streams()\n"
+        "lock = os.open('/dev/null', os.O_RDONLY)\n"
+        f"ends = [start(Path({str(tmp_path)!r}), lock, name).wait() for name in ('leaves', 'raises')]\n"
+        "os._exit(7 if ends == [3, 1] and lock > 2 else 1)"
+    )
+    run = subprocess.run(
+        ["bash", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, program],
+        cwd=REPOSITORY,
+        check=False,
+    )
+
+    assert run.returncode == 7
+
+
+def test_what_a_child_runs_is_loaded_before_it_starts(tmp_path: Path, lock: int) -> None:
+    """So that one that died is there again at once, and all share what is loaded."""
+    sys.modules.pop(MODULE, None)
+
+    start(tmp_path, lock, "returns").wait(SECONDS)
+
+    assert MODULE in sys.modules
+
+
 def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     program = (
         "import os, sys\n"
