@@ -115,6 +115,24 @@ def test_a_codestream_that_is_cut_is_refused(tmp_path: Path) -> None:
     assert refused(path) == PassReason.DECODER_FAILED
 
 
+def test_a_codestream_that_two_decoders_read_differently_is_refused(tmp_path: Path) -> None:
+    """Damage within the coded data, which neither need notice."""
+    whole = encoded(ramp()[0, ..., 0])
+    reasons, details = set(), set()
+    for at in range(len(whole) * 2 // 3, len(whole) - 2, 3):
+        damaged = bytearray(whole)
+        damaged[at] ^= 0x55
+        path = save(htj2k(ramp(), codestream=bytes(damaged)), tmp_path / "a.dcm")
+        try:
+            prove_received(path)
+        except NotConvertibleError as error:
+            reasons.add(error.reason)
+            details.add(error.detail)
+
+    assert "OpenJPEG and OpenJPH disagree about a frame" in details
+    assert PassReason.DECODER_FAILED in reasons
+
+
 def test_a_frame_in_two_fragments_is_refused(tmp_path: Path) -> None:
     dataset = htj2k(ramp())
     dataset.PixelData = encapsulate([encoded(ramp()[0, ..., 0])], fragments_per_frame=2)

@@ -17,7 +17,7 @@ _FIRST_READ: Final = 2**16
 _PIXEL_GROUP: Final = 0x7FE00000
 _PIXEL_DATA: Final = 0x7FE00010
 _TRAILING_PADDING: Final = 0xFFFCFFFC
-_ROWS, _COLUMNS, _ALLOCATED = 0x00280010, 0x00280011, 0x00280100
+_ROWS, _COLUMNS, _ALLOCATED, _FRAMES = 0x00280010, 0x00280011, 0x00280100, 0x00280008
 _ITEM: Final = struct.pack("<HH", 0xFFFE, 0xE000)
 _DELIMITER: Final = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
 
@@ -64,7 +64,7 @@ class SliceHeader:
     elements: dict[int, bytes]
     """Whole elements by tag, in order; without group lengths, pixel data and trailing padding."""
     frame: tuple[int, int]
-    """Offset and length of the codestream in the encoded file, padding not counted."""
+    """Offset and length of the codestream in the encoded file, padding not counted; 0 of several frames."""
 
     @property
     def native_bytes(self) -> int:
@@ -165,9 +165,11 @@ def _read(source: SourceSlice, descriptor: int, size: int, interned: Interned) -
             if wanted >= size:
                 raise
             wanted *= 8
-    start, length, after = _frame(descriptor, end)
-    tail = os.pread(descriptor, size - after, after)
-    _collect(tail, 0, elements, interned, is_tail=True)
+    start = length = 0
+    if _text_of(elements.get(_FRAMES, b"")) in ("", "1"):
+        start, length, after = _frame(descriptor, end)
+        tail = os.pread(descriptor, size - after, after)
+        _collect(tail, 0, elements, interned, is_tail=True)
     return SliceHeader(
         source=source,
         transfer_syntax=source.transfer_syntax or meta.transfer_syntax,

@@ -430,6 +430,14 @@ def _put(**values: Any) -> Callable[[Dataset], None]:
     return change
 
 
+def _two_frames(sop_class_uid: str) -> Callable[[Dataset], None]:
+    def change(dataset: Dataset) -> None:
+        dataset.SOPClassUID, dataset.NumberOfFrames = sop_class_uid, 2
+        dataset.PixelData *= 2
+
+    return change
+
+
 def _without_dates(dataset: Dataset) -> None:
     for kind in ("Study", "Series", "Content", "Acquisition"):
         setattr(dataset, f"{kind}Date", "")
@@ -464,6 +472,8 @@ def _without_dates(dataset: Dataset) -> None:
         (_put(SeriesInstanceUID="none"), CollapseReason.UNREADABLE),
         (_put(PixelSpacing=[1e12, 1e12]), CollapseReason.SINGLE_SLICE),
         (_put(SOPClassUID="1.2.840.10008.5.1.4.1.1.7"), CollapseReason.SOP_CLASS),
+        (_two_frames("1.2.840.10008.5.1.4.1.1.2.1"), CollapseReason.SOP_CLASS),
+        (_two_frames("1.2.840.10008.5.1.4.1.1.2"), CollapseReason.SEVERAL_FRAMES),
         (_put(ImageOrientationPatient=CORONAL), CollapseReason.SINGLE_SLICE),
     ],
 )  # fmt: skip
