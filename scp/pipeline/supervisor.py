@@ -1,5 +1,6 @@
 """A node's first process: it holds the ports and the data folder, and keeps the others running."""
 
+import contextlib
 import logging
 import os
 import selectors
@@ -249,6 +250,7 @@ class Supervisor:
         self._pause(self._coordinator)
         if self._stop_asked:
             return True
+        _reap_orphans()
         try:
             self._layout.make(self._disk)  # Somebody may have deleted what may be deleted.
             sweep(self._layout, self._disk, receivers=[each.name for each in self._receivers])
@@ -320,6 +322,16 @@ class Supervisor:
             logger.error("the %s did not stop in %.0f seconds, killed", child.name, seconds)
             child.process.kill()
         self._reap(child)
+
+
+def _reap_orphans() -> None:
+    """What a coordinator had started and its death took along, where this process is a container's first.
+
+    Called while it has no child of its own.
+    """
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def patience_after(failures: int) -> float:

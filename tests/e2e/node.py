@@ -277,6 +277,15 @@ class RunningNode:
 
 COMMAND = (sys.executable, "-m", "scp.cli.main")
 
+LIKE_THE_FIRST_OF_A_CONTAINER = (
+    sys.executable,
+    "-c",
+    "import ctypes, os, sys\n"
+    "ctypes.CDLL(None).prctl(36, 1)\n"  # PR_SET_CHILD_SUBREAPER
+    "os.execv(sys.argv[1], sys.argv[1:])",
+)
+"""Children of its children that are left behind become its own."""
+
 
 def command(*arguments: str, folder: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
     """A dcmpress command in a process of its own."""

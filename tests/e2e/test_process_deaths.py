@@ -12,7 +12,7 @@ import pytest
 
 from tests.accept.raw_peer import RawPeer
 from tests.e2e.judges import assert_converted, dataset_bytes
-from tests.e2e.node import RunningNode, is_alive, until
+from tests.e2e.node import LIKE_THE_FIRST_OF_A_CONTAINER, RunningNode, is_alive, until
 from tests.e2e.peers import first_half
 from tests.material import ct_series, mr_series, radiograph, write_all
 
@@ -28,7 +28,8 @@ def killable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
     running = RunningNode(
         tmp_path_factory.mktemp("killable") / "node",
         {"codec": {"deadline_seconds": DEADLINE_SECONDS}, "series": {"quiet_seconds": 0.5}},
-    ).start()
+    )
+    running.start(through=LIKE_THE_FIRST_OF_A_CONTAINER)
     yield running
     running.close()
 
@@ -73,9 +74,13 @@ def test_a_coordinator_that_is_killed_goes_on_with_what_the_folders_say(
 
 
 def test_a_coordinator_that_is_killed_while_it_recovers_is_started_once_more(
-    killable: RunningNode,
+    killable: RunningNode, tmp_path: Path
 ) -> None:
+    before = killable.wait_idle()
+    killable.send(write_all(ct_series(1, 64, 64, seed=15), tmp_path / "ct"))
+    killable.wait_for(delivered=before["delivered"] + 1)  # Its worker does not only start yet.
     (killed,) = killable.processes("scp.pipeline.coordinator")
+    first = set(killable.processes())
     os.kill(killed, signal.SIGKILL)
 
     until(lambda: _replaced(killable, "scp.pipeline.coordinator", killed), "not replaced")
@@ -84,6 +89,8 @@ def test_a_coordinator_that_is_killed_while_it_recovers_is_started_once_more(
 
     until(lambda: _replaced(killable, "scp.pipeline.coordinator", recovering), "not replaced")
     until(killable.is_ready, "the node does not answer again")
+    # Workers died with the first, and fell to the supervisor.
+    assert all(map(is_alive, first & set(killable.processes()))), "a dead process was not reaped"
 
 
 def test_a_coordinator_that_is_killed_finds_a_cache_that_somebody_deleted(
