@@ -5,9 +5,9 @@ memory of what was loaded. Only for a process of one thread that has not touched
 """
 
 import contextlib
-import ctypes
 import gc
 import importlib
+import logging
 import os
 import select
 import signal
@@ -17,9 +17,11 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Final, NoReturn
 
-from scp.pipeline.processes import Orders, die_with
+from scp.errors import ScpError
+from scp.pipeline.processes import Orders, die_with, show_as
 
-_PR_SET_NAME: Final = 15  # prctl(2)
+logger = logging.getLogger(__name__)
+
 _CAUGHT: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -119,12 +121,13 @@ def _be_a_child(
         os.setpgid(0, 0)
         die_with(orders.parent)
         _keep_only({0, 1, 2, orders.lock, *orders.sockets})
-        name = module.rpartition(".")[2]
-        ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode())
+        show_as(module.rpartition(".")[2])
         main(orders)
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
+    except ScpError as error:
+        logger.error("%s", error)  # A sentence for whoever runs the node.
     except BaseException:
         traceback.print_exc()
     finally:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from scp.config.schema import Config
 from scp.telemetry import LogFormat
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
+_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15  # prctl(2)
 _SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}
 _SLICE_NANOSECONDS: Final = 100_000
 """The shortest that the kernel takes."""
@@ -79,7 +79,13 @@ def read_orders() -> Orders:
     orders = pickle.loads(sys.stdin.buffer.read())  # noqa: S301 - written by our own parent
     assert isinstance(orders, Orders)
     die_with(orders.parent)
+    show_as(orders.name)
     return orders
+
+
+def show_as(name: str) -> None:
+    """What ps and top call this process."""
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode())
 
 
 def die_with(parent: int) -> None:

@@ -17,7 +17,7 @@ from scp.buffer.layout import Layout, lock_data
 from scp.choose.rules import RuleSet
 from scp.config.schema import Config
 from scp.durable import Disk
-from scp.errors import NodeError, StorageFullError
+from scp.errors import DiskFailedError, NodeError, StorageFullError
 from scp.pipeline import processes
 from scp.pipeline.forks import Fork, fork, hold_standard_streams
 from scp.pipeline.notices import NoticeSender, notice_pair
@@ -99,7 +99,15 @@ class Supervisor:
 
     def _start_up(self) -> None:
         hold_standard_streams()
-        self._layout.make(self._disk)
+        try:
+            self._layout.make(self._disk)
+        except (OSError, DiskFailedError, StorageFullError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            folder = self._config.node.data
+            raise NodeError(
+                f"the node's data folder {folder} cannot be used: {why}; "
+                "it needs room, and this user has to be able to write there"
+            ) from error
         self._lock = lock_data(self._layout, _LOCK_SECONDS)
         self._bind()
         self._seats_table = make_table(self._config.limits.max_associations)
@@ -146,7 +154,7 @@ class Supervisor:
                 if ready_read in ready:
                     if os.read(ready_read, 1):
                         return
-                    raise NodeError("the coordinator could not recover the spool; the log says why")
+                    raise NodeError("the coordinator could not start; the log says why")
                 if time.monotonic() >= deadline:
                     raise NodeError(f"recovery took more than {_RECOVERY_SECONDS:.0f} seconds")
                 self._drain_wakeups()

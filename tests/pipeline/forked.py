@@ -6,6 +6,7 @@ import socket
 import sys
 import time
 
+from scp.errors import NodeError
 from scp.pipeline.processes import Orders
 
 
@@ -18,6 +19,8 @@ def main(orders: Orders) -> None:
     match orders.name:
         case "raises":
             raise RuntimeError("of the child")
+        case "says why":
+            raise NodeError("the disk is full")
         case "leaves":
             sys.exit(3)
         case "waits":

@@ -75,14 +75,20 @@ def test_who_waits_for_a_child_that_runs_on_is_told_so(tmp_path: Path, lock: int
     assert child.wait() == -signal.SIGKILL
 
 
-def test_what_an_exception_of_a_child_was_is_written_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "said", "tracebacks"),
+    [("raises", "RuntimeError: of the child", 1), ("says why", "the disk is full", 0)],
+)
+def test_why_a_child_ended_is_written_once_and_in_one_sentence_where_that_is_known(
+    tmp_path: Path, name: str, said: str, tracebacks: int
+) -> None:
     program = (
         "import os, sys\n"
         "from dataclasses import replace\n"
         "from pathlib import Path\n"
         "from tests.pipeline.test_forks import start\n"
         "sys.stdout.write('written before')\n"
-        f"code = start(Path({str(tmp_path)!r}), os.open('/dev/null', os.O_RDONLY), 'raises').wait()\n"
+        f"code = start(Path({str(tmp_path)!r}), os.open('/dev/null', os.O_RDONLY), {name!r}).wait()\n"
         "sys.exit(code)"
     )
 
@@ -92,7 +98,7 @@ def test_what_an_exception_of_a_child_was_is_written_once(tmp_path: Path) -> Non
 
     assert run.returncode == 1
     assert run.stdout == "written before"
-    assert run.stderr.count("RuntimeError: of the child") == 1
+    assert (run.stderr.count(said), run.stderr.count("Traceback")) == (1, tracebacks)
 
 
 def test_a_child_starts_also_where_nobody_takes_what_its_parent_says(tmp_path: Path) -> None:
