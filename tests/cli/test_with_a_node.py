@@ -238,6 +238,7 @@ def test_doctor_finds_that_a_running_node_works(served: RunningNode, dcmpress: D
         "GPU": None,
         "disk": True,
         "room": True,
+        "open files": True,
         "clock": True,
         "ledger": True,
         "port": True,
