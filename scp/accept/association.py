@@ -271,7 +271,6 @@ class StorageAssociation(Association):
                 if of != ALL or time.monotonic() >= deadline:
                     self._stand_up()
                     return False
-                self.waits_for_seat = True
                 self._reader.wait(SEAT_SECONDS)
             self._has_asked = False
             self._seats.append(of)

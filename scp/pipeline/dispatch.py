@@ -293,7 +293,10 @@ class Dispatch:
         live.move(self._folders.held_folder(name))
         self.held[name] = live
         self.changed(live)
-        logger.error("job %s is held for a person: %s; see dcmpress held", name, reasons)
+        why = "; ".join(
+            f"{d}: {n} of {why}" for d, each in reasons.items() for why, n in each.items()
+        )
+        logger.error("job %s is held for a person: %s; see dcmpress held", name, why)
 
     def retry(self, names: Iterable[str]) -> list[str]:
         """Release the named held jobs and try the named waiting ones now; all where none is named.

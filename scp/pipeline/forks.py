@@ -125,7 +125,7 @@ def _be_a_child(
         main(orders)
         code = 0
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except ScpError as error:
         logger.error("%s", error)  # A sentence for whoever runs the node.
     except BaseException:

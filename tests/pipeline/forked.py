@@ -21,6 +21,8 @@ def main(orders: Orders) -> None:
             raise RuntimeError("of the child")
         case "says why":
             raise NodeError("the disk is full")
+        case "has done all":
+            sys.exit()
         case "leaves":
             sys.exit(3)
         case "waits":

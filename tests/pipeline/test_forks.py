@@ -18,6 +18,8 @@ from tests.pipeline.parts import config_for
 from tests.pipeline.workers import SECONDS, orders
 
 MODULE = "tests.pipeline.forked"
+ENDS = {"returns": 0, "has done all": 0, "leaves": 3, "raises": 1}
+"""What a child may do, and its exit code."""
 
 
 @pytest.fixture
@@ -58,9 +60,9 @@ def test_a_child_has_the_lock_and_its_own_socket_and_nothing_else_of_its_parent(
 
 
 def test_its_end_is_known_whatever_it_is(tmp_path: Path, lock: int) -> None:
-    ends = [start(tmp_path, lock, name).wait(SECONDS) for name in ("returns", "leaves", "raises")]
+    ends = [start(tmp_path, lock, name).wait(SECONDS) for name in ENDS]
 
-    assert ends == [0, 3, 1]
+    assert ends == list(ENDS.values())
 
 
 def test_who_waits_for_a_child_that_runs_on_is_told_so(tmp_path: Path, lock: int) -> None:
