@@ -22,7 +22,7 @@ from scp.errors import DeliveryError
 from tests.accept.raw_peer import ABORT, RawPeer, associate_request
 from tests.e2e.disks import MEGABYTE, SmallDisk
 from tests.e2e.judges import assert_converted, dataset_bytes
-from tests.e2e.node import RunningNode, no_decoding, until
+from tests.e2e.node import RunningNode, is_alive, no_decoding, until
 from tests.e2e.peers import first_half, free_port
 from tests.material import ct_series, mr_series, radiograph, write_all
 
@@ -159,7 +159,9 @@ class Soak:
                     os.kill(self.node.pid, signal.SIGKILL)
                     self.node.wait()
                 elif victims := self.node.processes(f"scp.pipeline.{way}"):
-                    os.kill(self._random.choice(victims), signal.SIGKILL)
+                    victim = self._random.choice(victims)
+                    os.kill(victim, signal.SIGKILL)
+                    until(lambda: not is_alive(victim), "kill -9 did not end it")
                 if way in ("everything", "restart", "supervisor"):
                     self.node.start()
                 self.done[f"kill: {way}"] += 1
@@ -203,6 +205,7 @@ def test_every_acknowledged_instance_arrives_whatever_is_done_to_the_node(
 def torment(node: RunningNode, disk: SmallDisk, sent_from: Path, seconds: float) -> None:
     soak = Soak(node, disk, sent_from, seconds)
     soak.run()
+    until(node.is_ready, "the node does not answer after the last kill")
     status = node.wait_idle(LAST_SECONDS)
 
     sent = len(soak.acknowledged)

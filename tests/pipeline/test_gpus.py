@@ -37,7 +37,7 @@ def convert(crew: Crew, sources: list[Path]) -> list[Outcome]:
     """All of them, in order; whatever befalls the GPU, each is converted and proved."""
     answers = Answers()
     for number, source in enumerate(sources):
-        task = ConvertTask(source=source, target=source.with_suffix(".converted"))
+        task = ConvertTask(source=source, target=source.with_suffix(f".{number}"))
         crew.pool.submit(task, 0, answers.to(str(number)))
     crew.until(lambda: len(answers.order) == len(sources))
     outcomes = [answers.of[str(number)] for number in range(len(sources))]
