@@ -47,6 +47,12 @@ RULES: Final = [
 ]
 
 
+def _kill(pid: int) -> None:
+    """Kill, and wait until that process is gone: a socket that it still has open answers nobody."""
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not is_alive(pid), "kill -9 did not end it")
+
+
 class Soak:
     """A node, what was sent to it, and who torments it; a thread each until the time is over."""
 
@@ -159,9 +165,7 @@ class Soak:
                     os.kill(self.node.pid, signal.SIGKILL)
                     self.node.wait()
                 elif victims := self.node.processes(f"scp.pipeline.{way}"):
-                    victim = self._random.choice(victims)
-                    os.kill(victim, signal.SIGKILL)
-                    until(lambda: not is_alive(victim), "kill -9 did not end it")
+                    _kill(self._random.choice(victims))
                 if way in ("everything", "restart", "supervisor"):
                     self.node.start()
                 self.done[f"kill: {way}"] += 1
