@@ -19,12 +19,12 @@ from scp import telemetry
 from scp.accept.access import AccessList, Caller, Standing, plain_address
 from scp.accept.audit import Account
 from scp.accept.commitment import CommitmentService
-from scp.accept.contexts import ACCEPTED, Acceptance
+from scp.accept.contexts import ACCEPTED
 from scp.accept.door import Door
 from scp.accept.messages import INVALID_PARAMETER, Messages, Negotiated
 from scp.accept.ports import InstanceStore
 from scp.accept.reader import MAX_CONTROL_PDU_BYTES, PduReader
-from scp.accept.request import MAX_REQUEST_BYTES, read_request
+from scp.accept.request import MAX_REQUEST_BYTES, Answers, read_request
 from scp.accept.seats import ALL, Seats
 from scp.accept.statuses import Rejection
 from scp.accept.upper_layer import (
@@ -65,7 +65,7 @@ class Service:
     entity: ApplicationEntity
     store: InstanceStore
     access: AccessList
-    acceptance: Acceptance
+    answers: Answers
     limits: LimitsSection
     seats: Seats
     commitments: CommitmentService | None = None
@@ -319,7 +319,7 @@ class StorageAssociation(Association):
             self._upper.receive(pack(">BxL", kind, length) + self._reader.take_all(length))
             return
         try:
-            request = read_request(self._reader, length, self._service.acceptance.answer)
+            request = read_request(self._reader, length, self._service.answers)
         except MalformedError as error:
             raise AssociationError(str(error), INVALID_PARAMETER) from error
         self._has_asked = True

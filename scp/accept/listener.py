@@ -21,6 +21,7 @@ from scp.accept.contexts import Acceptance
 from scp.accept.door import Door
 from scp.accept.ports import InstanceStore
 from scp.accept.reader import BUFFER_BYTES, SMALL_BUFFER_BYTES
+from scp.accept.request import Answers
 from scp.accept.seats import ALL, HALL, Seats, make_table
 from scp.accept.upper_layer import quiet_pynetdicom
 from scp.config.schema import AccessSection, LimitsSection, NodeSection
@@ -85,7 +86,7 @@ class Listener:
             entity=ApplicationEntity(node.ae_title),
             store=store,
             access=AccessList(access, limits),
-            acceptance=Acceptance(offers_commitment=commitments is not None),
+            answers=Answers(Acceptance(offers_commitment=commitments is not None).answer),
             limits=limits,
             seats=seats or Seats(make_table(limits.max_associations)),
             commitments=commitments,

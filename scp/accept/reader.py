@@ -224,6 +224,8 @@ class PduReader:
 
     def take_all(self, length: int) -> bytes:
         """The next ``length`` bytes; the caller has checked the number."""
+        if length <= self._end - self._start:
+            return bytes(self.take(length))
         parts = bytearray()
         while len(parts) < length:
             parts += self.take(length - len(parts))

@@ -6,6 +6,7 @@ greatest length costs no more memory than a usual one.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from struct import Struct, pack
 from typing import Final, Protocol
 
@@ -20,6 +21,11 @@ MAX_CONTEXTS: Final = 128
 """Their IDs are the odd numbers of a byte (PS3.8 9.3.2.2)."""
 MAX_ITEM_BYTES: Final = 2**14
 """Of one that is kept or answered: a context with 500 syntaxes, a user identity."""
+
+MAX_REMEMBERED_BYTES: Final = 2**10
+"""Of a context whose answer is remembered: one with 30 syntaxes."""
+MAX_REMEMBERED: Final = 2**10
+"""Contexts whose answers are remembered: those of eight sorts of senders, in 1 MiB at most."""
 
 _HEADER: Final = Struct(">BxL")
 _FIXED_BYTES: Final = 68
@@ -57,7 +63,36 @@ class Request:
     """To its contexts, in their order."""
 
 
-def read_request(source: Source, length: int, answer: Callable[[Proposal], Answer]) -> Request:
+class Answers:
+    """What each context is answered; the same bytes are read once, whoever sends them.
+
+    A sender proposes the same 128 contexts in each association, and many open one an instance.
+    """
+
+    def __init__(self, answer: Callable[[Proposal], Answer]) -> None:
+        self._answer = answer
+        self._remembered = lru_cache(MAX_REMEMBERED)(self._read)
+
+    def to(self, context: bytes) -> Answer:
+        """To one presentation context item, without its header (PS3.8 Table 9-13).
+
+        Raises
+        ------
+        MalformedError
+            It has an even ID, none, or no abstract syntax, or an item in it does not fit.
+        """
+        if len(context) > MAX_REMEMBERED_BYTES:
+            return self._read(context)
+        return self._remembered(context)
+
+    def _read(self, context: bytes) -> Answer:
+        proposal = _proposal(context)
+        if proposal.context_id % 2 == 0:
+            raise MalformedError(f"a presentation context of the even ID {proposal.context_id}")
+        return self._answer(proposal)
+
+
+def read_request(source: Source, length: int, answers: Answers) -> Request:
     """Read the body of an A-ASSOCIATE-RQ, ``length`` bytes.
 
     Raises
@@ -68,20 +103,16 @@ def read_request(source: Source, length: int, answer: Callable[[Proposal], Answe
     """
     body = _Items(source, length)
     fixed = body.take(_FIXED_BYTES)
-    answers: list[Answer] = []
-    ids: set[int] = set()
+    answered: dict[int, Answer] = {}
     kept = bytearray()
     for kind, size in body.items():
         if kind == _CONTEXT:
-            if len(answers) == MAX_CONTEXTS:
+            if len(answered) == MAX_CONTEXTS:
                 raise MalformedError(f"more than {MAX_CONTEXTS} presentation contexts")
-            proposal = _proposal(body.take(size))
-            if proposal.context_id % 2 == 0:
-                raise MalformedError(f"a presentation context of the even ID {proposal.context_id}")
-            if proposal.context_id in ids:  # Data in it could be of one or the other.
-                raise MalformedError(f"two presentation contexts of ID {proposal.context_id}")
-            ids.add(proposal.context_id)
-            answers.append(answer(proposal))
+            answer = answers.to(body.take(size))
+            if answer.context_id in answered:  # Data in it could be of one or the other.
+                raise MalformedError(f"two presentation contexts of ID {answer.context_id}")
+            answered[answer.context_id] = answer
         elif kind == _APPLICATION_CONTEXT and not kept:
             kept += _item(kind, body.take(size))
         elif kind == _USER_INFORMATION:
@@ -90,7 +121,7 @@ def read_request(source: Source, length: int, answer: Callable[[Proposal], Answe
             body.drop(size)  # PS3.8 9.3.1: what is not known is ignored
     titles = plain_title(fixed[4:20]) + plain_title(fixed[20:36])
     content = fixed[:4] + titles + fixed[36:] + kept
-    return Request(pdu=_HEADER.pack(0x01, len(content)) + content, answers=tuple(answers))
+    return Request(pdu=_HEADER.pack(0x01, len(content)) + content, answers=tuple(answered.values()))
 
 
 class _Items:

@@ -15,7 +15,15 @@ from pynetdicom.pdu_primitives import (
 )
 
 from scp.accept.contexts import Acceptance, Answer, Proposal
-from scp.accept.request import MAX_CONTEXTS, MAX_ITEM_BYTES, Request, read_request
+from scp.accept.request import (
+    MAX_CONTEXTS,
+    MAX_ITEM_BYTES,
+    MAX_REMEMBERED,
+    MAX_REMEMBERED_BYTES,
+    Answers,
+    Request,
+    read_request,
+)
 from scp.commitment import PUSH_MODEL
 from scp.errors import MalformedError
 from tests.accept.raw_peer import CT, EXPLICIT, IMPLICIT, associate_request
@@ -48,7 +56,7 @@ def read(pdu: bytes) -> tuple[Request, list[Proposal]]:
         return ACCEPTANCE.answer(proposal)
 
     received = Received(pdu)
-    request = read_request(received, len(pdu) - 6, answer)
+    request = read_request(received, len(pdu) - 6, Answers(answer))
     assert received.left == b""
     return request, proposals
 
@@ -89,6 +97,44 @@ def test_contexts_are_read_as_pynetdicom_writes_them() -> None:
     assert rest.application_context_name == "1.2.840.10008.3.1.1.1"
     assert rest.user_information is not None
     assert rest.user_information.maximum_length == 16384
+
+
+class Asked:
+    """Answers as the node does, and counts."""
+
+    def __init__(self) -> None:
+        self.proposals: list[Proposal] = []
+        self.answers = Answers(self._answer)
+
+    def _answer(self, proposal: Proposal) -> Answer:
+        self.proposals.append(proposal)
+        return ACCEPTANCE.answer(proposal)
+
+
+def context(number: int, syntaxes: int = 1) -> bytes:
+    return b"\1\0\0\0" + item(0x30, f"1.2.{number}".encode()) + item(0x40, b"1.2.3") * syntaxes
+
+
+def test_a_context_that_comes_again_is_answered_the_same_without_being_read() -> None:
+    asked = Asked()
+
+    first, again = asked.answers.to(context(1)), asked.answers.to(context(1))
+    other = asked.answers.to(b"\3" + context(1)[1:])
+
+    assert first == again
+    assert (first.context_id, other.context_id) == (1, 3)
+    assert [each.context_id for each in asked.proposals] == [1, 3]
+
+
+def test_what_is_remembered_of_contexts_is_bounded_in_number_and_in_length() -> None:
+    asked = Asked()
+    for number in (*range(MAX_REMEMBERED + 1), 0):
+        asked.answers.to(context(number))
+    assert len(asked.proposals) == MAX_REMEMBERED + 2, "the oldest was remembered"
+
+    long = context(1, MAX_REMEMBERED_BYTES // 9)
+    assert asked.answers.to(long) == asked.answers.to(long)
+    assert len(asked.proposals) == MAX_REMEMBERED + 4, "a long one was remembered"
 
 
 def test_two_contexts_of_one_id_are_no_request() -> None:
