@@ -42,16 +42,27 @@ _BACKLOG = 512
 
 
 @dataclass(slots=True)
-class _Child:
+class Child:
+    """The coordinator or a receiver, one life after the other."""
+
     module: str
     name: str
     process: Fork | None = None
-    started: float = 0.0
+    started: float | None = None
+    """Of its last life; None once its end was counted."""
     failures: int = 0
     start_at: float | None = None
     """When it is to be started again."""
     is_told_of: bool = True
     """Whether the coordinator knows of its last death."""
+
+    def patience(self, now: float) -> float:
+        """Seconds until it is started again, which died, or could not be started."""
+        if self.started is not None and now - self.started >= _STABLE_SECONDS:
+            self.failures = 0
+        self.started = None
+        self.failures += 1
+        return patience_after(self.failures)
 
 
 class Supervisor:
@@ -66,9 +77,9 @@ class Supervisor:
         self._log_level = log_level
         self._layout = Layout(config.node.data)
         self._disk = Disk()
-        self._coordinator = _Child("scp.pipeline.coordinator", "coordinator")
+        self._coordinator = Child("scp.pipeline.coordinator", "coordinator")
         self._receivers = [
-            _Child("scp.pipeline.receiver", f"r{number}") for number in range(count_of(config.node))
+            Child("scp.pipeline.receiver", f"r{number}") for number in range(count_of(config.node))
         ]
         self._stop_asked = False
 
@@ -168,7 +179,7 @@ class Supervisor:
             receiver.is_told_of = True
             self._start_receiver(receiver)
 
-    def _start_receiver(self, receiver: _Child) -> None:
+    def _start_receiver(self, receiver: Child) -> None:
         """Start it, or try again later; the coordinator is told first that there was another."""
         if not receiver.is_told_of and not self._tell_of(receiver):
             receiver.start_at = time.monotonic() + _BEHIND_SECONDS
@@ -182,9 +193,10 @@ class Supervisor:
             self._start(receiver, (self._seats_table, sender.fileno(), *listening), place + 1)
         except NodeError as error:
             logger.error("%s; tried again", error)
-            receiver.start_at = time.monotonic() + self._patience(receiver)
+            now = time.monotonic()
+            receiver.start_at = now + receiver.patience(now)
 
-    def _start(self, child: _Child, sockets: tuple[int, ...], number: int = 0) -> None:
+    def _start(self, child: Child, sockets: tuple[int, ...], number: int = 0) -> None:
         orders = Orders(
             config=self._config,
             rules=self._rules,
@@ -221,19 +233,20 @@ class Supervisor:
             if is_due and not self._stop_asked:
                 self._start_receiver(receiver)
 
-    def _receiver_died(self, receiver: _Child) -> None:
+    def _receiver_died(self, receiver: Child) -> None:
         """Only what it was receiving is lost, and none of that was acknowledged; the others go on."""
         self._reap_receiver(receiver)
         self._tell_of(receiver)
-        receiver.start_at = time.monotonic() + self._patience(receiver)
+        now = time.monotonic()
+        receiver.start_at = now + receiver.patience(now)
 
-    def _tell_of(self, receiver: _Child) -> bool:
+    def _tell_of(self, receiver: Child) -> bool:
         """Have the coordinator know that it died; False: that has no room for it now."""
         sender, _ = self._notices[self._receivers.index(receiver)]
         receiver.is_told_of = NoticeSender(sender, receiver.name).gone()
         return receiver.is_told_of
 
-    def _reap_receiver(self, receiver: _Child) -> None:
+    def _reap_receiver(self, receiver: Child) -> None:
         self._reap(receiver)
         self._seats.leave_all(self._receivers.index(receiver) + 1)
 
@@ -271,21 +284,15 @@ class Supervisor:
             return False
         return True
 
-    def _pause(self, child: _Child) -> None:
+    def _pause(self, child: Child) -> None:
         """Wait before a child that keeps dying is started again; a signal cuts the wait short."""
-        deadline = time.monotonic() + self._patience(child)
+        now = time.monotonic()
+        deadline = now + child.patience(now)
         while not self._stop_asked and (left := deadline - time.monotonic()) > 0:
             self._selector.select(left)
             self._drain_wakeups()
 
-    def _patience(self, child: _Child) -> float:
-        """Seconds until one that died is started again."""
-        if time.monotonic() - child.started >= _STABLE_SECONDS:
-            child.failures = 0
-        child.failures += 1
-        return patience_after(child.failures)
-
-    def _reap(self, child: _Child) -> None:
+    def _reap(self, child: Child) -> None:
         assert child.process is not None
         self._selector.unregister(child.process.descriptor)
         code = child.process.wait()
@@ -320,7 +327,7 @@ class Supervisor:
         signal.set_wakeup_fd(-1)
         os.close(self._lock)
 
-    def _end(self, child: _Child, seconds: float) -> None:
+    def _end(self, child: Child, seconds: float) -> None:
         if child.process is None:
             return
         child.process.terminate()
