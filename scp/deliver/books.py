@@ -26,6 +26,9 @@ _OF_ONE_JOB: Final = (
 )
 """Of a job's folder, which somebody has taken away or closed: receipts of others can be written."""
 
+_MOST_OPEN: Final = 64
+"""Receipt files that stay open until a flush; those of more jobs that fail together are opened again."""
+
 
 @dataclass(slots=True)
 class _Book:
@@ -106,6 +109,9 @@ class Books:
                     book.unreported.append(entry.receipt)
                     if entry.receipt.verdict is Verdict.SKIPPED:
                         self.skipped[entry.receipt.detail.split(":")[0]] += 1
+                is_one_too_many = len(self._dirty) > _MOST_OPEN
+            if is_one_too_many:
+                book.log.close()
 
     def flush(self) -> str:
         """Make all receipts durable and report them; returns why that failed.

@@ -210,9 +210,12 @@ class ReceiptLog:
             lines = [_encode(entry) for entry in self.state.entries(self._wall())]
             self._disk.publish(self._path, b"".join(lines))
             self._is_damaged = False
-        elif self._file is not None:
+        else:
             try:
-                self._file.sync()
+                if self._file is None:
+                    self._disk.sync_path(self._path)
+                else:
+                    self._file.sync()
                 if self._is_new:
                     self._disk.sync_folder(self._path.parent)
                     self._is_new = False
@@ -222,7 +225,7 @@ class ReceiptLog:
         self.unsynced = 0
 
     def close(self) -> None:
-        """Give the descriptor back; the log may be used again."""
+        """Give the descriptor back; the log may be used again, and synced."""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -413,6 +413,30 @@ def test_a_destination_that_rejects_gets_five_tries_and_then_all_is_held(tmp_pat
     assert finished.held == dict.fromkeys("abc", "called AE title not recognised (tried 5 times)")
 
 
+def test_many_jobs_that_fail_together_take_few_open_files(tmp_path: Path) -> None:
+    names = [f"job-{number}" for number in range(300)]
+    most = 0
+
+    class Counting(Disk):
+        def write(self, file: DurableFile, *pieces: bytes | bytearray | memoryview) -> None:
+            nonlocal most
+            super().write(file, *pieces)
+            most = max(most, len(os.listdir("/proc/self/fd")))
+
+    def reject(item: DeliveryItem, number: int) -> Verdict:
+        raise PeerRejectedError("association rejected: called AE title not recognised")
+
+    before = len(os.listdir("/proc/self/fd"))
+    with running(Scripted(reject), disk=Counting()) as node:
+        for name in names:
+            node.queue.add(job(tmp_path, ["a"], name))
+        held = [node.finished(name).held for name in names]
+
+    assert all(each["a"].startswith("association rejected") for each in held)
+    assert all(load(tmp_path / f"receipts-{name}").attempts == {"a": 5} for name in names)
+    assert most - before < 100
+
+
 def test_retrying_ends_every_wait(tmp_path: Path) -> None:
     def script(item: DeliveryItem, number: int) -> Verdict:
         if number == 1 and item.instance == "c":

@@ -298,3 +298,30 @@ def test_a_new_files_name_is_made_durable_too(tmp_path: Path) -> None:
     log.close()
 
     assert folders == [tmp_path]
+
+
+def test_what_was_written_and_closed_is_durable_after_a_sync(tmp_path: Path) -> None:
+    disk = Unreliable()
+    log = log_at(tmp_path / "receipts-x", disk)
+    for name in ("a", "b"):
+        log.record(answered(name))
+        log.close()
+
+    log.sync()
+
+    assert disk.synced == ["receipts-x"]
+    assert log.unsynced == 0
+    assert load(tmp_path / "receipts-x") == log.state
+
+
+def test_what_was_taken_away_before_it_was_synced_is_written_anew(tmp_path: Path) -> None:
+    log = log_at(tmp_path / "receipts-x")
+    log.record(answered("a"))
+    log.close()
+    (tmp_path / "receipts-x").unlink()
+    with pytest.raises(FileNotFoundError):
+        log.sync()
+
+    log.sync()
+
+    assert load(tmp_path / "receipts-x") == log.state
