@@ -22,7 +22,8 @@ from scp.pipeline.processes import Orders, die_with, show_as
 
 logger = logging.getLogger(__name__)
 
-_CAUGHT: Final = (signal.SIGTERM, signal.SIGINT)
+STOPS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that stop a node; of the last two a terminal sends one for Ctrl-C and one when it is closed."""
 
 
 class Fork:
@@ -84,7 +85,7 @@ def fork(module: str, orders: Orders) -> Fork:
     _flush()  # What is in them would be written twice.
     gc.freeze()  # No child looks for cycles in what they share, and copies it for that.
     # A signal for the parent must not come to its handler in a child.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _CAUGHT)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
         pid = os.fork()
         if not pid:
@@ -115,7 +116,8 @@ def _be_a_child(
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # A terminal's is for the supervisor alone.
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # A terminal's is for the supervisor alone.
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         # No session of its own: see scp.pipeline.processes.start.
         os.setpgid(0, 0)

@@ -19,7 +19,7 @@ from scp.config.schema import Config
 from scp.durable import Disk
 from scp.errors import DiskFailedError, NodeError, StorageFullError
 from scp.pipeline import processes
-from scp.pipeline.forks import Fork, fork, hold_standard_streams
+from scp.pipeline.forks import STOPS, Fork, fork, hold_standard_streams
 from scp.pipeline.notices import NoticeSender, notice_pair
 from scp.pipeline.processes import Orders
 from scp.pipeline.receiver import count_of
@@ -130,8 +130,9 @@ class Supervisor:
         os.set_blocking(self._wake_write, False)
         self._selector.register(self._wake_read, selectors.EVENT_READ, None)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        for number in STOPS:
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # of nohup
+                signal.signal(number, self._on_signal)
         sweep(self._layout, self._disk, receivers=[p.name for p in self._layout.incoming.iterdir()])
 
     def _bind(self) -> None:
@@ -355,7 +356,7 @@ def patience_after(failures: int) -> float:
 
 
 def serve(config: Config, *, log_format: LogFormat, log_level: str) -> None:
-    """Run a node until SIGTERM or SIGINT.
+    """Run a node until SIGTERM, SIGINT or SIGHUP.
 
     Raises
     ------

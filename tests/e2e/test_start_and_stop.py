@@ -196,6 +196,27 @@ def test_sigint_stops_a_node_like_sigterm_even_while_it_starts(tmp_path: Path) -
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("started_by", [(), ("nohup",)], ids=["a terminal", "nohup"])
+def test_a_closed_terminal_stops_a_node_in_order_unless_it_was_told_to_outlive_it(
+    node: StartNode, started_by: tuple[str, ...]
+) -> None:
+    running = node()
+    if started_by:
+        assert running.terminate() == 0
+        running.start(through=started_by)
+    with RawPeer(("127.0.0.1", running.port)) as peer:
+        peer.associate()
+
+        os.kill(running.pid, signal.SIGHUP)
+
+        until(lambda: bool(started_by) or not _listens(running.port), "the port stays open")
+        peer.release()
+    if not started_by:
+        assert running.wait() == 0
+    else:
+        assert echoscu(running.port) == 0
+
+
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
