@@ -22,7 +22,7 @@ from pydicom.dataset import Dataset
 from scp.convert.enhanced.groups import Volume
 from scp.convert.enhanced.placeholders import Placeholders, shortened
 from scp.convert.enhanced.refusals import NotCollapsedError
-from scp.convert.enhanced.withheld import withheld
+from scp.convert.enhanced.withheld import PATIENT_SEX, withheld
 from scp.model import CollapseReason
 
 
@@ -90,7 +90,7 @@ def build(volume: Volume, sop_instance_uid: str, series_instance_uid: str) -> Dr
             volume, sop_instance_uid, series_instance_uid, frozenset((_REGION,))
         )
     tags = {tag for header in volume.headers for tag in header.elements}
-    return _draft(volume, image, frozenset(tags - known))
+    return _draft(volume, image, frozenset(tags - known - {PATIENT_SEX}))
 
 
 def _converted(

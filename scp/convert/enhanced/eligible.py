@@ -64,6 +64,9 @@ def refuse_ineligible(header: SliceHeader) -> None:
     or calls something else (Rescale Type, projections); or it raises, and that costs the series (dates and
     times that are none, a missing orientation, MONOCHROME1 with a rescale).
 
+    Manufacturer, model, serial number and software version may be absent: Enhanced General Equipment, where
+    they are Type 1, is of usage U in these objects (PS3.3 Tables A.70-1, A.71-1, A.72-1).
+
     Needed with highdicom 0.28.0 to 0.28.2: no release mends it.
 
     Raises
@@ -175,7 +178,7 @@ def _refuse_quantities(header: SliceHeader) -> None:
         raise NotCollapsedError(CollapseReason.QUANTITY_AT_RISK, "Window Center and Width")
     is_magnetic = header.text(_MODALITY) == "MR"
     slope, intercept = header.numbers(SLOPE), header.numbers(INTERCEPT)
-    if is_magnetic and not header.value(SLOPE) and not header.value(INTERCEPT):
+    if is_magnetic and SLOPE not in header.elements and INTERCEPT not in header.elements:
         return
     if len(slope) != 1 or len(intercept) != 1 or slope[0] == 0:
         raise NotCollapsedError(CollapseReason.QUANTITY_AT_RISK, "Rescale Slope and Intercept")

@@ -15,6 +15,7 @@ from datetime import timedelta
 from importlib.metadata import version
 from typing import Final
 
+from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.valuerep import DT, format_number_as_ds
 
@@ -28,6 +29,7 @@ from scp.convert.enhanced.eligible import (
 from scp.convert.enhanced.slices import SliceHeader
 from scp.convert.enhanced.stack import is_weighted
 from scp.convert.enhanced.uids import derived
+from scp.convert.enhanced.withheld import PATIENT_SEX, has_other_sex, holds_numbers
 
 _CREATED: Final = (0x00080012, 0x00080013)
 _LOSSY, _LOSSY_RATIO = 0x00282110, 0x00282112
@@ -71,6 +73,7 @@ def repair(draft: Draft, sop_instance_uid: str) -> None:
     keep_frame_types(draft)
     drop_empty_groups(draft)
     keep_series_number(draft)
+    keep_sex(draft)
     add_converter(draft)
     describe_dimensions(draft, sop_instance_uid)
 
@@ -267,10 +270,25 @@ def drop_empty_groups(draft: Draft) -> None:
 def keep_series_number(draft: Draft) -> None:
     """highdicom demands a positive one; the standard does not.
 
+    What is no number, or not that of all, is an unassigned attribute only.
+
     Needed with highdicom 0.28.0 to 0.28.2: no release mends it.
     """
-    numbers = {header.text(_SERIES_NUMBER) for header in draft.volume.headers}
-    draft.image.SeriesNumber = numbers.pop() if len(numbers) == 1 else ""
+    headers = draft.volume.headers
+    numbers = {header.text(_SERIES_NUMBER) for header in headers}
+    is_one = len(numbers) == 1 and holds_numbers(headers[0].elements.get(_SERIES_NUMBER, b""))
+    draft.image.SeriesNumber = numbers.pop() if is_one else ""
+
+
+def keep_sex(draft: Draft) -> None:
+    """highdicom refuses the series of every patient of another sex than M, F and O.
+
+    Needed with highdicom 0.28.0 to 0.28.2: no release mends it.
+    """
+    first = draft.volume.headers[0]
+    if has_other_sex(first):
+        with disable_value_validation():
+            draft.image.PatientSex = first.text(PATIENT_SEX)
 
 
 def add_converter(draft: Draft) -> None:

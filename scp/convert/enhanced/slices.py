@@ -82,7 +82,7 @@ class SliceHeader:
 
     def texts(self, tag: int) -> tuple[str, ...]:
         """Every value, each without padding; none where the element is absent or empty."""
-        return _texts_of(self.elements.get(tag, b""))
+        return texts_of(self.elements.get(tag, b""))
 
     def numbers(self, tag: int) -> tuple[float, ...]:
         """The values, in text or binary; none where one of them is not a finite number."""
@@ -111,7 +111,8 @@ def _text_of(element: bytes) -> str:
 
 
 @_remembered
-def _texts_of(element: bytes) -> tuple[str, ...]:
+def texts_of(element: bytes) -> tuple[str, ...]:
+    """As :meth:`SliceHeader.texts`, of a whole element."""
     text = _text_of(element)
     return tuple(value.strip() for value in text.split("\\")) if text else ()
 
@@ -125,7 +126,7 @@ def _numbers_of(element: bytes) -> tuple[float, ...]:
         numbers = struct.unpack_from(f"<{count}{letter}", raw)
     else:
         try:
-            numbers = tuple(map(float, _texts_of(element)))
+            numbers = tuple(map(float, texts_of(element)))
         except ValueError:
             return ()
     return numbers if all(abs(number) < float("inf") for number in numbers) else ()

@@ -1,5 +1,6 @@
 """What highdicom is not shown, because a value that it does not expect would cost the whole series."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -9,7 +10,7 @@ from pydicom.valuerep import DT
 
 from scp.convert.enhanced.eligible import ACQUISITION_DATE_TIME
 from scp.convert.enhanced.placeholders import data_element
-from scp.convert.enhanced.slices import SliceHeader
+from scp.convert.enhanced.slices import SliceHeader, texts_of
 
 _TRIGGER_TIME: Final = 0x00181060
 _ASPECT_RATIO: Final = 0x00280034
@@ -18,6 +19,8 @@ _SIGN: Final = 0x00280103
 _PADDING: Final = (0x00280120, 0x00280121)
 _PIXEL_VALUES: Final = (0x00280106, 0x00280107, *_PADDING)
 _ACQUISITION_NUMBER: Final = 0x00200012
+_BODY_PART: Final = 0x00180015
+PATIENT_SEX: Final = 0x00100040
 
 type Items = Sequence[Dataset]
 
@@ -28,15 +31,20 @@ def withheld(headers: Sequence[SliceHeader]) -> frozenset[int]:
     Trigger Time would move the acquisition by days (see ``repairs.correct_trigger_times``). Pixel Aspect
     Ratio may not stand beside Pixel Spacing (PS3.3 C.7.6.3.1.7), which is always there; an Irradiation
     Event may not be without its UID in a group of its own. The others it puts into places where their
-    values do not fit, or looks into without finding what it expects.
+    values do not fit, or looks into without finding what it expects. Patient's Sex alone stands at the top
+    level all the same (see ``repairs.keep_sex``).
 
     Needed with highdicom 0.28.0 to 0.28.2: no release mends it.
     """
-    tags = {_TRIGGER_TIME, _ASPECT_RATIO}
+    tags = {_TRIGGER_TIME, _ASPECT_RATIO, *_no_numbers(headers)}
+    if has_other_sex(headers[0]):
+        tags.add(PATIENT_SEX)
     if any(_EVENT in header.elements and not header.text(_EVENT) for header in headers):
         tags.add(_EVENT)
     if not all(map(_has_fitting_number, headers)):
         tags.add(_ACQUISITION_NUMBER)
+    if any(len(header.texts(_BODY_PART)) > 1 for header in headers):
+        tags.add(_BODY_PART)
     if len(set(map(_has_zone, headers))) > 1:
         tags.add(ACQUISITION_DATE_TIME)  # It would compare times with and without a zone.
     tags |= {tag for tag in _PIXEL_VALUES if not all(_has_fitting(tag, h) for h in headers)}
@@ -49,6 +57,34 @@ def withheld(headers: Sequence[SliceHeader]) -> frozenset[int]:
         ):
             tags.add(tag)
     return frozenset(tags)
+
+
+def has_other_sex(header: SliceHeader) -> bool:
+    """Whether there is another than male, female and other (PS3.3 C.7.1.1), as for an unknown one."""
+    return header.text(PATIENT_SEX) not in ("", "M", "F", "O")
+
+
+def _no_numbers(headers: Sequence[SliceHeader]) -> list[int]:
+    """Tags of texts that should be numbers and are none, like a weight with a comma.
+
+    Where slices differ in one, it asks none of them for it.
+    """
+    return [
+        tag
+        for tag, element in headers[0].elements.items()
+        if element[4:6] in (b"DS", b"IS")
+        and not holds_numbers(element)
+        and all(header.elements.get(tag) == element for header in headers)
+    ]
+
+
+def holds_numbers(element: bytes) -> bool:
+    """Whether the values of a DS or IS element, those that are not empty, are such numbers to pydicom."""
+    try:
+        numbers = [float(text) for text in texts_of(element) if text]
+    except ValueError:
+        return False
+    return element[4:6] == b"DS" or all(map(math.isfinite, numbers))
 
 
 def _has_zone(header: SliceHeader) -> bool:

@@ -512,6 +512,14 @@ def test_a_date_that_is_none_costs_one_slice_and_not_the_series(
     assert [refused.reason for refused in found.refused] == [CollapseReason.INVALID_DATE]
 
 
+def test_a_rescale_of_mr_that_is_there_and_empty_is_not_taken_to_be_none(tmp_path: Path) -> None:
+    found = split(mr(5, RescaleSlope=lambda i: None if i else "", RescaleIntercept=None), tmp_path)
+
+    assert [(each.name, each.reason) for each in found.refused] == [
+        ("0", CollapseReason.QUANTITY_AT_RISK)
+    ]
+
+
 def test_units_of_pet_must_be_known(tmp_path: Path) -> None:
     found = split(pet(5, Units=lambda i: "BQML" if i else ""), tmp_path)
 

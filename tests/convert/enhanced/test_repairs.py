@@ -462,6 +462,21 @@ def test_the_series_number_is_the_sources(
     assert opened(ct(SeriesNumber=number), tmp_path).SeriesNumber == expected
 
 
+@pytest.mark.parametrize("number", ["abc", "1,5", "nan"])
+def test_a_series_number_that_is_none_is_kept_and_costs_no_series(
+    tmp_path: Path, number: str
+) -> None:
+    series = ct(SeriesNumber="")
+    for dataset in series:
+        dataset["SeriesNumber"]._value = number  # pydicom would not take it otherwise
+
+    path, _ = collapsed(series, tmp_path)
+
+    image = dcmread(path)
+    assert image.SeriesNumber is None
+    assert _written(unassigned(image, 0), "SeriesNumber") == number
+
+
 def test_time_is_a_dimension_beside_space(tmp_path: Path) -> None:
     series = repeated(lambda: mr(3), 2, TemporalPositionIdentifier=lambda t, _: t + 1)
 
@@ -663,6 +678,58 @@ def tag_name(keyword: str) -> str:
         "PixelAspectRatio": "</PixelAspectRatio",
         "IrradiationEventUID": "IrradiationEventIdentificationSequence(0018,9477)/Irradiation",
     }[keyword]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("PatientWeight", "72,5"),
+        ("PatientSize", "1 80"),
+        ("MagneticFieldStrength", "3T"),
+        ("ContrastBolusVolume", "20 ml"),
+        ("BodyPartExamined", "CHEST\\ABDOMEN"),
+    ],
+)
+def test_a_text_that_is_no_number_or_several_is_kept_and_costs_no_series(
+    tmp_path: Path, keyword: str, value: str
+) -> None:
+    series = mr(ContrastBolusAgent="some")
+    for dataset in series:
+        setattr(dataset, keyword, "")
+        dataset[keyword]._value = value  # pydicom would not take it otherwise
+    folder = tmp_path / "in"
+    files = [each.path for each in slices(series, folder)]
+
+    with pytest.raises((ValueError, TypeError)):
+        highdicom_alone([dcmread(file) for file in files])
+    path, _ = collapsed(series, folder)
+    image = dcmread(path)
+    assert keyword not in image
+    assert _written(unassigned(image, 0), keyword) == value
+    _check_restored(path, folder, 5)
+
+
+def _written(dataset: Dataset, keyword: str) -> str:
+    """A text as it was read, whatever it means."""
+    element = dataset.get_item(keyword)
+    assert element is not None
+    value: bytes = element.value
+    return value.decode().strip()
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+@pytest.mark.parametrize("sex", ["U", "male", "W\\F"])
+def test_nobody_stays_single_for_a_sex(tmp_path: Path, sex: str) -> None:
+    series = ct(PatientSex=sex)
+
+    with pytest.raises(ValueError, match="is not a valid PatientSex"):
+        highdicom_alone(series)
+    path, _ = collapsed(series, tmp_path)
+    image = dcmread(path)
+    assert _written(image, "PatientSex") == sex
+    # Who corrects it finds it in one place.
+    assert all("PatientSex" not in unassigned(image, frame) for frame in range(5))
+    _check_restored(path, tmp_path, 5)
 
 
 def test_one_time_with_a_zone_costs_no_series(tmp_path: Path) -> None:
