@@ -82,6 +82,8 @@ def fork(module: str, orders: Orders) -> Fork:
         The system has no process, memory or descriptor for it.
     """
     main = importlib.import_module(module).main
+    # The child is watched by one more descriptor: without room for it none is begun.
+    os.close(os.open(os.devnull, os.O_RDONLY))
     _flush()  # What is in them would be written twice.
     gc.freeze()  # No child looks for cycles in what they share, and copies it for that.
     # A signal for the parent must not come to its handler in a child.

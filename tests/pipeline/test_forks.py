@@ -1,6 +1,7 @@
 """How the supervisor's children are started: with their descriptors, and nothing else of their parent."""
 
 import os
+import resource
 import select
 import signal
 import socket
@@ -154,6 +155,21 @@ def test_what_a_child_runs_is_loaded_before_it_starts(tmp_path: Path, lock: int)
     start(tmp_path, lock, "returns").wait(SECONDS)
 
     assert MODULE in sys.modules
+
+
+def test_no_child_is_begun_that_nobody_could_watch(
+    tmp_path: Path, lock: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would say in a traceback of its own what its parent says in a sentence."""
+    start(tmp_path, lock, "returns").wait(SECONDS)  # What it runs is loaded.
+    monkeypatch.setattr(os, "fork", lambda: pytest.fail("it was begun"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            start(tmp_path, lock, "returns")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
