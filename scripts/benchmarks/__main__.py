@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from scripts.benchmarks import convert, deliver, gpu, ingest, ledger, memory, receive, send, sizes
-from scripts.benchmarks.measure import fsync_milliseconds
+from scripts.benchmarks.measure import fsync_milliseconds, spread
 
 BENCHMARKS: dict[str, Callable[[Path], None]] = {
     "receive": receive.run,
@@ -38,6 +38,7 @@ def main() -> int:
         return 2
     with tempfile.TemporaryDirectory(prefix="dcmpress-bench-") as folder:
         place = Path(folder)
+        spread(place)
         print(
             f"machine: {os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}, "
             f"Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}, "
@@ -46,6 +47,7 @@ def main() -> int:
         for name in names:
             here = place / name
             here.mkdir()
+            spread(here)
             print(f"\n== {name}")
             BENCHMARKS[name](here)
     return 0

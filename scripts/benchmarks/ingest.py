@@ -1,12 +1,11 @@
 """The main job: from the sender's first byte to the last verified HTJ2K file in the folder."""
 
-import shutil
 import statistics
 import time
 from pathlib import Path
 
 from scripts.benchmarks import peers
-from scripts.benchmarks.measure import cpu_seconds, settle
+from scripts.benchmarks.measure import cpu_seconds, empty, settle
 
 COUNT, ROUNDS, QUIET_SECONDS = 400, 3, 1.0
 _JPEG_LS = "1.2.840.10008.1.2.4.80"
@@ -26,7 +25,7 @@ def run(folder: Path) -> None:
             before = cpu_seconds(process)
             theirs.append(peers.storescu(port, folder / "ct"))
             their_cpu.append(cpu_seconds(process) - before)
-        shutil.rmtree(there)
+        empty(there)
         here = folder / f"node-{number}"
         with peers.node(here) as (port, process, archive):
             peers.storescu(port, folder / "warm")
@@ -39,7 +38,7 @@ def run(folder: Path) -> None:
             ours.append(end - started - QUIET_SECONDS)
             tails.append(end - sent - QUIET_SECONDS)
             our_cpu.append(cpu_seconds(process) - before)
-        shutil.rmtree(here)
+        empty(here)
         enhanced_tails.append(_enhanced_tail(folder, number, total))
     median = statistics.median
     their, our = median(theirs), median(ours)
@@ -61,5 +60,5 @@ def _enhanced_tail(folder: Path, number: int, total: int) -> float:
         settle(2 * total)
         sent = time.perf_counter() + peers.storescu(port, folder / "ct")
         tail = peers.wait_for_files(archive, 2) - sent - QUIET_SECONDS
-    shutil.rmtree(here)
+    empty(here)
     return tail
