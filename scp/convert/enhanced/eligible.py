@@ -46,7 +46,7 @@ _UID = re.compile(r"[0-9.]{1,64}", re.ASCII)
 _VOI_LUT, _MODALITY_LUT = 0x00283010, 0x00283000
 _SIGNATURES = (0x4FFE0001, 0xFFFAFFFA)
 _BIRTH_DATE = 0x00100030
-_UNITS = 0x00541001
+_UNITS, _WEIGHT = 0x00541001, 0x00101030
 _DATES = (*(date for date, _ in CONTENT_TIMES), _BIRTH_DATE)
 _TIMES = tuple(time for _, time in CONTENT_TIMES)
 _PROJECTIONS = frozenset(
@@ -184,6 +184,9 @@ def _refuse_quantities(header: SliceHeader) -> None:
         raise NotCollapsedError(CollapseReason.QUANTITY_AT_RISK, "Rescale Slope and Intercept")
     if header.text(_MODALITY) == "PT" and not header.text(_UNITS):
         raise NotCollapsedError(CollapseReason.QUANTITY_AT_RISK, "Units")
+    if header.text(_MODALITY) == "PT" and header.text(_WEIGHT) and not header.numbers(_WEIGHT):
+        # An SUV is computed from it, and by some with whatever they can read of "72,5".
+        raise NotCollapsedError(CollapseReason.QUANTITY_AT_RISK, "Patient's Weight")
     if header.text(_MODALITY) == "CT" and header.text(RESCALE_TYPE) not in ("", "HU"):
         # The functional group of CT knows Hounsfield units only (PS3.3 C.8.15.3.10).
         raise NotCollapsedError(CollapseReason.QUANTITY_AT_RISK, "Rescale Type")

@@ -526,6 +526,18 @@ def test_units_of_pet_must_be_known(tmp_path: Path) -> None:
     assert [refused.reason for refused in found.refused] == [CollapseReason.QUANTITY_AT_RISK]
 
 
+def test_a_weight_of_pet_that_is_no_number_keeps_its_slice_single(tmp_path: Path) -> None:
+    series = pet(5)
+    series[2].PatientWeight = "70"
+    series[2]["PatientWeight"]._value = "72,5"  # pydicom would not take it otherwise
+
+    found = split(series, tmp_path)
+
+    assert [(each.name, each.reason) for each in found.refused] == [
+        ("2", CollapseReason.QUANTITY_AT_RISK)
+    ]
+
+
 def test_two_datasets_under_one_uid_stay_single(tmp_path: Path) -> None:
     series = ct()
     series[1].SOPInstanceUID = series[0].SOPInstanceUID
