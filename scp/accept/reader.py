@@ -224,8 +224,11 @@ class PduReader:
 
     def take_all(self, length: int) -> bytes:
         """The next ``length`` bytes; the caller has checked the number."""
-        if length <= self._end - self._start:
-            return bytes(self.take(length))
+        stop = self._start + length
+        if stop <= self._end:  # Also of nothing, for which :meth:`take` would wait.
+            taken = bytes(self._view[self._start : stop])
+            self._start = stop
+            return taken
         parts = bytearray()
         while len(parts) < length:
             parts += self.take(length - len(parts))

@@ -17,15 +17,13 @@ from scp.errors import MalformedError
 
 MAX_REQUEST_BYTES: Final = 2**20
 """128 contexts with every syntax have 400 KiB."""
-MAX_CONTEXTS: Final = 128
-"""Their IDs are the odd numbers of a byte (PS3.8 9.3.2.2)."""
 MAX_ITEM_BYTES: Final = 2**14
 """Of one that is kept or answered: a context with 500 syntaxes, a user identity."""
 
 MAX_REMEMBERED_BYTES: Final = 2**10
 """Of a context whose answer is remembered: one with 30 syntaxes."""
 MAX_REMEMBERED: Final = 2**10
-"""Contexts whose answers are remembered: those of eight sorts of senders, in 1 MiB at most."""
+"""Contexts whose answers are remembered: those of eight sorts of senders, in little more than 1 MiB."""
 
 _HEADER: Final = Struct(">BxL")
 _FIXED_BYTES: Final = 68
@@ -98,8 +96,9 @@ def read_request(source: Source, length: int, answers: Answers) -> Request:
     Raises
     ------
     MalformedError
-        An item does not fit or is too long, there are too many contexts, two of one ID, or one of
-        an even ID, without an ID or an abstract syntax. Perhaps not all of the PDU was read.
+        An item does not fit or is too long, there are two contexts of one ID, which bounds their
+        number to 128, or one of an even ID, without an ID or an abstract syntax. Perhaps not all
+        of the PDU was read.
     """
     body = _Items(source, length)
     fixed = body.take(_FIXED_BYTES)
@@ -107,8 +106,6 @@ def read_request(source: Source, length: int, answers: Answers) -> Request:
     kept = bytearray()
     for kind, size in body.items():
         if kind == _CONTEXT:
-            if len(answered) == MAX_CONTEXTS:
-                raise MalformedError(f"more than {MAX_CONTEXTS} presentation contexts")
             answer = answers.to(body.take(size))
             if answer.context_id in answered:  # Data in it could be of one or the other.
                 raise MalformedError(f"two presentation contexts of ID {answer.context_id}")

@@ -72,6 +72,18 @@ def test_a_message_cut_anywhere_arrives_whole(
     assert [bytes(kept.data) for kept in node.store.kept] == [DATA]
 
 
+def test_a_command_whose_last_piece_is_empty_is_answered_at_once() -> None:
+    """Nothing comes after it: who waits for its bytes waits for a peer that waits for the answer."""
+    with serving() as node, RawPeer(node.address) as peer:
+        peer.associate()
+        peer.send(p_data((3, COMMAND, echo_command())))
+        peer.send(p_data((3, COMMAND | LAST, b"")))
+        response = peer.read_response()
+        peer.release()
+
+    assert response.CommandField == 0x8030
+
+
 def test_instances_and_echoes_follow_each_other_in_one_association() -> None:
     with serving() as node, RawPeer(node.address) as peer:
         peer.associate()

@@ -44,6 +44,14 @@ def test_a_stream_is_read_right_wherever_the_buffer_ends(
             reader.pdu_header()
 
 
+def test_nothing_is_taken_without_waiting_for_more() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        reader = PduReader(ours, LimitsSection(idle_seconds=0.1, pdu_seconds=0.1))
+
+        assert reader.take_all(0) == b""
+
+
 def test_another_thread_stops_it() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:

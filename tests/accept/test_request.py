@@ -16,7 +16,6 @@ from pynetdicom.pdu_primitives import (
 
 from scp.accept.contexts import Acceptance, Answer, Proposal
 from scp.accept.request import (
-    MAX_CONTEXTS,
     MAX_ITEM_BYTES,
     MAX_REMEMBERED,
     MAX_REMEMBERED_BYTES,
@@ -190,7 +189,12 @@ def test_items_that_nobody_knows_are_passed_over() -> None:
             with_items(item(0x50, item(0x58, bytes(MAX_ITEM_BYTES + 1)))), id="identity too long"
         ),
         pytest.param(
-            with_items(*[item(0x20, b"\1\0\0\0" + item(0x30, b"1.2"))] * (MAX_CONTEXTS + 1)),
+            with_items(
+                *[
+                    item(0x20, bytes([number % 256, 0, 0, 0]) + item(0x30, b"1.2"))
+                    for number in range(1, 259, 2)
+                ]
+            ),
             id="too many contexts",
         ),
         pytest.param(b"\1\0\0\0\0\x09" + bytes(9), id="less than the titles"),
