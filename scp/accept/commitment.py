@@ -99,8 +99,9 @@ class Operation:
         if self._status == OperationStatus.SUCCESS:
             self._attempt(self._hold, *pieces)
 
-    def finish(self) -> OperationStatus:
-        """Keep it, unless it was refused; on return the status may be sent."""
+    def finish(self, *pieces: memoryview) -> OperationStatus:
+        """Take the last bytes and keep it, unless it was refused; on return the status may be sent."""
+        self.write(*pieces)
         if self._status == OperationStatus.SUCCESS:
             self._attempt(self._take)
         self.abandon()

@@ -72,7 +72,7 @@ class Messages:
         self._command_set = bytearray()
         self._pieces: list[memoryview] = []
         self._current: tuple[Command, Reception | Operation] | None = None
-        reader.before_refill = self._write
+        reader.before_refill = self._make_way
 
     @property
     def is_receiving(self) -> bool:
@@ -157,16 +157,15 @@ class Messages:
             raise AssociationError("data without a command")
         if context_id != self._context_id:
             raise AssociationError("a dataset in two contexts", INVALID_PARAMETER)
+        pieces = self._pieces
         while length:
             piece = self._reader.take(length)
             length -= len(piece)
-            self._pieces.append(piece)
-        if len(self._pieces) >= _MOST_PIECES:
-            self._write()
+            pieces.append(piece)
         if is_last:
-            self._write()
             command, reception = self._current
-            status = reception.finish()
+            status = reception.finish(*pieces)
+            pieces.clear()
             self._current = None
             if status != StoreStatus.SUCCESS:
                 self._account.refused += 1
@@ -177,12 +176,23 @@ class Messages:
                 self._answer(command, status)
             finally:
                 reception.tidy()
+        elif len(pieces) >= _MOST_PIECES:
+            self._make_way(is_full=True)
 
-    def _write(self) -> None:
-        """Hand on what lies in the reader's buffer: several PDVs by one call of the system."""
-        if self._current is not None and self._pieces:
-            self._current[1].write(*self._pieces)
-            self._pieces.clear()
+    def _make_way(self, is_full: bool) -> bool:
+        """Hand on what lies in the reader's buffer, once that is full: one write takes several PDVs.
+
+        The first of an instance at once: they say what series it is of. Returns whether the buffer
+        is free.
+        """
+        if self._current is None or not self._pieces:
+            return True
+        reception = self._current[1]
+        if not is_full and reception.received_bytes:
+            return False
+        reception.write(*self._pieces)
+        self._pieces.clear()
+        return True
 
     def _answer(self, command: Command, status: StoreStatus | OperationStatus) -> None:
         response = encode_response(command, status)

@@ -19,8 +19,8 @@ class IncomingInstance(Protocol):
         """
         ...
 
-    def commit(self) -> None:
-        """Return once the instance is durable; only then may 0x0000 be answered.
+    def commit(self, *pieces: bytes | bytearray | memoryview) -> None:
+        """Take the last bytes; return once the instance is durable: only then may 0x0000 be answered.
 
         Raises
         ------

@@ -27,6 +27,8 @@ MAX_CONTROL_PDU_BYTES: Final = 2**12
 
 _PDU_HEADER: Final = Struct(">BxL")
 _PDV_HEADER: Final = Struct(">LBB")
+_PDU_HEADER_BYTES: Final = _PDU_HEADER.size
+_PDV_HEADER_BYTES: Final = _PDV_HEADER.size
 _TIMEVAL: Final = Struct("@ll")
 
 _LOOK_SECONDS: Final = 1.0
@@ -61,8 +63,10 @@ class PduReader:
         self._silent_since: float | None = None
         self._stop = threading.Event()
         self._why_stopped = ""
-        self.before_refill: Callable[[], None] = _do_nothing
-        """Called before bytes that :meth:`take` gave out are overwritten."""
+        self._full_at = buffer_bytes // 4 * 3
+        self.before_refill: Callable[[bool], bool] = _hold_nothing
+        """Called before waiting for more; with True, the bytes that :meth:`take` gave out must not be
+        looked at any more. Returns whether that is so."""
         connection.settimeout(None)
         self._set_timeout(socket.SO_SNDTIMEO, self._pdu_seconds)
         self.set_idle_seconds(limits.idle_seconds)
@@ -195,8 +199,11 @@ class PduReader:
         ConnectionLostError
             The peer closed the connection.
         """
-        self._patience = self._idle_seconds if seconds is None else seconds
+        if seconds is not None:
+            self._patience = seconds
         if self._start == self._end:
+            if seconds is None:
+                self._patience = self._idle_seconds
             self._impatience = "nothing came between two PDUs for too long"
             self._silent_since = time.monotonic()
             self._fill()
@@ -204,18 +211,24 @@ class PduReader:
         if seconds is None:
             self._patience = self._pdu_seconds
         self._impatience = "a PDU took too long"
-        kind, length = _PDU_HEADER.unpack_from(self._view, self._contiguous(_PDU_HEADER.size))
+        if self._end - self._start < _PDU_HEADER_BYTES:
+            self._fill_to(_PDU_HEADER_BYTES)
+        start = self._start
+        self._start = start + _PDU_HEADER_BYTES
+        kind, length = _PDU_HEADER.unpack_from(self._view, start)
         return kind, length
 
     def pdv_header(self) -> tuple[int, int, int]:
         """Length, context ID and message control header of the next PDV (PS3.8 9.3.5.1)."""
-        length, context_id, control = _PDV_HEADER.unpack_from(
-            self._view, self._contiguous(_PDV_HEADER.size)
-        )
+        if self._end - self._start < _PDV_HEADER_BYTES:
+            self._fill_to(_PDV_HEADER_BYTES)
+        start = self._start
+        self._start = start + _PDV_HEADER_BYTES
+        length, context_id, control = _PDV_HEADER.unpack_from(self._view, start)
         return length, context_id, control
 
     def take(self, most: int) -> memoryview:
-        """The next 1 to ``most`` bytes, as many as are here; valid until :attr:`before_refill`."""
+        """The next 1 to ``most`` bytes, as many as are here; see :attr:`before_refill`."""
         if self._start == self._end:
             self._fill()
         start = self._start
@@ -248,19 +261,14 @@ class PduReader:
             self._start = self._end = 0
             self._fill()
 
-    def _contiguous(self, length: int) -> int:
-        """Where the next ``length`` bytes begin in the buffer, received as far as needed."""
+    def _fill_to(self, length: int) -> None:
+        """Receive until the next ``length`` bytes are here."""
         while self._end - self._start < length:
             self._fill()
-        self._start += length
-        return self._start - length
 
     def _fill(self) -> None:
         """Receive at least one more byte."""
-        self.before_refill()
-        if self._start == self._end:
-            self._start = self._end = 0
-        elif self._end == len(self._view):
+        if self.before_refill(self._end > self._full_at):
             rest = bytes(self._view[self._start : self._end])
             self._view[: len(rest)] = rest
             self._start, self._end = 0, len(rest)
@@ -306,4 +314,5 @@ def _why(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _do_nothing() -> None: ...
+def _hold_nothing(is_full: bool) -> bool:
+    return True

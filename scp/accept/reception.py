@@ -30,18 +30,15 @@ class Reception:
 
     def write(self, *pieces: memoryview) -> None:
         """Take the next bytes of the dataset; never raises because of the store."""
-        self.received_bytes += sum(map(len, pieces))
-        if self._incoming is None:
-            return
-        if self.received_bytes > self._max_bytes:
-            self._fail(StorageFullError(f"an instance of more than {self._max_bytes} bytes"))
-        else:
+        self._count(pieces)
+        if self._incoming is not None:
             self._attempt(self._incoming.write, *pieces)
 
-    def finish(self) -> StoreStatus:
-        """Commit, unless the store has refused; on return the status may be sent."""
+    def finish(self, *pieces: memoryview) -> StoreStatus:
+        """Take the last bytes and commit, unless the store has refused; then the status may be sent."""
+        self._count(pieces)
         if self._incoming is not None:
-            self._attempt(self._incoming.commit)
+            self._attempt(self._incoming.commit, *pieces)
             self._committed, self._incoming = self._incoming, None
         logger.debug("answered %04X to %d bytes", self._status, self.received_bytes)
         return self._status
@@ -57,6 +54,11 @@ class Reception:
         if self._incoming is not None:
             self._incoming.abandon()
             self._incoming = None
+
+    def _count(self, pieces: tuple[memoryview, ...]) -> None:
+        self.received_bytes += sum(map(len, pieces))
+        if self.received_bytes > self._max_bytes and self._incoming is not None:
+            self._fail(StorageFullError(f"an instance of more than {self._max_bytes} bytes"))
 
     def _begin(self) -> None:
         self._incoming = self._store.begin(self._request)

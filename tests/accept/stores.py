@@ -30,7 +30,9 @@ class KeptInstance:
         if self.store.write_error is not None:
             raise self.store.write_error
 
-    def commit(self) -> None:
+    def commit(self, *pieces: bytes | bytearray | memoryview) -> None:
+        if pieces:
+            self.write(*pieces)
         self.store.is_committing.set()
         assert self.store.may_commit.wait(10)
         if self.store.commit_error is not None:
