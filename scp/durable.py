@@ -6,6 +6,7 @@ clean (Rebello et al., USENIX ATC 2020): the disk counts as unhealthy until a fr
 """
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import json
@@ -30,6 +31,10 @@ _CLOSING_LOOK_SECONDS = 0.001
 _CLOSING = stat.S_ISVTX
 """The mark of a folder that is about to be closed. Who locks it looks at its state in any case, so it
 costs no call; on a folder that its own user alone may write to it means nothing else."""
+
+_HERE = -100
+_NO_REPLACE = 1
+"""AT_FDCWD of fcntl.h and RENAME_NOREPLACE of linux/fs.h."""
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
 """Of the disk, or of the system for one more open file: later there may be."""
@@ -80,6 +85,8 @@ class Disk:
         self._failed_at: float | None = None
         self.has_failed = False
         """Whether a write or an fsync has ever failed here: names of that time are not to be trusted."""
+        # Not in every C library.
+        self._renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
     @property
     def is_healthy(self) -> bool:
@@ -155,6 +162,31 @@ class Disk:
     def rename(self, source: StrPath, target: StrPath) -> None:
         with self._watched("rename"):
             os.rename(source, target)
+
+    def move(self, source: StrPath, target: StrPath) -> None:
+        """Rename to a name that nobody has; FileExistsError when it is taken.
+
+        Receiving costs less with it than with a link whose source is unlinked later: it leaves one
+        folder less to be written.
+        """
+        if not self._rename_new(source, target):
+            self.link(source, target)
+            with contextlib.suppress(OSError, StorageFullError):  # A start sweeps it.
+                self.unlink(source)
+
+    def _rename_new(self, source: StrPath, target: StrPath) -> bool:
+        """False where the system or the file system, as NFS, cannot rename without replacing."""
+        if self._renameat2 is None:
+            return False
+        names = os.fsencode(source), os.fsencode(target)
+        if self._renameat2(_HERE, names[0], _HERE, names[1], _NO_REPLACE) == 0:
+            return True
+        number = ctypes.get_errno()
+        if number in (errno.EINVAL, errno.ENOSYS):
+            return False
+        error = OSError(number, os.strerror(number), str(target))
+        self.judge("rename", error)
+        raise error
 
     def make_folder(self, folder: Path) -> None:
         """Make one folder; FileExistsError when the name is taken."""

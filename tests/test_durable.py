@@ -1,5 +1,6 @@
 """The file-system calls behind the promises."""
 
+import ctypes
 import errno
 import os
 from collections.abc import Callable
@@ -70,6 +71,79 @@ def test_a_file_may_be_closed_twice(tmp_path: Path) -> None:
 
     file.close()
     file.close()
+
+
+class WithoutRename(Disk):
+    """On a file system that does not rename without replacing."""
+
+    def _rename_new(self, source: StrPath, target: StrPath) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("disk", [Disk(), WithoutRename()], ids=["renames", "links"])
+def test_a_file_is_moved_to_a_name_that_nobody_has(tmp_path: Path, disk: Disk) -> None:
+    (tmp_path / "source").write_text("new")
+
+    disk.move(tmp_path / "source", str(tmp_path / "target"))
+
+    assert (tmp_path / "target").read_text() == "new"
+    assert os.listdir(tmp_path) == ["target"]
+
+
+@pytest.mark.parametrize("disk", [Disk(), WithoutRename()], ids=["renames", "links"])
+def test_a_name_that_is_taken_is_not_replaced(tmp_path: Path, disk: Disk) -> None:
+    (tmp_path / "source").write_text("new")
+    (tmp_path / "target").write_text("old")
+
+    with pytest.raises(FileExistsError):
+        disk.move(tmp_path / "source", tmp_path / "target")
+
+    assert (tmp_path / "target").read_text() == "old"
+    assert (tmp_path / "source").read_text() == "new"
+    assert disk.is_healthy
+
+
+def test_what_is_not_there_cannot_be_moved(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Disk().move(tmp_path / "missing", tmp_path / "target")
+
+
+def test_a_rename_that_the_kernel_refuses_as_unknown_becomes_a_link(tmp_path: Path) -> None:
+    def unknown(*_: object) -> int:
+        ctypes.set_errno(errno.EINVAL)
+        return -1
+
+    disk = Disk()
+    disk._renameat2 = unknown
+    (tmp_path / "source").write_text("new")
+
+    disk.move(tmp_path / "source", tmp_path / "target")
+
+    assert os.listdir(tmp_path) == ["target"]
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "is_healthy"),
+    [
+        (errno.ENOSPC, StorageFullError, True),
+        (errno.EIO, DiskFailedError, False),
+        (errno.EROFS, DiskFailedError, False),
+    ],
+)
+def test_a_rename_that_fails_means_what_any_other_call_means(
+    tmp_path: Path, number: int, error: type[Exception], is_healthy: bool
+) -> None:
+    def fail(*_: object) -> int:
+        ctypes.set_errno(number)
+        return -1
+
+    disk = Disk()
+    disk._renameat2 = fail
+
+    with pytest.raises(error):
+        disk.move(tmp_path / "source", tmp_path / "target")
+
+    assert disk.is_healthy is is_healthy
 
 
 def test_publishing_replaces_the_whole_and_leaves_nothing_aside(tmp_path: Path) -> None:

@@ -147,8 +147,17 @@ class SpoolStore:
 
     # -- for SpoolIncoming -----------------------------------------------------------------------
 
-    def land(self, incoming: StrPath, request: StoreRequest, identity: Identity) -> None:
-        """Give a synced file its durable name in its series' folder, and tell the coordinator."""
+    def land(
+        self,
+        incoming: StrPath,
+        state: os.stat_result,
+        request: StoreRequest,
+        identity: Identity,
+    ) -> bool:
+        """Give a synced file its durable name in its series' folder, and tell the coordinator.
+
+        False: the same dataset was there already, and the file may keep its name.
+        """
         key = identity.series
         series = key.folder
         folder = f"{self._growing}/{series}"
@@ -158,7 +167,7 @@ class SpoolStore:
                 self._make_series(Path(folder), key)
                 continue
             try:
-                name, is_new = self._link(incoming, folder, identity.file_stem)
+                name, is_new = self._name(incoming, folder, identity.file_stem)
                 # Also for a repeat: the twin's name may have been linked and not yet synced.
                 self._disk.sync_folder(folder, lock)
                 self._sync_name_of(folder)
@@ -167,7 +176,6 @@ class SpoolStore:
                     raise DiskFailedError("the disk failed while the instance landed")
                 # Told under the lock, so that the series is not closed before it is known.
                 if is_new:
-                    state = os.stat(incoming)
                     self._notices.landed(
                         Landed(
                             series=series,
@@ -182,17 +190,18 @@ class SpoolStore:
                     self._notices.repeated(series)
             finally:
                 os.close(lock)
-            return
+            return is_new
 
-    def tidy(self, incoming: StrPath) -> None:
-        """Take the incoming name away and have a file ready for the next instance.
+    def tidy(self, repeated: StrPath | None) -> None:
+        """Have a file ready for the next instance, and take away the one of a repeat.
 
         After the answer, while the sender prepares the next: on ext4 the first change to a folder
-        after an fsync takes 0.4 to 0.7 ms, as long as the fsync itself. The instance has its durable
-        name: what cannot be unlinked is swept at the next start.
+        after an fsync takes 0.4 to 0.7 ms, as long as the fsync itself. What cannot be unlinked is
+        swept at the next start.
         """
         with contextlib.suppress(OSError, StorageFullError):
-            self._disk.unlink(incoming)
+            if repeated is not None:
+                self._disk.unlink(repeated)
             if not self._spare:
                 self._spare.append(self._create())
 
@@ -216,12 +225,12 @@ class SpoolStore:
         with self._reading:  # One at a time: it may take 20 MiB.
             return part10.open_instance(incoming).identity
 
-    def _link(self, incoming: StrPath, folder: str, stem: str) -> tuple[str, bool]:
+    def _name(self, incoming: StrPath, folder: str, stem: str) -> tuple[str, bool]:
         number = 1
         while True:
             name = stem + (f"~{number}" if number > 1 else "") + INSTANCE_ENDING
             try:
-                self._disk.link(incoming, f"{folder}/{name}")
+                self._disk.move(incoming, f"{folder}/{name}")
                 return name, True
             except FileExistsError:
                 pass
@@ -277,6 +286,7 @@ class SpoolIncoming:
         self._file = file
         self._identity: Identity | None = None
         self._announced: str | None = None
+        self._is_new = False
         self._head = bytearray()
         self._try_at = 1
         self._is_header_sought = True
@@ -311,15 +321,17 @@ class SpoolIncoming:
             part10.check_identity(self._request, identity)
             self._announce(identity)
             self._file.sync()
+            state = os.fstat(self._file.descriptor)
             self._file.close()
-            self._store.land(self._file.path, self._request, identity)
+            path = self._file.path
+            self._is_new = self._store.land(path, state, self._request, identity)
             self._announced = None
         except OSError as error:
             raise DiskFailedError(f"spool: {error.strerror}") from error
 
     def tidy(self) -> None:
         """Do what need not be waited for."""
-        self._store.tidy(self._file.path)
+        self._store.tidy(None if self._is_new else self._file.path)
 
     def abandon(self) -> None:
         """Forget everything."""

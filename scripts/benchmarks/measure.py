@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+_SCHED = 2
+"""CPUCLOCK_SCHED of linux/posix-timers.h: with a process, its clock (clock_getcpuclockid)."""
 
 _GET_FLAGS, _SET_FLAGS, _TOP_OF_TREES = 0x80086601, 0x40086602, 0x00020000
 """FS_IOC_GETFLAGS, FS_IOC_SETFLAGS and FS_TOPDIR_FL of linux/fs.h; ``chattr +T``."""
@@ -34,15 +36,20 @@ def tree(root: int) -> list[int]:
 
 
 def cpu_seconds(root: int) -> float:
-    """User and system time of the tree so far, reaped children included."""
-    total = 0
+    """User and system time of the tree so far, reaped children included.
+
+    Of those who live by their clocks, which tell nanoseconds: receiving 400 CT takes twenty to thirty
+    of the ticks that ``/proc`` tells, and a tick more or less is too much for a ratio.
+    """
+    total = 0.0
     for process in tree(root):
         try:
             fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            total += time.clock_gettime(~process << 3 | _SCHED)
         except OSError:
             continue
-        total += sum(int(field) for field in fields[11:15])
-    return total / _TICKS
+        total += sum(int(field) for field in fields[13:15]) / _TICKS
+    return total
 
 
 def process_of(root: int, name: str) -> int:

@@ -124,7 +124,7 @@ def one(folder: Path) -> None:
             senders=[[folder / "one"]],
             most=1.15,
             most_cpu=1.5,
-            rounds=5,
+            rounds=9,
             also={"convert: original": _ORIGINAL, "converting to HTJ2K meanwhile": _DEFAULT},
         ),
     )

@@ -60,6 +60,10 @@ class HookedDisk(Disk):
         self._ask("rename", target)
         super().rename(source, target)
 
+    def move(self, source: StrPath, target: StrPath) -> None:
+        self._ask("move", target)
+        super().move(source, target)
+
     def make_folder(self, folder: Path) -> None:
         self._ask("make_folder", folder)
         super().make_folder(folder)
@@ -153,6 +157,13 @@ class RecordingDisk(HookedDisk):
         with self._order:
             super().rename(source, target)
             self._record("rename", target, source)
+
+    def _rename_new(self, source: StrPath, target: StrPath) -> bool:
+        with self._order:
+            is_done = super()._rename_new(source, target)
+            if is_done:
+                self._record("rename", target, source)
+            return is_done
 
     def make_folder(self, folder: Path) -> None:
         with self._order:

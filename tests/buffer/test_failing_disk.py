@@ -163,7 +163,7 @@ def test_an_instance_that_lands_while_the_disk_fails_elsewhere_is_not_acknowledg
         ("write", "series.json"),
         ("sync_file", "series.json"),
         ("rename", FIRST.key.folder),
-        ("link", ".dcm"),
+        ("move", ".dcm"),
     ],
 )
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])

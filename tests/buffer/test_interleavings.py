@@ -46,13 +46,13 @@ class Gate:
 
 
 class AfterFailure(HookedDisk):
-    """Calls its hook also between a link or rename that failed and what is made of that."""
+    """Calls its hook also between a move or rename that failed and what is made of that."""
 
-    def link(self, source: StrPath, target: StrPath) -> None:
+    def move(self, source: StrPath, target: StrPath) -> None:
         try:
-            super().link(source, target)
+            super().move(source, target)
         except OSError:
-            self.hook("link failed", Path(target))
+            self.hook("move failed", Path(target))
             raise
 
     def rename(self, source: StrPath, target: StrPath) -> None:
@@ -111,7 +111,7 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
 def test_a_series_is_not_closed_while_an_instance_lands_in_it(spool: Spool) -> None:
     spool.send(FIRST)
 
-    with spool.held_up(Gate("link", SECOND.file_name), SECOND):
+    with spool.held_up(Gate("move", SECOND.file_name), SECOND):
         assert spool.folders.close(FIRST.key.folder) is None
 
     job = spool.folders.close(FIRST.key.folder)
@@ -177,7 +177,7 @@ def test_twins_become_one_file_and_neither_is_acknowledged_before_the_folder_is_
 
 
 def test_another_dataset_under_the_same_uid_is_kept_beside_the_first(spool: Spool) -> None:
-    with spool.held_up(Gate("link", FIRST.file_name), FIRST):
+    with spool.held_up(Gate("move", FIRST.file_name), FIRST):
         spool.send(OTHER_BYTES)
 
     stem = FIRST.identity.file_stem
@@ -229,7 +229,7 @@ def test_who_finds_a_series_that_another_has_just_named_syncs_the_name_itself(
 
     store = make_store(spool.layout, HookedDisk(note), receiver="second")
     # The first has renamed the folder in, and neither it nor its parent is synced.
-    with spool.held_up(Gate("link", FIRST.file_name), FIRST):
+    with spool.held_up(Gate("move", FIRST.file_name), FIRST):
         SECOND.send(store)
 
         assert spool.layout.growing in synced
@@ -254,7 +254,7 @@ def test_a_repeat_lands_anew_when_its_twin_is_taken_out_meanwhile(spool: Spool) 
     taken: list[str] = []
 
     def take_out(event: str, path: Path) -> None:
-        if event == "link failed":
+        if event == "move failed":
             taken.extend(spool.folders.take_each(FIRST.key.folder, [FIRST.file_name]))
 
     store = make_store(spool.layout, AfterFailure(take_out), spool.slow_notices, receiver="slow")
@@ -268,7 +268,7 @@ def test_a_repeat_lands_anew_when_its_twin_is_taken_out_meanwhile(spool: Spool) 
 
 def test_an_instance_taken_at_once_leaves_the_series_growing(spool: Spool) -> None:
     spool.send(FIRST)
-    with spool.held_up(Gate("link", SECOND.file_name), SECOND):
+    with spool.held_up(Gate("move", SECOND.file_name), SECOND):
         (job,) = spool.folders.take_each(FIRST.key.folder, [FIRST.file_name]).values()
 
     assert [p.name for p in instances_in(spool.folders.source(job))] == [FIRST.file_name]

@@ -160,9 +160,19 @@ class Scenario:
         return result
 
 
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[Operation]:
+class LinkingDisk(RecordingDisk):
+    """On a file system that does not rename without replacing, as NFS."""
+
+    def _rename_new(self, source: StrPath, target: StrPath) -> bool:
+        return False
+
+
+@pytest.fixture(scope="module", params=[RecordingDisk, LinkingDisk])
+def recorded(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> list[Operation]:
     scenario = Scenario(tmp_path_factory.mktemp("recorded") / "data")
+    scenario.disk = request.param(scenario.data)
     scenario.run()
     return scenario.disk.operations
 

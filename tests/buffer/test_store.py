@@ -86,22 +86,37 @@ def test_nothing_stays_in_incoming(layout: Layout) -> None:
     assert left_in_incoming(layout) == []
 
 
-def test_the_incoming_name_is_taken_away_after_the_answer_only(layout: Layout) -> None:
-    steps: list[str] = []
-    disk = HookedDisk(lambda operation, path: steps.append(operation))
+def test_the_next_file_is_made_after_the_answer_only(layout: Layout) -> None:
+    made: list[Path] = []
+    disk = HookedDisk(lambda operation, path: made.append(path) if operation == "create" else None)
     incoming = make_store(layout, disk).begin(SENT.request)
     (name,) = (layout.incoming / "r0").iterdir()
     incoming.write(SENT.dataset)
 
     incoming.commit()
+    assert not name.exists()
     (landed,) = acknowledged_files(layout)
-    assert name.samefile(landed)
-    assert "unlink" not in steps
+    assert [path for path in made if path.suffix == ".part"] == [name]
     incoming.tidy()
 
-    assert not name.exists()
-    assert steps[-2:] == ["unlink", "create"]
+    assert made[-1].parent == name.parent
     assert dataset_of(landed) == SENT.dataset
+
+
+def test_the_file_of_a_repeat_is_taken_away_after_the_answer_only(layout: Layout) -> None:
+    store = make_store(layout, Disk())
+    SENT.send(store)
+    (name,) = (layout.incoming / "r0").iterdir()
+    repeat = store.begin(SENT.request)
+    repeat.write(SENT.dataset)
+
+    repeat.commit()
+    assert name.exists()
+    repeat.tidy()
+
+    assert not name.exists()
+    assert left_in_incoming(layout) == []
+    assert len(acknowledged_files(layout)) == 1
 
 
 def test_one_spare_file_waits_for_the_next_instance(layout: Layout) -> None:
@@ -115,8 +130,9 @@ def test_one_spare_file_waits_for_the_next_instance(layout: Layout) -> None:
     next_one = store.begin(SENT.request)
     next_one.write(SENT.dataset)
     assert list((layout.incoming / "r0").iterdir()) == [spare]
+    inode = spare.stat().st_ino
     next_one.commit()
-    assert spare.samefile(layout.growing / SENT.key.folder / SENT.file_name)
+    assert (layout.growing / SENT.key.folder / SENT.file_name).stat().st_ino == inode
 
 
 def test_associations_that_tidy_at_once_leave_one_spare_file(layout: Layout) -> None:

@@ -58,12 +58,16 @@ class Traced:
             for call in self.of("rename", "renameat", "renameat2")
         ]
 
-    def links(self) -> list[Call]:
+    @property
+    def incoming(self) -> Path:
+        return self.data / "spool" / "incoming"
+
+    def landings(self) -> list[Call]:
         """Attempts, for a repeat finds its name taken."""
         return [
             call
             for call in self.calls
-            if call.name in ("link", "linkat") and call.paths[1].is_relative_to(self.growing)
+            if call.name == "renameat2" and call.paths[0].is_relative_to(self.incoming)
         ]
 
     def responses(self) -> list[tuple[str, Call]]:
@@ -133,15 +137,15 @@ def test_everything_that_was_sent_was_answered(traced: Traced) -> None:
 def test_before_each_success_its_file_and_then_the_folder_with_its_name_are_synced(
     traced: Traced,
 ) -> None:
-    attempts = traced.links()
+    attempts = traced.landings()
     for uid, response in traced.responses():
         stem = hashlib.sha256(uid.encode()).hexdigest()[:32]
-        link = next(call for call in attempts if call.paths[1].name == f"{stem}.dcm")
-        attempts.remove(link)
-        incoming, name = link.paths
+        landing = next(call for call in attempts if call.paths[1].name == f"{stem}.dcm")
+        attempts.remove(landing)
+        incoming, name = landing.paths
 
-        traced.assert_synced(incoming, before=link.began)
-        traced.assert_synced(name.parent, after=link.ended, before=response.began)
+        traced.assert_synced(incoming, before=landing.began)
+        traced.assert_synced(name.parent, after=landing.ended, before=response.began)
     assert attempts == []
 
 
@@ -154,24 +158,24 @@ def test_before_each_success_the_name_of_a_new_series_is_synced_too(traced: Trac
     assert len(opened) == 2
     for uid, response in traced.responses():
         stem = hashlib.sha256(uid.encode()).hexdigest()[:32]
-        link = next(call for call in traced.links() if call.paths[1].name == f"{stem}.dcm")
-        aside, rename = opened[link.paths[1].parent]
+        landing = next(call for call in traced.landings() if call.paths[1].name == f"{stem}.dcm")
+        aside, rename = opened[landing.paths[1].parent]
 
         content = traced.assert_synced(aside / _SERIES_FILE, before=rename.began)
         traced.assert_synced(aside, after=content.ended, before=rename.began)
         traced.assert_synced(traced.growing, after=rename.ended, before=response.began)
 
 
-def test_before_an_incoming_name_is_unlinked_its_successor_is_synced(traced: Traced) -> None:
-    incoming = traced.data / "spool" / "incoming"
-    unlinked = [
-        call for call in traced.of("unlink", "unlinkat") if call.paths[0].is_relative_to(incoming)
+def test_only_the_repeat_is_unlinked_and_not_before_its_twin_is_synced(traced: Traced) -> None:
+    (unlink,) = [
+        call
+        for call in traced.of("unlink", "unlinkat")
+        if call.paths[0].is_relative_to(traced.incoming)
     ]
-    assert len(unlinked) == len(traced.sent)
-    for unlink in unlinked:
-        link = next(call for call in traced.links() if call.paths[0] == unlink.paths[0])
+    landing = next(call for call in traced.landings() if call.paths[0] == unlink.paths[0])
 
-        traced.assert_synced(link.paths[1].parent, after=link.ended, before=unlink.began)
+    assert landing.result != 0
+    traced.assert_synced(landing.paths[1].parent, after=landing.ended, before=unlink.began)
 
 
 def test_a_closed_series_is_synced_in_its_new_place_and_then_in_its_old(traced: Traced) -> None:
