@@ -19,6 +19,7 @@ _NO_DATASET: Final = 0x0101
 _RESPONSE: Final = 0x8000
 
 _ELEMENT: Final = Struct("<HHL")
+_ELEMENT_BYTES: Final = _ELEMENT.size
 _SHORT: Final = Struct("<H")
 _SHORT_ELEMENT: Final = Struct("<HHLH")
 _GROUP_LENGTH: Final = Struct("<HHLL")
@@ -83,16 +84,19 @@ def decode_command(encoded: bytes | bytearray) -> Command:
     MalformedError
         It is cut off, has elements of other groups, or lacks what every request has.
     """
+    encoded = bytes(encoded)
+    size = len(encoded)
     values: dict[int, bytes] = {}
     offset = 0
-    while offset < len(encoded):
-        if offset + _ELEMENT.size > len(encoded):
+    while offset < size:
+        start = offset + _ELEMENT_BYTES
+        if start > size:
             raise MalformedError("a command set ends inside an element")
         group, element, length = _ELEMENT.unpack_from(encoded, offset)
-        offset += _ELEMENT.size + length
-        if group != 0 or offset > len(encoded):
+        offset = start + length
+        if group != 0 or offset > size:
             raise MalformedError("a command set has an element that does not belong or fit there")
-        values[element] = bytes(encoded[offset - length : offset])
+        values[element] = encoded[start:offset]
     field = _number(values, _FIELD)
     is_cancel = field == CommandField.C_CANCEL_RQ
     type_element = _TYPE_IDS.get(field)
@@ -130,16 +134,16 @@ def encode_command_pdus(context_id: int, command_set: bytes, max_pdu_bytes: int)
 
     Every fragment has an even number of bytes (PS3.8 E.1).
     """
+    size = len(command_set)
+    if not max_pdu_bytes or size + 6 <= max_pdu_bytes:
+        return _PDU.pack(0x04, size + 6, size + 2, context_id, IS_COMMAND | IS_LAST) + command_set
     return b"".join(
         _PDU.pack(0x04, len(piece) + 6, len(piece) + 2, context_id, control) + piece
-        for piece, control in _pieces(
-            command_set, max(max_pdu_bytes - 6 & ~1, 2) if max_pdu_bytes else 0
-        )
+        for piece, control in _pieces(command_set, max(max_pdu_bytes - 6 & ~1, 2))
     )
 
 
 def _pieces(command_set: bytes, most: int) -> Iterator[tuple[bytes, int]]:
-    most = most or len(command_set)
     for start in range(0, len(command_set), most):
         is_last = start + most >= len(command_set)
         yield command_set[start : start + most], IS_COMMAND | (IS_LAST if is_last else 0)

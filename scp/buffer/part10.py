@@ -38,6 +38,7 @@ _STUDY = 0x0020000D
 _SERIES = 0x0020000E
 _ROUTING = {_SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES}
 
+_GROUP_LENGTH = Struct("<HH2sHL")
 _UID = re.compile(r"[0-9.]{1,128}")
 _FIRST_READ = 16 * 1024
 _HEADER_LIMIT = 4 * 2**20
@@ -52,21 +53,24 @@ _MOST_ELEMENTS = 512
 
 def file_head(request: StoreRequest) -> bytes:
     """Preamble and file meta group for a received dataset; the origin is kept in it."""
-    group = b"".join(
-        (
-            pack("<HH2sHL", 2, 0x0001, b"OB", 0, 2) + b"\0\1",
-            _short(0x0002, b"UI", request.sop_class_uid),
-            _short(0x0003, b"UI", request.sop_instance_uid),
-            _short(0x0010, b"UI", request.transfer_syntax),
-            _origin(request.origin),
-        )
-    )
-    return PREAMBLE + pack("<HH2sHL", 2, 0, b"UL", 4, len(group)) + group
+    before, after = _around(request.sop_class_uid, request.transfer_syntax, request.origin)
+    instance = _short(0x0003, b"UI", request.sop_instance_uid)
+    size = len(before) + len(instance) + len(after)
+    return b"".join((PREAMBLE, _GROUP_LENGTH.pack(2, 0, b"UL", 4, size), before, instance, after))
 
 
 @lru_cache(maxsize=256)
+def _around(sop_class_uid: str, transfer_syntax: str, origin: Origin) -> tuple[bytes, bytes]:
+    """What comes before and after the instance's UID: the same for nearly all of an association."""
+    before = pack("<HH2sHL", 2, 0x0001, b"OB", 0, 2) + b"\0\1"
+    return (
+        before + _short(0x0002, b"UI", sop_class_uid),
+        _short(0x0010, b"UI", transfer_syntax) + _origin(origin),
+    )
+
+
 def _origin(origin: Origin) -> bytes:
-    """The elements that say who wrote the file, and for whom: the same for a whole association."""
+    """The elements that say who wrote the file, and for whom."""
     address = f"[{origin.peer_address}]" if ":" in origin.peer_address else origin.peer_address
     return b"".join(
         (
@@ -120,7 +124,8 @@ class IdentityReader:
         known = self._known.get(kind)
         found = None if known is None else known.values_in(dataset)
         if found is not None:
-            self._missed.discard(kind)
+            if self._missed:
+                self._missed.discard(kind)
             return _identity(found)
         identity = read_identity(dataset, request.transfer_syntax)
         if kind not in self._missed:
