@@ -27,7 +27,7 @@ from scp.model import Origin, StoreRequest
 logger = logging.getLogger(__name__)
 
 _MOST_PIECES: Final = 64
-"""Of datasets, kept until they are written; a peer may send PDVs of one byte."""
+"""Of datasets, kept until they are written; a peer may send PDVs of one byte, or bytes one by one."""
 
 INVALID_PARAMETER: Final = 0x06
 """Reason of a provider's A-ABORT: invalid PDU parameter value (PS3.8 Table 9-26)."""
@@ -162,6 +162,8 @@ class Messages:
             piece = self._reader.take(length)
             length -= len(piece)
             pieces.append(piece)
+            if len(pieces) >= _MOST_PIECES:
+                self._make_way(is_full=True)
         if is_last:
             command, reception = self._current
             status = reception.finish(*pieces)
@@ -176,8 +178,6 @@ class Messages:
                 self._answer(command, status)
             finally:
                 reception.tidy()
-        elif len(pieces) >= _MOST_PIECES:
-            self._make_way(is_full=True)
 
     def _make_way(self, is_full: bool) -> bool:
         """Hand on what lies in the reader's buffer, once that is full: one write takes several PDVs.

@@ -3,12 +3,20 @@
 import contextlib
 import itertools
 import logging
+import random
+import socket
 import struct
+import threading
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from scp.accept.audit import Account
+from scp.accept.messages import Messages, Negotiated
+from scp.accept.reader import PduReader
+from scp.config.schema import LimitsSection
 from scp.errors import (
     DiskFailedError,
     InvalidUidError,
@@ -16,6 +24,7 @@ from scp.errors import (
     UidMismatchError,
     UnreadableInstanceError,
 )
+from scp.model import Origin, StoreRequest
 from tests.accept.raw_peer import (
     ABORT,
     COMMAND,
@@ -28,7 +37,7 @@ from tests.accept.raw_peer import (
     store_command,
     store_message,
 )
-from tests.accept.stores import MemoryStore, eventually, serving
+from tests.accept.stores import KeptInstance, MemoryStore, eventually, serving
 
 DATA = bytes(range(256)) * 3
 
@@ -70,6 +79,64 @@ def test_a_message_cut_anywhere_arrives_whole(
 
     assert response.Status == 0
     assert [bytes(kept.data) for kept in node.store.kept] == [DATA]
+
+
+class Dripping(socket.socket):
+    """Gives a few bytes at a time, however many have come."""
+
+    bytes_at_a_time = 1
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        return super().recv_into(buffer[: self.bytes_at_a_time], nbytes, flags)
+
+
+@given(
+    size=st.integers(1, 5_000),
+    pdv_bytes=st.integers(1, 3_000),
+    bytes_at_a_time=st.integers(1, 700),
+    buffer_bytes=st.sampled_from([12, 100, 2**11, 2**18]),
+)
+@example(size=5_000, pdv_bytes=5_000, bytes_at_a_time=1, buffer_bytes=2**18)
+@example(size=5_000, pdv_bytes=1, bytes_at_a_time=700, buffer_bytes=2**18)
+def test_what_comes_drop_by_drop_is_kept_in_few_pieces_and_in_order(
+    size: int, pdv_bytes: int, bytes_at_a_time: int, buffer_bytes: int
+) -> None:
+    counts: list[int] = []
+
+    class Counting(KeptInstance):
+        def write(self, *pieces: bytes | bytearray | memoryview) -> None:
+            counts.append(len(pieces))
+            super().write(*pieces)
+
+    class CountingStore(MemoryStore):
+        def begin(self, request: StoreRequest) -> KeptInstance:
+            return Counting(self, request)
+
+    data = bytes(random.Random(size).randbytes(size))
+    origin = Origin(calling_ae_title="CT", called_ae_title="US", peer_address="10.0.0.1")
+    store = CountingStore()
+    there, here = socket.socketpair()
+    ours = Dripping(fileno=here.detach())
+    ours.bytes_at_a_time = bytes_at_a_time
+    with ours, there:
+        reader = PduReader(ours, LimitsSection(), buffer_bytes)
+        messages = Messages(
+            Negotiated(origin=origin, syntaxes={1: "1.2.840.10008.1.2"}, peer_max_pdu_bytes=0),
+            *(store, LimitsSection(), reader, Account(port=104, address="10.0.0.1")),
+        )
+        pdvs = cut(data, list(range(0, size, pdv_bytes)), 0)
+        sending = threading.Thread(
+            target=there.sendall,
+            args=(b"".join(map(p_data, [(1, COMMAND | LAST, store_command()), *pdvs])),),
+        )
+        sending.start()
+        for _ in range(1 + len(pdvs)):
+            _, length = reader.pdu_header()
+            messages.receive(length)
+        sending.join()
+
+    assert [bytes(kept.data) for kept in store.kept] == [data]
+    assert max(counts) <= 64
 
 
 def test_a_command_whose_last_piece_is_empty_is_answered_at_once() -> None:
