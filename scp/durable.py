@@ -6,7 +6,6 @@ clean (Rebello et al., USENIX ATC 2020): the disk counts as unhealthy until a fr
 """
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import json
@@ -16,6 +15,7 @@ import stat
 import time
 import uuid
 from collections.abc import Callable
+from ctypes import CDLL, get_errno
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -86,7 +86,7 @@ class Disk:
         self.has_failed = False
         """Whether a write or an fsync has ever failed here: names of that time are not to be trusted."""
         # Not in every C library.
-        self._renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+        self._renameat2 = getattr(CDLL(None, use_errno=True), "renameat2", None)
 
     @property
     def is_healthy(self) -> bool:
@@ -181,7 +181,7 @@ class Disk:
         names = os.fsencode(source), os.fsencode(target)
         if self._renameat2(_HERE, names[0], _HERE, names[1], _NO_REPLACE) == 0:
             return True
-        number = ctypes.get_errno()
+        number = get_errno()
         if number in (errno.EINVAL, errno.ENOSYS):
             return False
         error = OSError(number, os.strerror(number), str(target))

@@ -16,7 +16,7 @@ def test_wherever_the_node_dies_before_the_commit_nothing_acknowledged_is_lost(
     assert deaths >= {
         "create data/spool/incoming/*/*.part",
         "rename data/spool/growing/*",
-        "link data/spool/growing/*/*.dcm",
+        "move data/spool/growing/*/*.dcm",
         "make_folder data/spool/jobs/*",
         "rename data/spool/jobs/*/source",
         "rename data/spool/jobs/*/results/*/*.dcm",

@@ -84,7 +84,8 @@ def test_a_coordinator_that_is_killed_while_it_recovers_is_started_once_more(
     os.kill(killed, signal.SIGKILL)
 
     until(lambda: _replaced(killable, "scp.pipeline.coordinator", killed), "not replaced")
-    (recovering,) = killable.processes("scp.pipeline.coordinator")
+    # What it has just forked still goes by its name.
+    recovering, *_ = killable.processes("scp.pipeline.coordinator")
     os.kill(recovering, signal.SIGKILL)
 
     until(lambda: _replaced(killable, "scp.pipeline.coordinator", recovering), "not replaced")
