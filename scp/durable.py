@@ -35,6 +35,8 @@ costs no call; on a folder that its own user alone may write to it means nothing
 _HERE = -100
 _NO_REPLACE = 1
 """AT_FDCWD of fcntl.h and RENAME_NOREPLACE of linux/fs.h."""
+_NOT_KNOWN = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
+"""Of such a rename: to the file system, the kernel, or who filters its calls."""
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
 """Of the disk, or of the system for one more open file: later there may be."""
@@ -182,7 +184,7 @@ class Disk:
         if self._renameat2(_HERE, names[0], _HERE, names[1], _NO_REPLACE) == 0:
             return True
         number = get_errno()
-        if number in (errno.EINVAL, errno.ENOSYS):
+        if number in _NOT_KNOWN:
             return False
         error = OSError(number, os.strerror(number), str(target))
         self.judge("rename", error)

@@ -78,6 +78,9 @@ class Operation:
     sent everything.
     """
 
+    may_gather = False
+    """What it holds is to count at once."""
+
     def __init__(
         self, service: CommitmentService, command: Command, origin: Origin, transfer_syntax: str
     ) -> None:

@@ -182,13 +182,13 @@ class Messages:
     def _make_way(self, is_full: bool) -> bool:
         """Hand on what lies in the reader's buffer, once that is full: one write takes several PDVs.
 
-        The first of an instance at once: they say what series it is of. Returns whether the buffer
-        is free.
+        At once until it is known what series an instance is of, which is to stay open meanwhile.
+        Returns whether the buffer is free.
         """
         if self._current is None or not self._pieces:
             return True
         reception = self._current[1]
-        if not is_full and reception.received_bytes:
+        if not is_full and reception.may_gather:
             return False
         reception.write(*self._pieces)
         self._pieces.clear()

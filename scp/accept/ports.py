@@ -9,6 +9,11 @@ from scp.model import Origin, StoreRequest
 class IncomingInstance(Protocol):
     """One instance on its way in. Ends with exactly one of :meth:`commit` and :meth:`abandon`."""
 
+    @property
+    def may_gather(self) -> bool:
+        """Whether bytes may wait until there are many: who takes them has seen what it looks for."""
+        ...
+
     def write(self, *pieces: bytes | bytearray | memoryview) -> None:
         """Take the next bytes of the encoded dataset; the buffers may be reused afterwards.
 

@@ -28,6 +28,11 @@ class Reception:
         self.received_bytes = 0
         self._attempt(self._begin)
 
+    @property
+    def may_gather(self) -> bool:
+        """Whether bytes may wait until there are many."""
+        return self._incoming is None or self._incoming.may_gather
+
     def write(self, *pieces: memoryview) -> None:
         """Take the next bytes of the dataset; never raises because of the store."""
         self._count(pieces)

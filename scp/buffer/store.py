@@ -289,7 +289,8 @@ class SpoolIncoming:
         self._is_new = False
         self._head = bytearray()
         self._try_at = 1
-        self._is_header_sought = True
+        self.may_gather = False
+        """The series is announced, or will not be before the end."""
         self._rest = part10.file_head(request)
         self._size = len(self._rest)
         self._look_at = _LOOK_BYTES
@@ -351,7 +352,7 @@ class SpoolIncoming:
             self._look_at = self._size + _LOOK_BYTES
             if not self._store.has_room():
                 raise StorageFullError("no room above the reserve, or the disk failed")
-        if not self._is_header_sought or not pieces:
+        if self.may_gather or not pieces:
             return
         if not self._head and self._has_looked(pieces[0]):
             return  # As nearly always: the first piece holds it, and nothing need be copied.
@@ -371,7 +372,7 @@ class SpoolIncoming:
         except UnreadableInstanceError:
             pass  # Said at the end, when the message was read.
         self._head = bytearray()
-        self._is_header_sought = False
+        self.may_gather = True
         if self._identity is not None:
             self._announce(self._identity)
         return True

@@ -24,6 +24,10 @@ class KeptInstance:
     request: StoreRequest
     data: bytearray = field(default_factory=bytearray)
 
+    @property
+    def may_gather(self) -> bool:
+        return len(self.data) >= self.store.gather_from
+
     def write(self, *pieces: bytes | bytearray | memoryview) -> None:
         for piece in pieces:
             self.data += piece
@@ -57,6 +61,8 @@ class MemoryStore:
     opened: list[Origin] = field(default_factory=list)
     closed: list[Origin] = field(default_factory=list)
     room: bool = True
+    gather_from: int = 1
+    """So many bytes of an instance are taken as they come."""
     begin_error: Exception | None = None
     write_error: Exception | None = None
     commit_error: Exception | None = None

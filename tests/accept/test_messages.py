@@ -95,17 +95,22 @@ class Dripping(socket.socket):
     pdv_bytes=st.integers(1, 3_000),
     bytes_at_a_time=st.integers(1, 700),
     buffer_bytes=st.sampled_from([12, 100, 2**11, 2**18]),
+    gather_from=st.integers(0, 5_000),
 )
-@example(size=5_000, pdv_bytes=5_000, bytes_at_a_time=1, buffer_bytes=2**18)
-@example(size=5_000, pdv_bytes=1, bytes_at_a_time=700, buffer_bytes=2**18)
+@example(size=5_000, pdv_bytes=5_000, bytes_at_a_time=1, buffer_bytes=2**18, gather_from=1)
+@example(size=5_000, pdv_bytes=1, bytes_at_a_time=700, buffer_bytes=2**18, gather_from=1)
+@example(size=5_000, pdv_bytes=5_000, bytes_at_a_time=10, buffer_bytes=2**18, gather_from=1_000)
 def test_what_comes_drop_by_drop_is_kept_in_few_pieces_and_in_order(
-    size: int, pdv_bytes: int, bytes_at_a_time: int, buffer_bytes: int
+    size: int, pdv_bytes: int, bytes_at_a_time: int, buffer_bytes: int, gather_from: int
 ) -> None:
     counts: list[int] = []
+    early: list[int] = []
 
     class Counting(KeptInstance):
         def write(self, *pieces: bytes | bytearray | memoryview) -> None:
             counts.append(len(pieces))
+            if not self.may_gather:
+                early.append(sum(map(len, pieces)))
             super().write(*pieces)
 
     class CountingStore(MemoryStore):
@@ -114,7 +119,7 @@ def test_what_comes_drop_by_drop_is_kept_in_few_pieces_and_in_order(
 
     data = bytes(random.Random(size).randbytes(size))
     origin = Origin(calling_ae_title="CT", called_ae_title="US", peer_address="10.0.0.1")
-    store = CountingStore()
+    store = CountingStore(gather_from=gather_from)
     there, here = socket.socketpair()
     ours = Dripping(fileno=here.detach())
     ours.bytes_at_a_time = bytes_at_a_time
@@ -137,6 +142,8 @@ def test_what_comes_drop_by_drop_is_kept_in_few_pieces_and_in_order(
 
     assert [bytes(kept.data) for kept in store.kept] == [data]
     assert max(counts) <= 64
+    # Nothing more is waited for before what is here was handed on.
+    assert max(early, default=0) <= bytes_at_a_time
 
 
 def test_a_command_whose_last_piece_is_empty_is_answered_at_once() -> None:

@@ -80,6 +80,23 @@ def test_long_headers_of_many_senders_are_searched_in_bounded_memory(layout: Lay
     assert peak < 2 * megabytes * 2**20
 
 
+def test_bytes_may_gather_once_the_series_is_announced(layout: Layout) -> None:
+    notices = ToldNotices()
+    sent = Sent("1.2.3.4", pixels=bytes(4000))
+    incoming = make_store(layout, Disk(), notices).begin(sent.request)
+    end = sent.dataset.index(sent.series.encode()) + len(sent.series)
+
+    written = 0
+    while not incoming.may_gather:
+        assert notices.told == []
+        incoming.write(sent.dataset[written : written + 8])
+        written += 8
+
+    assert end <= written <= 2 * end + 16
+    assert notices.told == [("arriving", sent.key.folder)]
+    incoming.abandon()
+
+
 def test_nothing_stays_in_incoming(layout: Layout) -> None:
     SENT.send(make_store(layout, Disk()))
 
